@@ -1,0 +1,74 @@
+"""The conditioner protocol, and the decoding loop that every autoregressive model shares."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow.bijector import Shape
+
+Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
+"""`emit(input_t, params_t) -> (x_t, aux_t)`: one coordinate of a decoding loop, as a
+callable pytree (`jax.tree_util.Partial`)."""
+
+
+class Conditioner(nnx.Module):
+    r"""A network whose row `t` sees earlier coordinates only: $p_t = c_t(x_{<t}, context)$.
+
+    A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`, and maps
+    one event `(D,)` to parameters `(D, P)` in `__call__`. `init_cache` and `step` make it
+    incremental; by default a step is a full pass.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from afflow.conditioners import Conditioner
+        >>> class Previous(Conditioner):
+        ...     event_shape, num_params, context_shape = (3,), 1, None
+        ...     def __call__(self, x, context=None):
+        ...         return jnp.concatenate([jnp.zeros(1), x[:-1]])[:, None]
+        >>> Previous()(jnp.array([1.0, 2.0, 3.0])).tolist()
+        [[0.0], [1.0], [2.0]]
+    """
+
+    event_shape: Shape
+    context_shape: Shape | None
+    num_params: int
+
+    @abstractmethod
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return the parameters `(D, P)` of every coordinate of one event `(D,)`."""
+
+    def init_cache(self, context: jax.Array | None = None) -> Any:
+        """Return what `step` needs before the first coordinate is known."""
+        return jnp.zeros(self.event_shape), context
+
+    def step(self, x_prev: jax.Array, t: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+        """Return the parameters `(P,)` of coordinate `t`, given `x[t - 1]`, and the cache.
+
+        Steps run in order from `t = 0`, where `x_prev` has no meaning.
+        """
+        x, context = cache
+        x = jnp.where(jnp.arange(len(x)) == t - 1, x_prev.astype(x.dtype), x)
+        return self(x, context)[t], (x, context)
+
+    def decode(
+        self, emit: Emit, inputs: Any, context: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Run the serial direction: `x[t], aux[t] = emit(inputs[t], c_t(x[:t], context))`."""
+
+        def body(carry, scanned):
+            x_prev, cache = carry
+            t, input_t = scanned
+            params, cache = self.step(x_prev, t, cache)
+            x_t, aux_t = emit(input_t, params)
+            return (x_t, cache), (x_t, aux_t)
+
+        first = jax.tree.map(lambda leaf: leaf[0], inputs)
+        params, cache = jax.eval_shape(self.step, jnp.zeros(()), 0, self.init_cache(context))
+        x_t, _ = jax.eval_shape(emit, first, params)
+        carry = jnp.zeros(x_t.shape, x_t.dtype), self.init_cache(context)
+        _, out = jax.lax.scan(body, carry, (jnp.arange(self.event_shape[0]), inputs))
+        return out

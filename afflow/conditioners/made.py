@@ -1,0 +1,217 @@
+"""MADE: one masked multilayer perceptron for all the conditionals."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.custom_batching import custom_vmap
+
+from afflow.bijector import Shape
+from afflow.conditioners.conditioner import Conditioner, Emit
+from afflow.conditioners.sweep import Masked, Segment, advance, empty_buffers, sweep
+
+
+class MADE(Conditioner):
+    r"""The masked autoencoder: row `t` of its output depends on `x[:t]` and the context.
+
+    Every unit has a *slot* and is connected to units of no later slot: input $x_i$ has
+    slot $i + 1$, the context 0, output row `t` slot `t`, and the hidden units are spread
+    evenly, in order, over the slots of the inputs (and of the context). A slot is the
+    degree $m(k)$ of the paper plus one. The output layer starts at zero.
+
+    Germain et al. 2015, arXiv:1502.03509; residual blocks as in Durkan et al. 2019,
+    arXiv:1906.04032.
+
+    Args:
+        dim: number of coordinates `D`.
+        num_params: parameters per coordinate `P`.
+        hidden: widths of the hidden layers; `()` is a masked linear map.
+        context_dim: length of the context vector; 0 for none.
+        activation: the elementwise nonlinearity.
+        residual: read `hidden` as one layer and then pre-activation residual blocks of
+            two layers, $h + W'\sigma(W\sigma(h))$: an odd number of equal widths.
+        direct: masked linear connections from input to output. By default only where a
+            hidden layer is too narrow to fill every slot, so that some output would not
+            see the input just before it.
+        rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for sizes out of range, or residual widths that do not match.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> made = afflow.MADE(5, 2, hidden=(32, 32), rngs=nnx.Rngs(0))
+        >>> made(jnp.ones(5)).shape
+        (5, 2)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_params: int,
+        hidden: tuple[int, ...] = (64, 64),
+        *,
+        context_dim: int = 0,
+        activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+        residual: bool = False,
+        direct: bool | None = None,
+        rngs: nnx.Rngs,
+    ):
+        _check_sizes(dim, num_params, hidden, context_dim)
+        if residual and (len(hidden) % 2 == 0 or len(set(hidden)) > 1):
+            raise ValueError(
+                f"Expected an odd number of equal hidden widths (a layer, then blocks of "
+                f"two) with residual=True, got {hidden}."
+            )
+        self.event_shape = (dim,)
+        self.context_shape = (context_dim,) if context_dim else None
+        self.num_params = num_params
+        self.hidden = tuple(hidden)
+        self.activation = activation
+        self.residual = residual
+        narrow = any(width < dim - self._first_slot() for width in hidden)
+        self.direct = bool(hidden) and (narrow if direct is None else direct)
+        pairs = self._connections()
+        drawn = [rows[:, None] >= cols for cols, rows in pairs[: len(hidden)]]
+        kernels, biases = _initial(drawn, rngs.params()) if drawn else ([], [])
+        kernels += [jnp.zeros((len(rows), len(cols))) for cols, rows in pairs[len(hidden) :]]
+        biases += [jnp.zeros(dim * num_params)]
+        self.kernels = nnx.List([nnx.Param(kernel) for kernel in kernels])
+        self.biases = nnx.List([nnx.Param(bias) for bias in biases])
+
+    def __call__(self, x, context=None):
+        layers = self._layers()
+        x = x[:-1] if context is None else jnp.concatenate([context, x[:-1]])
+        out = self._network(lambda layer, h: layers[layer](h), x)
+        return out.reshape(-1, self.num_params)  # (D, P)
+
+    def init_cache(self, context=None):
+        layers = self._serial_layers(None if context is None else context[:, None])
+        dim = self.event_shape[0]
+        dtype = jnp.result_type(*(layer.bias for layer in layers))
+        known = jnp.zeros((0, 1), dtype)
+        segments = [Segment.cut(layer, known, 0, dim) for layer in layers]
+        return segments, empty_buffers(layers, 0, dim, 1, dtype)
+
+    def step(self, x_prev, t, cache):
+        segments, buffers = cache
+        layers = self._serial_layers(None)
+        starts = np.stack([layer.starts(0, self.event_shape[0]) for layer in layers], 1)
+        x_prev = jnp.where(t == 0, 0, x_prev)[None]
+        starts_t = jnp.asarray(starts)[t]
+        params, buffers = advance(self._network, layers, segments, starts_t, x_prev, buffers)
+        return params[:, 0], (segments, buffers)
+
+    def decode(self, emit, inputs, context=None):
+        return _decode(self, emit, inputs, context)
+
+    def _first_slot(self) -> int:
+        return 0 if self.context_shape or self.event_shape[0] == 1 else 1
+
+    def _connections(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the slots of the columns and rows of each masked linear map.
+
+        They are the layers of the stack in order, then the direct map if there is one.
+        """
+        dim, first = self.event_shape[0], self._first_slot()
+        inputs = np.concatenate([np.zeros(_length(self.context_shape), int), np.arange(1, dim)])
+        hidden = [first + np.arange(width) * (dim - first) // width for width in self.hidden]
+        outputs = np.repeat(np.arange(dim), self.num_params)
+        stack = list(pairwise([inputs, *hidden, outputs]))
+        return [*stack, (inputs, outputs)] if self.direct else stack
+
+    def _layers(self) -> list[Masked]:
+        biases = [bias[...] for bias in self.biases]
+        if self.direct:
+            biases.append(jnp.zeros_like(biases[-1]))
+        maps = zip(self._connections(), self.kernels, biases, strict=True)
+        return [Masked(*slots, kernel[...], bias) for slots, kernel, bias in maps]
+
+    def _serial_layers(self, context: jax.Array | None) -> list[Masked]:
+        """Return the layers as `sweep` wants them, with `context` `(C, B)` in the biases."""
+        layers = [layer._replace(bias=layer.bias[:, None]) for layer in self._layers()]
+        for reader in {0, len(layers) - 1} if self.direct else {0}:
+            layers[reader] = self._fold(layers[reader], context)
+        return layers
+
+    def _fold(self, layer: Masked, context: jax.Array | None) -> Masked:
+        width = _length(self.context_shape)
+        bias = layer.bias if context is None else layer.bias + layer.kernel[:, :width] @ context
+        kernel = jnp.pad(layer.kernel[:, width:], ((0, 0), (1, 0)))
+        return Masked(np.arange(self.event_shape[0]), layer.rows, kernel, bias)
+
+    def _network(self, linear: Callable, x: jax.Array) -> jax.Array:
+        """Run the layers on `x`, given `linear(layer, h)` for their masked linear maps."""
+        last = len(self.hidden)
+        h = linear(0, x)
+        for layer in range(1, last, 2 if self.residual else 1):
+            update = linear(layer, self.activation(h))
+            h = h + linear(layer + 1, self.activation(update)) if self.residual else update
+        out = linear(last, self.activation(h)) if last else h
+        return out + linear(last + 1, x) if self.direct else out
+
+
+@custom_vmap
+def _decode(made: MADE, emit: Emit, inputs, context):
+    inputs, context = jax.tree.map(lambda a: a[..., None], (inputs, context))
+    return jax.tree.map(lambda a: a[..., 0], _decode_batch(made, emit, inputs, context))
+
+
+@_decode.def_vmap
+def _decode_vmap(size, batched, made, emit, inputs, context):
+    """Put the batch last; map over whole models where their parameters are batched too."""
+    if any(jax.tree.leaves(batched[:2])):
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
+        out = jax.vmap(_decode.fun, in_axes=axes)(made, emit, inputs, context)
+        return out, jax.tree.map(lambda _: True, out)
+
+    def batch_last(a, is_batched):
+        return jnp.moveaxis(a, 0, -1) if is_batched else a[..., None]
+
+    inputs, context = jax.tree.map(batch_last, (inputs, context), tuple(batched[2:]))
+    inputs = jax.tree.map(lambda a: jnp.broadcast_to(a, (*a.shape[:-1], size)), inputs)
+    out = _decode_batch(made, emit, inputs, context)
+    return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), out), jax.tree.map(lambda _: True, out)
+
+
+def _decode_batch(made, emit, inputs, context):
+    layers = made._serial_layers(context)
+    num_segments = max(1, min(4, made.event_shape[0] // 8))
+    return sweep(made._network, layers, emit, inputs, num_segments)
+
+
+@jax.jit
+def _initial(masks: list[jax.Array], key: jax.Array) -> tuple[list, list]:
+    """Draw kernels and biases with variance 1 / (number of inputs that a unit sees)."""
+    kernel_key, bias_key = jax.random.split(key)
+    scales = [jax.lax.rsqrt(jnp.maximum(mask.sum(1), 1.0)) for mask in masks]
+    normal = jax.random.normal(kernel_key, (sum(mask.size for mask in masks),))
+    uniform = jax.random.uniform(bias_key, (sum(len(mask) for mask in masks),), minval=-1.0)
+    kernels = [
+        part.reshape(mask.shape) * mask * scale[:, None]
+        for part, mask, scale in zip(_cut(normal, masks), masks, scales, strict=True)
+    ]
+    parts = _cut(uniform, scales)
+    return kernels, [part * scale for part, scale in zip(parts, scales, strict=True)]
+
+
+def _cut(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
+    return jnp.split(flat, np.cumsum([a.size for a in like])[:-1])
+
+
+def _length(shape: Shape | None) -> int:
+    return shape[0] if shape else 0
+
+
+def _check_sizes(dim, num_params, hidden, context_dim):
+    sizes = {"dim": dim, "num_params": num_params}
+    sizes |= {f"hidden[{i}]": width for i, width in enumerate(hidden)}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"Expected {name} >= 1, got {size}.")
+    if context_dim < 0:
+        raise ValueError(f"Expected context_dim >= 0, got {context_dim}.")

@@ -1,0 +1,240 @@
+"""Base distributions of one event, and the flow: a base seen through a bijector."""
+
+import math
+from abc import abstractmethod
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow.bijector import Bijector, Shape, common_context_shape
+
+
+class Distribution(nnx.Module):
+    """A density over one event, without batch axes; the base of a `Flow`.
+
+    A subclass sets `event_shape` and `context_shape` (`None`: takes no context).
+    """
+
+    event_shape: Shape
+    context_shape: Shape | None
+
+    @abstractmethod
+    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return the log-density (scalar, nats) of one event."""
+
+    @abstractmethod
+    def sample(self, key: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Draw one event."""
+
+
+class Normal(Distribution):
+    r"""The standard normal: $\log p(x) = -\tfrac12 \sum_i (x_i^2 + \log 2\pi)$.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> round(afflow.Normal(2).log_prob(jnp.zeros(2)).item(), 4)
+        -1.8379
+    """
+
+    def __init__(self, event_shape: int | Shape):
+        self.event_shape = _shape("event_shape", event_shape)
+        self.context_shape = None
+
+    def log_prob(self, x, context=None):
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return -0.5 * jnp.sum(jnp.square(x) + math.log(2 * math.pi))
+
+    def sample(self, key, context=None):
+        return jax.random.normal(key, self.event_shape)
+
+
+class Uniform(Distribution):
+    r"""Uniform on a box: $\log p(x) = -\sum_i \log(b - a)$ inside, $-\infty$ outside.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+        low: lower bound $a$ of every coordinate.
+        high: upper bound $b > a$.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> box = afflow.Uniform(2, 0.0, 2.0)
+        >>> round(box.log_prob(jnp.ones(2)).item(), 4), box.log_prob(jnp.full(2, 3.0)).item()
+        (-1.3863, -inf)
+    """
+
+    def __init__(self, event_shape: int | Shape, low: float = 0.0, high: float = 1.0):
+        if not low < high:
+            raise ValueError(f"Expected low < high, got {low} and {high}.")
+        self.event_shape = _shape("event_shape", event_shape)
+        self.context_shape = None
+        self.low, self.high = float(low), float(high)
+
+    def log_prob(self, x, context=None):
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        inside = 0 * x - math.log(self.high - self.low)  # 0 * x keeps NaN
+        outside = (x < self.low) | (x > self.high)
+        return jnp.sum(jnp.where(outside, -jnp.inf, inside))
+
+    def sample(self, key, context=None):
+        return jax.random.uniform(key, self.event_shape, minval=self.low, maxval=self.high)
+
+
+class Flow(nnx.Module):
+    r"""A base distribution seen through a bijector: the object that users call.
+
+    $$\log p(x \mid h) = \log p_0(f^{-1}(x; h)) + \log|\det J_{f^{-1}}(x; h)|.$$
+
+    The methods take any leading batch axes and are compiled. Log-densities are in nats.
+
+    Args:
+        base: the distribution of the noise.
+        bijector: the map from noise to data.
+
+    Raises:
+        ValueError: if the event or context shapes of the two disagree; in the methods, if
+            inputs have another shape than expected, or a context is missing or not wanted.
+
+    Example:
+        >>> import afflow, jax
+        >>> flow = afflow.Flow(afflow.Normal(2), afflow.Reverse(2))
+        >>> x = flow.sample(jax.random.key(0), 100)
+        >>> x.shape, flow.log_prob(x).shape
+        ((100, 2), (100,))
+    """
+
+    def __init__(self, base: Distribution, bijector: Bijector):
+        if base.event_shape != bijector.event_shape:
+            raise ValueError(
+                f"Expected base and bijector with one event_shape, got {base.event_shape} "
+                f"and {bijector.event_shape}."
+            )
+        self.base = base
+        self.bijector = bijector
+        self.event_shape = bijector.event_shape
+        self.context_shape = common_context_shape(base.context_shape, bijector.context_shape)
+
+    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return the log-density of `x` `(..., *event_shape)` given `context`, `(...)`.
+
+        The leading axes of `x` and of `context` `(..., *context_shape)` broadcast.
+        """
+        x = _floating("x", x, self.event_shape)
+        context = self._check_context(context)
+        batch = _leading(x, self.event_shape)
+        if context is not None:
+            batch = jnp.broadcast_shapes(batch, _leading(context, self.context_shape))
+        x = _flatten(x, self.event_shape, batch)
+        context = self._flatten_context(context, batch)
+        return _log_prob(self, x, context).reshape(batch)
+
+    def sample(
+        self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
+    ) -> jax.Array:
+        """Draw samples `(*shape, *context_batch, *event_shape)`.
+
+        Args:
+            key: a PRNG key.
+            shape: how many samples to draw, for each leading index of `context`.
+            context: `(*context_batch, *context_shape)`.
+        """
+        return self._sample(_sample, key, shape, context)
+
+    def sample_and_log_prob(
+        self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Draw samples as `sample` does, with their log-densities from the same sweep."""
+        return self._sample(_sample_and_log_prob, key, shape, context)
+
+    def _sample(self, draw, key, shape, context):
+        context = self._check_context(context)
+        batch = (shape,) if isinstance(shape, int) else tuple(shape)
+        if context is not None:
+            batch += _leading(context, self.context_shape)
+        keys = jax.random.split(key, math.prod(batch))
+        out = draw(self, keys, self._flatten_context(context, batch))
+        return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
+
+    def _check_context(self, context):
+        if context is None and self.context_shape is not None:
+            raise ValueError(
+                f"Expected context.shape (..., {_inner(self.context_shape)}), got no context."
+            )
+        if context is not None and self.context_shape is None:
+            raise ValueError(
+                f"Expected no context: this flow is unconditional, got context.shape "
+                f"{jnp.shape(context)}."
+            )
+        return None if context is None else _floating("context", context, self.context_shape)
+
+    def _flatten_context(self, context, batch):
+        """Return the context with one batch axis, or none if all events share it."""
+        if context is None or context.shape == self.context_shape:
+            return context
+        return _flatten(context, self.context_shape, batch)
+
+
+def _per_event(f):
+    """Compile `f(flow, item, context)`, mapped over items, and contexts if they differ."""
+
+    @jax.jit
+    def mapped(flow, items, context):
+        shared = context is None or context.shape == flow.context_shape
+        return jax.vmap(partial(f, flow), in_axes=(0, None if shared else 0))(items, context)
+
+    return mapped
+
+
+@_per_event
+def _log_prob(flow, x, context):
+    z, log_det = flow.bijector.inverse_and_log_det(x, context)
+    return flow.base.log_prob(z, context) + log_det
+
+
+@_per_event
+def _sample(flow, key, context):
+    return flow.bijector.forward(flow.base.sample(key, context), context)
+
+
+@_per_event
+def _sample_and_log_prob(flow, key, context):
+    z = flow.base.sample(key, context)
+    x, log_det = flow.bijector.forward_and_log_det(z, context)
+    return x, flow.base.log_prob(z, context) - log_det
+
+
+def _floating(name, value, shape):
+    """Return `value` as a floating array that ends in `shape`, or raise `ValueError`."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(
+            f"Expected floating-point {name}, got {value.dtype}: convert it, and add noise "
+            f"(dequantize) if it is discrete."
+        )
+    if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
+        raise ValueError(f"Expected {name}.shape (..., {_inner(shape)}), got {value.shape}.")
+    return value
+
+
+def _leading(value, shape):
+    return value.shape[: value.ndim - len(shape)]
+
+
+def _flatten(value, shape, batch):
+    return jnp.broadcast_to(value, batch + shape).reshape((-1, *shape))
+
+
+def _shape(name, shape):
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if any(size < 1 for size in shape):
+        raise ValueError(f"Expected {name} with positive sizes, got {shape}.")
+    return shape
+
+
+def _inner(shape):
+    return ", ".join(map(str, shape))

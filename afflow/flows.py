@@ -1,0 +1,158 @@
+"""Factories: the published flows, composed from the library's parts."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow.autoregressive import MaskedAutoregressive
+from afflow.bijector import Bijector, Inverse
+from afflow.compose import Chain, Repeat
+from afflow.conditioners.made import MADE
+from afflow.distributions import Flow, Normal
+from afflow.elementwise import Standardize
+from afflow.inversion import Incremental, Solver
+from afflow.permutations import Reverse
+from afflow.univariate.affine import Affine
+
+Make = Callable[[nnx.Rngs], Bijector]
+_CHAIN_UP_TO = 8
+
+
+def maf(
+    dim: int,
+    *,
+    num_layers: int = 5,
+    hidden: tuple[int, ...] = (64, 64),
+    context_dim: int = 0,
+    univariate: Callable[[], Bijector] = Affine,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    residual: bool = False,
+    solver: Solver = Incremental(),
+    data: jax.Array | None = None,
+    rngs: nnx.Rngs,
+) -> Flow:
+    """Return a masked autoregressive flow: density in one parallel pass a layer.
+
+    Autoregressive layers in alternating order on a standard normal; before training it
+    is the identity, after standardisation. Papamakarios et al. 2017, arXiv:1705.07057.
+
+    Args:
+        dim: number of coordinates `D`.
+        num_layers: autoregressive layers; more than 8 are compiled as one (`Repeat`).
+        hidden: widths of the hidden layers of each `MADE`.
+        context_dim: length of the context vector; 0 for an unconditional flow.
+        univariate: makes the scalar map of the coordinates.
+        activation: the nonlinearity of each `MADE`.
+        residual: whether each `MADE` is residual.
+        solver: runs the serial direction, here sampling.
+        data: `(N, D)`; if given, the flow standardises by its mean and deviation.
+        rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for sizes out of range, or `data` of another shape.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> flow = afflow.maf(2, num_layers=2, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> flow.sample(jax.random.key(0), 3).shape
+        (3, 2)
+    """
+    make = _layer(dim, hidden, context_dim, univariate, activation, residual, solver)
+    return _flow(dim, lambda rngs: Chain([Reverse(dim), make(rngs)]), num_layers, data, rngs)
+
+
+def iaf(
+    dim: int,
+    *,
+    num_layers: int = 5,
+    hidden: tuple[int, ...] = (64, 64),
+    context_dim: int = 0,
+    univariate: Callable[[], Bijector] = Affine,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    residual: bool = False,
+    solver: Solver = Incremental(),
+    data: jax.Array | None = None,
+    rngs: nnx.Rngs,
+) -> Flow:
+    """Return an inverse autoregressive flow: sampling in one parallel pass a layer.
+
+    The layers of `maf`, each read backwards, with the same arguments; `solver` runs the
+    density of given data. Kingma et al. 2016, arXiv:1606.04934.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> flow = afflow.iaf(2, num_layers=2, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> x, log_prob = flow.sample_and_log_prob(jax.random.key(0), 3)
+        >>> log_prob.shape
+        (3,)
+    """
+    make = _layer(dim, hidden, context_dim, univariate, activation, residual, solver)
+    return _flow(
+        dim, lambda rngs: Chain([Reverse(dim), Inverse(make(rngs))]), num_layers, data, rngs
+    )
+
+
+def made(
+    dim: int,
+    *,
+    hidden: tuple[int, ...] = (64, 64),
+    context_dim: int = 0,
+    univariate: Callable[[], Bijector] = Affine,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    residual: bool = False,
+    solver: Solver = Incremental(),
+    data: jax.Array | None = None,
+    rngs: nnx.Rngs,
+) -> Flow:
+    """Return one autoregressive layer in the natural order, with the arguments of `maf`.
+
+    With `Affine`, each coordinate is normal given the earlier ones.
+    Germain et al. 2015, arXiv:1502.03509.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> flow = afflow.made(2, rngs=nnx.Rngs(0))
+        >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
+        -1.8379
+    """
+    make = _layer(dim, hidden, context_dim, univariate, activation, residual, solver)
+    return _flow(dim, make, 1, data, rngs)
+
+
+def _layer(dim, hidden, context_dim, univariate, activation, residual, solver) -> Make:
+    """Return what makes one autoregressive layer over a MADE."""
+
+    def make(rngs):
+        scalar = univariate()
+        conditioner = MADE(
+            dim,
+            scalar.context_shape[0],
+            hidden,
+            context_dim=context_dim,
+            activation=activation,
+            residual=residual,
+            rngs=rngs,
+        )
+        return MaskedAutoregressive(conditioner, scalar, solver)
+
+    return make
+
+
+def _flow(dim: int, make: Make, num_layers: int, data: jax.Array | None, rngs: nnx.Rngs) -> Flow:
+    """Stack layers, and standardisation nearest to the data, on a standard normal."""
+    if num_layers < 1:
+        raise ValueError(f"Expected num_layers >= 1, got {num_layers}.")
+    if num_layers > _CHAIN_UP_TO:
+        layers: list[Bijector] = [Repeat(make, num_layers, rngs=rngs)]
+    else:
+        layers = [make(rngs) for _ in range(num_layers)]
+    if data is not None:
+        if jnp.ndim(data) != 2 or jnp.shape(data)[1] != dim:
+            raise ValueError(f"Expected data.shape (N, {dim}), got {jnp.shape(data)}.")
+        layers.append(Standardize.from_data(data))
+    return Flow(Normal(dim), Chain(layers))
