@@ -54,11 +54,14 @@ class MaskedAutoregressive(Bijector):
         self.context_shape = conditioner.context_shape
 
     def inverse_and_log_det(self, y, context=None):
-        params = self.conditioner(y, context)  # (D, P)
+        params = self.conditioner(y, self._own(context))  # (D, P)
         x, log_dets = jax.vmap(self.univariate.inverse_and_log_det)(y, params)
         return x, total(log_dets)
 
     def forward_and_log_det(self, x, context=None):
         emit = Partial(type(self.univariate).forward_and_log_det, self.univariate)
-        y, log_dets = solve(self.solver, self.conditioner, emit, x, context)
+        y, log_dets = solve(self.solver, self.conditioner, emit, x, self._own(context))
         return y, total(log_dets)
+
+    def _own(self, context):
+        return None if self.context_shape is None else context

@@ -44,47 +44,42 @@ def check_bijector(
     context = None
     if bijector.context_shape is not None:
         context = jax.random.normal(context_key, (num_samples, *bijector.context_shape), dtype)
-    y, log_det = _batched(bijector.forward_and_log_det)(x, context)
-    back, log_det_back = _batched(bijector.inverse_and_log_det)(y, context)
-    _check_shapes("forward", x, y, log_det)
-    _check_shapes("inverse", y, back, log_det_back)
+    y, log_det = _check_direction("forward", bijector, x, context, rtol, triangular)
+    back, log_det_back = _check_direction("inverse", bijector, y, context, rtol, triangular)
     _close("inverse(forward(x)) against x", back, x, rtol)
     _close("forward log_det against minus inverse log_det", log_det, -log_det_back, rtol)
-    again, _ = _batched(bijector.forward_and_log_det)(back, context)
-    _close("forward(inverse(y)) against y", again, y, rtol)
-    for name, method, value, expected in (
-        ("forward", bijector.forward_and_log_det, x, log_det),
-        ("inverse", bijector.inverse_and_log_det, y, log_det_back),
-    ):
-        jacobian = _batched(lambda v, c, method=method: _jacobian(method, v, c))(value, context)
-        _close(
-            f"{name} log_det against slogdet of the Jacobian",
-            expected,
-            np.linalg.slogdet(jacobian)[1],
-            rtol,
-        )
-        if triangular:
-            _close(f"{name} Jacobian above the diagonal", np.triu(jacobian, 1), 0.0, 0.0)
-        single = method(value[0], None if context is None else context[0])
-        _close(
-            f"{name} of one event against jit and vmap",
-            single[0],
-            _batched(method)(value, context)[0][0],
-            rtol,
-        )
-        _check_gradients(name, bijector, value, context)
 
 
-def _batched(f):
-    def mapped(x, context):
-        return jax.vmap(f, in_axes=(0, None if context is None else 0))(x, context)
+def _check_direction(name, bijector, x, context, rtol, triangular):
+    """Check one direction by itself, and return its values."""
 
-    return jax.jit(mapped)
+    def method(bijector, x, context):
+        return getattr(bijector, f"{name}_and_log_det")(x, context)
 
+    def jacobian(bijector, x, context):
+        matrix = jax.jacfwd(lambda x: method(bijector, x, context)[0])(x)
+        return matrix.reshape(x.size, x.size)
 
-def _jacobian(method, x, context):
-    jacobian = jax.jacfwd(lambda x: method(x, context)[0])(x)
-    return jacobian.reshape(x.size, x.size)
+    def score(bijector, x, context):
+        y, log_det = batched(method)(bijector, x, context)
+        return jnp.sum(jnp.square(y)) + jnp.sum(log_det)
+
+    def batched(f):
+        return jax.vmap(f, in_axes=(None, 0, None if context is None else 0))
+
+    y, log_det = jax.jit(batched(method))(bijector, x, context)
+    _check_shapes(name, x, y, log_det)
+    alone = jax.jit(method)(bijector, x[0], None if context is None else context[0])
+    _close(f"{name} under vmap against one event", y[0], alone[0], rtol)
+    matrices = jax.jit(batched(jacobian))(bijector, x, context)
+    expected = np.linalg.slogdet(matrices)[1]
+    _close(f"{name} log_det against slogdet of the Jacobian", log_det, expected, rtol)
+    if triangular:
+        _close(f"{name} Jacobian above the diagonal", np.triu(matrices, 1), 0.0, 0.0)
+    grads = jax.jit(jax.grad(score, argnums=(0, 1)))(bijector, x, context)
+    bad = sum(int((~jnp.isfinite(leaf)).sum()) for leaf in jax.tree.leaves(grads))
+    assert bad == 0, f"{name}: {bad} entries of its gradients are not finite."
+    return y, log_det
 
 
 def _check_shapes(name, x, y, log_det):
@@ -100,13 +95,3 @@ def _close(what, value, expected, rtol):
     error = np.max(np.abs(value - expected), initial=0.0)
     bound = rtol * (1 + np.max(np.abs(expected), initial=0.0))
     assert error <= bound, f"{what}: error {error:.3g} is over the tolerance {bound:.3g}."
-
-
-def _check_gradients(name, bijector, x, context):
-    def score(bijector, x):
-        y, log_det = _batched(getattr(bijector, f"{name}_and_log_det"))(x, context)
-        return jnp.sum(jnp.square(y)) + jnp.sum(log_det)
-
-    for leaf in jax.tree.leaves(jax.jit(jax.grad(score, argnums=(0, 1)))(bijector, x)):
-        bad = int((~jnp.isfinite(leaf)).sum())
-        assert bad == 0, f"{name}: {bad} of {leaf.size} entries of a gradient are not finite."

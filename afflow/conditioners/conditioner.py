@@ -41,9 +41,9 @@ class Conditioner(nnx.Module):
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the parameters `(D, P)` of every coordinate of one event `(D,)`."""
 
-    def init_cache(self, context: jax.Array | None = None) -> Any:
-        """Return what `step` needs before the first coordinate is known."""
-        return jnp.zeros(self.event_shape), context
+    def init_cache(self, context: jax.Array | None = None, dtype: Any = float) -> Any:
+        """Return what `step` needs before the first coordinate, of type `dtype`, is known."""
+        return jnp.zeros(self.event_shape, dtype), context
 
     def step(self, x_prev: jax.Array, t: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
         """Return the parameters `(P,)` of coordinate `t`, given `x[t - 1]`, and the cache.
@@ -67,8 +67,10 @@ class Conditioner(nnx.Module):
             return (x_t, cache), (x_t, aux_t)
 
         first = jax.tree.map(lambda leaf: leaf[0], inputs)
-        params, cache = jax.eval_shape(self.step, jnp.zeros(()), 0, self.init_cache(context))
+        dtype = jax.tree.leaves(inputs)[0].dtype
+        cache = self.init_cache(context, dtype if jnp.issubdtype(dtype, jnp.floating) else float)
+        params, _ = jax.eval_shape(self.step, jnp.zeros(()), 0, cache)
         x_t, _ = jax.eval_shape(emit, first, params)
-        carry = jnp.zeros(x_t.shape, x_t.dtype), self.init_cache(context)
+        carry = jnp.zeros(x_t.shape, x_t.dtype), cache
         _, out = jax.lax.scan(body, carry, (jnp.arange(self.event_shape[0]), inputs))
         return out

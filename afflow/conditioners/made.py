@@ -89,10 +89,10 @@ class MADE(Conditioner):
         out = self._network(lambda layer, h: layers[layer](h), x)
         return out.reshape(-1, self.num_params)  # (D, P)
 
-    def init_cache(self, context=None):
+    def init_cache(self, context=None, dtype=float):
         layers = self._serial_layers(None if context is None else context[:, None])
         dim = self.event_shape[0]
-        dtype = jnp.result_type(*(layer.bias for layer in layers))
+        dtype = jnp.result_type(dtype, *(layer.bias for layer in layers))
         known = jnp.zeros((0, 1), dtype)
         segments = [Segment.cut(layer, known, 0, dim) for layer in layers]
         return segments, empty_buffers(layers, 0, dim, 1, dtype)

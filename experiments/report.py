@@ -1,0 +1,74 @@
+"""What every results file says of the run that made it, and timing that can be trusted."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+Run = Callable[[], Any]
+
+
+def environment() -> dict[str, Any]:
+    """Return the command, versions and kind of machine of this run."""
+    device = jax.devices()[0]
+    machine = f"{os.cpu_count()}-core {platform.machine()} CPU"
+    if device.platform != "cpu":
+        machine = f"{device.device_kind}, {machine}"
+    packages = ("afflow", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": machine,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def save(path: Path, config: Any, results: Any) -> None:
+    """Write results with their configuration and environment as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = {name: value for name, value in asdict(config).items() if name != "out"}
+    content = {"environment": environment(), "config": settings, "results": results}
+    path.write_text(json.dumps(content, indent=1, default=str) + "\n")
+
+
+def compile_seconds(run: Run) -> float:
+    """Return the wall time of a first call, which compiles."""
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start
+
+
+def interleave(runs: Mapping[str, Run], repeats: int, seconds: float) -> dict[str, np.ndarray]:
+    """Time warm functions in turn, A B C A B C ..., so that all meet the same machine.
+
+    A function drops out once it has run `repeats` times, or three times and for longer
+    than `seconds` in all.
+
+    Returns:
+        The seconds of every run, by name.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            if len(times[name]) >= 3 and sum(times[name]) > seconds:
+                continue
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            times[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def summary(times: np.ndarray) -> dict[str, float]:
+    """Return the median and quartiles of some times, in milliseconds."""
+    low, median, high = 1e3 * np.percentile(times, [25, 50, 75])
+    return {"median_ms": median, "q25_ms": low, "q75_ms": high, "runs": len(times)}

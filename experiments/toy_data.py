@@ -1,0 +1,94 @@
+"""Eight two-dimensional densities to look at, each about as large as `[-4, 4]^2`.
+
+A density is a function `f(rng, n)` of a numpy generator that draws `(n, 2)` float32 rows.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+Sampler = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def two_moons(rng, n):
+    """Two interleaved half circles."""
+    angle = rng.uniform(0, np.pi, n)
+    side = rng.choice([-1, 1], n)
+    return _noisy(rng, 2.2 * side * (np.cos(angle) - 0.5), 2.2 * side * (np.sin(angle) - 0.2), 0.15)
+
+
+def rings(rng, n):
+    """Three concentric circles, each with a mass in proportion to its radius."""
+    radius = rng.choice([1.0, 2.2, 3.4], n, p=np.array([1.0, 2.2, 3.4]) / 6.6)
+    return _noisy(rng, *_polar(radius, rng.uniform(0, 2 * np.pi, n)), 0.12)
+
+
+def pinwheel(rng, n):
+    """Five blades that turn as they widen."""
+    blade = rng.integers(5, size=n)
+    along = 2.1 + 0.65 * rng.normal(size=n)
+    across = 0.22 * rng.normal(size=n)
+    turn = 2 * np.pi * blade / 5 + 0.55 * along
+    x = along * np.cos(turn) - across * np.sin(turn)
+    y = along * np.sin(turn) + across * np.cos(turn)
+    return _rows(x, y)
+
+
+def checkerboard(rng, n):
+    """Uniform on the black squares of a 4 x 4 board."""
+    column = rng.integers(4, size=n)
+    row = 2 * rng.integers(2, size=n) + column % 2
+    x, y = (2 * (square + rng.uniform(size=n)) - 4 for square in (column, row))
+    return _rows(x, y)
+
+
+def spirals(rng, n):
+    """Two arms from the centre, uniform in area, one the other turned by half a circle."""
+    radius = 3.5 * np.sqrt(rng.uniform(size=n))
+    arm = rng.integers(2, size=n)
+    return _noisy(rng, *_polar(radius, np.pi * (0.85 * radius + arm)), 0.12)
+
+
+def eight_gaussians(rng, n):
+    """Eight round blobs on a circle."""
+    angle = np.pi / 4 * rng.integers(8, size=n)
+    return _noisy(rng, *_polar(3.0, angle), 0.3)
+
+
+def swiss_roll(rng, n):
+    """One arm of a spiral, one and a half turns long."""
+    angle = np.pi * (1 + 3 * rng.uniform(size=n))
+    return _noisy(rng, *_polar(0.28 * angle, angle), 0.12)
+
+
+def wave(rng, n):
+    """A cosine with a width."""
+    x = rng.uniform(-3.8, 3.8, n)
+    return _rows(x, 2.2 * np.cos(1.6 * x) + 0.35 * rng.normal(size=n))
+
+
+DENSITIES: dict[str, Sampler] = {
+    f.__name__: f
+    for f in [
+        two_moons,
+        rings,
+        pinwheel,
+        checkerboard,
+        spirals,
+        eight_gaussians,
+        swiss_roll,
+        wave,
+    ]
+}
+
+
+def _polar(radius, angle):
+    return radius * np.cos(angle), radius * np.sin(angle)
+
+
+def _noisy(rng, x, y, scale):
+    return _rows(x, y) + scale * rng.normal(size=(len(x), 2)).astype(np.float32)
+
+
+def _rows(x, y):
+    return np.stack([x, y], 1).astype(np.float32)

@@ -1,0 +1,66 @@
+"""The properties that every conditioner in the registry has."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from registry import CONDITIONERS, batched, events
+
+import afflow
+
+
+@pytest.mark.parametrize("name", CONDITIONERS)
+def test_causal_and_dense(name):
+    conditioner = CONDITIONERS[name]()
+    x, context = events(conditioner, num=1)
+    context = None if context is None else context[0]
+    params = conditioner(x[0], context)
+    assert params.shape == (len(x[0]), conditioner.num_params)
+    jacobian = jax.jit(jax.jacfwd(lambda x: conditioner(x, context)))(x[0])  # (D, P, D)
+    rows, _, cols = np.indices(jacobian.shape)
+    assert (np.asarray(jacobian)[cols >= rows] == 0).all()
+    assert (np.asarray(jacobian)[cols < rows] != 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in CONDITIONERS if "context" in name])
+def test_every_row_sees_the_context(name):
+    conditioner = CONDITIONERS[name]()
+    x, context = events(conditioner, num=1)
+    jacobian = jax.jit(jax.jacfwd(lambda c: conditioner(x[0], c)))(context[0])  # (D, P, C)
+    assert (jacobian != 0).all()
+
+
+@pytest.mark.parametrize("name", CONDITIONERS)
+def test_steps_equal_the_pass(name):
+    conditioner = CONDITIONERS[name]()
+    x, context = events(conditioner, num=1)
+    context = None if context is None else context[0]
+
+    @jax.jit
+    def steps(x):
+        cache, rows = conditioner.init_cache(context), []
+        for t in range(len(x)):
+            row, cache = conditioner.step(x[t - 1], jnp.asarray(t), cache)
+            rows.append(row)
+        return jnp.stack(rows)
+
+    np.testing.assert_allclose(steps(x[0]), conditioner(x[0], context), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CONDITIONERS)
+def test_decode_equals_full_passes(name):
+    conditioner = CONDITIONERS[name]()
+    x, context = events(conditioner)
+
+    def emit(z, params):
+        return z + jnp.tanh(params).sum(), params
+
+    def run(solver):
+        def one(z, c):
+            return solver.run(conditioner, Partial(emit), z, c)
+
+        return jax.jit(batched(one))(x, context)
+
+    for fast, slow in zip(run(afflow.Incremental()), run(afflow.Sequential()), strict=True):
+        np.testing.assert_allclose(fast, slow, rtol=1e-11, atol=1e-11)
