@@ -145,8 +145,8 @@ def _layer(dim, hidden, context_dim, univariate, activation, residual, solver) -
 
 def _flow(dim: int, make: Make, num_layers: int, data: jax.Array | None, rngs: nnx.Rngs) -> Flow:
     """Stack layers, and standardisation nearest to the data, on a standard normal."""
-    if num_layers < 1:
-        raise ValueError(f"Expected num_layers >= 1, got {num_layers}.")
+    if dim < 1 or num_layers < 1:
+        raise ValueError(f"Expected dim >= 1 and num_layers >= 1, got {dim} and {num_layers}.")
     if num_layers > _CHAIN_UP_TO:
         layers: list[Bijector] = [Repeat(make, num_layers, rngs=rngs)]
     else:

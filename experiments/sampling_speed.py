@@ -65,9 +65,7 @@ def fit_digits(config: Config) -> dict:
     flow = afflow.maf(64, hidden=(128, 128), data=train, rngs=nnx.Rngs(config.seed))
     steps = config.epochs * (len(train) // 256)
     schedule = optax.cosine_decay_schedule(3e-4, steps)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=3.0)
-    )
+    optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=3.0))
     flow, history = afflow.fit(
         flow,
         train,
@@ -81,7 +79,9 @@ def fit_digits(config: Config) -> dict:
         "MAF, 5 layers of 2x128": np.asarray(flow.log_prob(test)),
         "Gaussian, full covariance": gaussian_log_prob(train, test),
     }
-    print(f"\nDigits, 64 pixels, {len(test) // COPIES} test images (best epoch {history.best_epoch}):")
+    print(
+        f"\nDigits, 64 pixels, {len(test) // COPIES} test images (best epoch {history.best_epoch}):"
+    )
     print(f"  {'':28}{'nats':>18}{'bits / dim':>12}")
     results = {}
     for name, score in scores.items():
@@ -166,12 +166,24 @@ def draw_times(config: Config, results: dict[int, dict]) -> None:
                 continue
             style = "--" if "sequential" in rest else "-"
             spread = np.array(
-                [[row[name][q] for q in ("q25_ms", "median_ms", "q75_ms")] for row in results.values()]
+                [
+                    [row[name][q] for q in ("q25_ms", "median_ms", "q75_ms")]
+                    for row in results.values()
+                ]
             )
             label = name.replace(f" {action}", "").replace(",", ":")
-            axis.plot(list(results), spread[:, 1], style, marker="o", ms=4, color=colors[kind],
-                      label=label if ":" in label else f"{label}: one pass")
-            axis.fill_between(list(results), spread[:, 0], spread[:, 2], color=colors[kind], alpha=0.2)
+            axis.plot(
+                list(results),
+                spread[:, 1],
+                style,
+                marker="o",
+                ms=4,
+                color=colors[kind],
+                label=label if ":" in label else f"{label}: one pass",
+            )
+            axis.fill_between(
+                list(results), spread[:, 0], spread[:, 2], color=colors[kind], alpha=0.2
+            )
         axis.set(xscale="log", yscale="log", xlabel="dimension $D$", title=action)
         axis.set_xticks(config.dims, [str(dim) for dim in config.dims])
         axis.minorticks_off()

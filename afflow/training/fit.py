@@ -192,7 +192,12 @@ def _split(data: Data, validation, key) -> tuple[Data, Data | None]:
     if not 0 <= validation < 1:
         raise ValueError(f"Expected validation in [0, 1) or an array, got {validation}.")
     size = len(data[0])
-    held_out = min(max(1, round(validation * size)), size - 1) if validation else 0
+    held_out = max(1, round(validation * size)) if validation else 0
+    if held_out >= size:
+        raise ValueError(
+            f"Expected more rows to train on than validation={validation} leaves of {size}: "
+            f"give more data, or validation=0."
+        )
     order = jax.random.permutation(key, size)
     train = _rows(data, order[held_out:])
     return train, _rows(data, order[:held_out]) if held_out else None

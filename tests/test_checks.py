@@ -1,0 +1,72 @@
+"""`check_bijector` goes red on what it promises to find."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from registry import autoregressive
+
+import afflow
+
+KEY = jax.random.key(0)
+
+
+class Scale(afflow.Bijector):
+    """Doubles two numbers; one thing at a time can be made wrong."""
+
+    event_shape, context_shape = (2,), None
+
+    def __init__(self, back=0.5, log_det=1.0, log_det_back=-1.0, dtype=None, shape=()):
+        self.back, self.dtype, self.shape = back, dtype, shape
+        self.log_det, self.log_det_back = 2 * log_det, 2 * log_det_back
+
+    def forward_and_log_det(self, x, context=None):
+        y = (2 * x).astype(self.dtype or x.dtype)
+        return y, self.log_det * jnp.full(self.shape, jnp.log(2.0))
+
+    def inverse_and_log_det(self, y, context=None):
+        return self.back * y, self.log_det_back * jnp.full((), jnp.log(2.0))
+
+
+class Leak(Scale):
+    """A square root whose gradient at zero leaks through `where`."""
+
+    def forward_and_log_det(self, x, context=None):
+        zero = x - x
+        return 2 * x + jnp.where(zero > 0, jnp.sqrt(zero), 0), 2 * jnp.log(2.0)
+
+
+BROKEN = {
+    "a wrong inverse": (lambda: Scale(back=0.6), "inverse log_det against slogdet"),
+    "a wrong sign": (lambda: Scale(log_det=-1.0), "forward log_det against slogdet .* 2.77"),
+    "a wrong inverse log_det": (lambda: Scale(log_det_back=-1.1), "inverse log_det against"),
+    "a log_det per coordinate": (lambda: Scale(shape=(2,)), r"scalar log_det, got shape \(2,\)"),
+    "another dtype": (lambda: Scale(dtype=jnp.float32), "dtype float64, got float32"),
+    "a gradient that is NaN": (Leak, "forward: .* gradients are not finite"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_bijectors_fail(name):
+    make, message = BROKEN[name]
+    with pytest.raises(AssertionError, match=message):
+        afflow.check_bijector(make(), key=KEY)
+
+
+def test_wrong_offset_fails_the_round_trip():
+    class Drift(Scale):
+        def inverse_and_log_det(self, y, context=None):
+            return y / 2 + 0.1, -2 * jnp.log(2.0)
+
+    with pytest.raises(AssertionError, match=r"inverse\(forward\(x\)\) against x: error 0.1"):
+        afflow.check_bijector(Drift(), key=KEY)
+
+
+def test_not_triangular_fails():
+    layer = autoregressive(3)
+    turned = afflow.Chain([layer, afflow.Reverse(3)])
+    with pytest.raises(AssertionError, match="above the diagonal"):
+        afflow.check_bijector(turned, key=KEY, triangular=True)
+
+
+def test_a_right_one_passes():
+    afflow.check_bijector(Scale(), key=KEY, triangular=True)

@@ -1,0 +1,153 @@
+"""`fit`: learns, stops, repeats itself, and says what is wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import afflow
+
+KEY = jax.random.key(0)
+X = np.array([2.0, -1.0]) + np.random.default_rng(0).normal(size=(600, 2)) * [0.5, 3.0]
+OPTIONS = {"key": KEY, "batch_size": 100, "progress": False}
+
+
+def small(context_dim=0, **options):
+    return afflow.made(2, hidden=(8,), context_dim=context_dim, rngs=nnx.Rngs(0), **options)
+
+
+def gaussian_loss(x):
+    return 0.5 * np.log(2 * np.pi * np.e * x.var(0)).sum()
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return afflow.fit(small(), X, max_epochs=60, learning_rate=0.03, **OPTIONS)
+
+
+def test_learns_a_gaussian(fitted):
+    flow, _ = fitted
+    assert abs(-flow.log_prob(X).mean() - gaussian_loss(X)) < 0.05
+
+
+def test_history(fitted):
+    _, history = fitted
+    assert len(history.train) == len(history.validation) <= 60
+    assert history.best_epoch == np.argmin(history.validation)
+
+
+def test_same_key_same_bits(fitted):
+    again, history = afflow.fit(small(), X, max_epochs=60, learning_rate=0.03, **OPTIONS)
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(fitted[0]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert history == fitted[1]
+    other = OPTIONS | {"key": jax.random.key(1)}
+    assert afflow.fit(small(), X, max_epochs=1, **other)[1].train != history.train[:1]
+
+
+def test_returns_the_best_parameters():
+    held_out = X[:100]
+    options = OPTIONS | {"validation": held_out, "optimizer": optax.sgd(0.05), "patience": 3}
+    flow, history = afflow.fit(small(), X[100:], max_epochs=40, **options)
+    best = min(history.validation)
+    np.testing.assert_allclose(-flow.log_prob(held_out).mean(), best, rtol=1e-5)
+    assert len(history.train) <= history.best_epoch + 4
+
+
+def test_stops_early():
+    options = OPTIONS | {"optimizer": optax.sgd(0.0), "patience": 3}
+    _, history = afflow.fit(small(), X, max_epochs=40, **options)
+    assert len(history.train) == 4
+    assert history.best_epoch == 0
+
+
+def test_without_validation_returns_the_last():
+    flow, history = afflow.fit(small(), X, max_epochs=5, validation=0, **OPTIONS)
+    assert history.validation == []
+    assert history.best_epoch == 4
+    assert -flow.log_prob(X).mean() < -small().log_prob(X).mean()
+
+
+def test_conditional():
+    context = np.random.default_rng(1).normal(size=(600, 1))
+    x = np.concatenate([context, -context], 1) + 0.1 * X
+    held_out = x[:50], context[:50]
+    options = OPTIONS | {"context": context, "validation": held_out, "learning_rate": 0.03}
+    flow, _ = afflow.fit(small(1), x, max_epochs=80, **options)
+    with_context = flow.log_prob(x, context).mean()
+    shuffled = flow.log_prob(x, context[::-1].copy()).mean()
+    assert with_context > -gaussian_loss(0.1 * X) - 0.2 > shuffled
+
+
+def test_only_params_are_trained():
+    flow = small(data=X)
+    trained, _ = afflow.fit(flow, X, max_epochs=2, **OPTIONS)
+    before, after = (f.bijector.bijectors[-1].mean[...] for f in (flow, trained))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_the_start_is_not_changed():
+    flow = small()
+    before = jax.tree.map(np.array, flow)
+    afflow.fit(flow, X, max_epochs=2, **OPTIONS)
+    jax.tree.map(np.testing.assert_array_equal, before, flow)
+
+
+def test_progress_bar(capfd):
+    pytest.importorskip("tqdm")
+    afflow.fit(small(), X, max_epochs=2, **OPTIONS | {"progress": True})
+    assert "validation=" in capfd.readouterr().err
+
+
+def test_small_data():
+    _, history = afflow.fit(small(), X[:3], max_epochs=2, **OPTIONS | {"batch_size": 256})
+    assert np.isfinite(history.train).all()
+
+
+def test_diverging_loses_nothing():
+    options = OPTIONS | {"optimizer": optax.sgd(1e30)}
+    with pytest.raises(afflow.NonFiniteLossError, match=r"in epoch \d") as caught:
+        afflow.fit(small(), X, max_epochs=3, **options)
+    assert np.isfinite(caught.value.flow.log_prob(X)).all()
+    assert len(caught.value.history.train) == caught.value.epoch + 1
+
+
+def bad_rows():
+    x = X.copy()
+    x[[3, 7], 1] = np.nan, np.inf
+    return x
+
+
+ERRORS = {
+    "NaN rows": (lambda: afflow.fit(small(), bad_rows(), **OPTIONS), "2 of 600 rows.*index 3"),
+    "NaN contexts": (
+        lambda: afflow.fit(small(2), X, context=bad_rows(), **OPTIONS),
+        "finite context, got 2",
+    ),
+    "integers": (lambda: afflow.fit(small(), X.astype(int), **OPTIONS), "dequantize"),
+    "a wrong shape": (lambda: afflow.fit(small(), X[:, :1], **OPTIONS), r"\(\.\.\., 2\)"),
+    "a missing context": (lambda: afflow.fit(small(1), X, **OPTIONS), "no context"),
+    "a short context": (lambda: afflow.fit(small(2), X, context=X[1:], **OPTIONS), "600, got 599"),
+    "no rows": (lambda: afflow.fit(small(), X[:0], **OPTIONS), "at least one row"),
+    "one row to split": (lambda: afflow.fit(small(), X[:1], **OPTIONS), "validation"),
+    "a fraction of 1": (lambda: afflow.fit(small(), X, validation=1.0, **OPTIONS), r"in \[0, 1\)"),
+    "no epochs": (lambda: afflow.fit(small(), X, max_epochs=0, **OPTIONS), "max_epochs"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_say_what_was_expected(name):
+    call, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_validation_over_many_batches():
+    """The validation loss is the mean over all rows, also beyond one batch of them."""
+    x = np.tile(X, (4, 1)) + np.arange(2400.0)[:, None] / 1000
+    options = OPTIONS | {"validation": x, "optimizer": optax.sgd(0.0), "patience": 1}
+    _, history = afflow.fit(small(), X, max_epochs=1, **options)
+    np.testing.assert_allclose(history.validation[0], -small().log_prob(x).mean(), rtol=1e-9)
+    assert jnp.isfinite(history.validation[0])
