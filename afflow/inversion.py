@@ -1,6 +1,7 @@
 """Solvers for the serial direction, and its derivative by the implicit function theorem."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -59,13 +60,13 @@ def solve(
 ) -> tuple[jax.Array, Any]:
     r"""Run `solver`, with derivatives that do not depend on how it found the solution.
 
-    The solution satisfies $x = E(z, C(x))$ with $C$ the conditioner and $E$ the emission
-    of all coordinates, so its tangent satisfies the triangular system
+    The solution satisfies $(x, a) = E(z, C(x))$ with $C$ the conditioner and $E$ the
+    emission of all coordinates, so its tangent satisfies a triangular system,
 
-    $$(I - \partial_p E\, \partial_x C)\, \dot x = \dot E + \partial_p E\, \dot C,$$
+    $$(\dot x, \dot a) = \dot E + \partial_p E\, C'(x)\, \dot x,$$
 
-    the right-hand side being the tangent at fixed $x$. `lax.custom_linear_solve` solves it,
-    and for reverse mode its transpose: nothing is kept of the serial loop.
+    where $\dot E$ is the tangent at fixed $x$. `lax.custom_linear_solve` solves it, and for
+    reverse mode its transpose: nothing is kept of the serial loop.
     """
     return solver.run(conditioner, emit, inputs, context)
 
@@ -75,50 +76,35 @@ def _solve_jvp(solver, primals, tangents):
     conditioner, emit, inputs, context = primals
     d_conditioner, d_emit, d_inputs, d_context = tangents
     x, aux = solve(solver, conditioner, emit, inputs, context)
+    params, d_params = jax.jvp(
+        lambda conditioner, context: conditioner(x, context),
+        (conditioner, context),
+        (d_conditioner, d_context),
+    )
+    emit_all = jax.vmap(lambda emit, z, p: emit(z, p), in_axes=(None, 0, 0))
+    _, fixed = jax.jvp(emit_all, (emit, inputs, params), (d_emit, d_inputs, d_params))
+    gains = jax.vmap(jax.jacrev(emit, argnums=1))(inputs, params)
+    fixed, unstack = _stack(fixed)  # (1 + A, D): one row for x, one for each leaf of aux
+    gains, _ = _stack(gains)  # (1 + A, D, P)
 
-    def parameters(conditioner, context):
-        return conditioner(x, context)
+    def feedback(v):
+        _, dp = jax.jvp(lambda x: conditioner(x, context), (x,), (v,))
+        return (gains * dp[None]).sum(-1)
 
-    params, d_params = jax.jvp(parameters, (conditioner, context), (d_conditioner, d_context))
-    _, (dx_fixed, _) = jax.jvp(_emit_all, (emit, inputs, params), (d_emit, d_inputs, d_params))
-    _, through_conditioner = jax.linearize(lambda x: conditioner(x, context), x)
-    _, through_emit = jax.linearize(lambda params: _emit_all(emit, inputs, params), params)
+    def tangent(_, b):
+        v = conditioner.solve_tangent(x, context, gains[0], b[0])
+        return b + feedback(v)
 
-    def feedback(dx):
-        return through_emit(through_conditioner(dx))[0]
+    def cotangent(_, b):
+        source = (gains[1:] * b[1:, :, None]).sum(0)
+        v = conditioner.solve_cotangent(x, context, gains[0], source, b[0])
+        return b.at[0].set(v)
 
-    dx = solve_unit_triangular(feedback, dx_fixed)
-    d_params += through_conditioner(dx)
-    _, (dx, d_aux) = jax.jvp(_emit_all, (emit, inputs, params), (d_emit, d_inputs, d_params))
-    return (x, aux), (dx, d_aux)
-
-
-def _emit_all(emit, inputs, params):
-    return jax.vmap(emit)(inputs, params)
+    out = jax.lax.custom_linear_solve(lambda out: out - feedback(out[0]), fixed, tangent, cotangent)
+    return (x, aux), unstack(out)
 
 
-def solve_unit_triangular(feedback, b: jax.Array) -> jax.Array:
-    """Solve `x - feedback(x) = b`, where `feedback` is linear and strictly triangular.
-
-    The Neumann series ends after at most `len(b)` terms, and sooner where the coupling
-    is weak: it stops at the first sum that one more term leaves unchanged.
-    """
-
-    def iterate(linear, b):
-        def advance(state):
-            _, x, n = state
-            return x, b + linear(x), n + 1
-
-        def unfinished(state):
-            x_prev, x, n = state
-            return (n < len(b)) & jnp.any(x_prev != x)
-
-        return jax.lax.while_loop(unfinished, advance, (jnp.zeros_like(b), b, 0))[1]
-
-    def residual(x):
-        return x - feedback(x)
-
-    def solver(matvec, b):
-        return iterate(lambda x: x - matvec(x), b)
-
-    return jax.lax.custom_linear_solve(residual, b, solver, solver)
+def _stack(tree: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+    """Stack the leaves of a tree; return the function that undoes it too."""
+    leaves, structure = jax.tree.flatten(tree)
+    return jnp.stack(leaves), lambda stacked: jax.tree.unflatten(structure, list(stacked))

@@ -74,3 +74,36 @@ class Conditioner(nnx.Module):
         carry = jnp.zeros(x_t.shape, x_t.dtype), cache
         _, out = jax.lax.scan(body, carry, (jnp.arange(self.event_shape[0]), inputs))
         return out
+
+    def solve_tangent(self, x: jax.Array, context: Any, gain: jax.Array, b: jax.Array):
+        r"""Solve $v = b + g \cdot (C'(x)\, v)$ with $C'$ the Jacobian of the conditioner.
+
+        Shapes: `gain` $g$ `(D, P)`, `b` `(D,)`. It gives derivatives of decoding.
+        """
+        _, push = jax.linearize(lambda x: self(x, context), x)
+        return neumann(lambda v: (gain * push(v)).sum(-1), b)
+
+    def solve_cotangent(
+        self, x: jax.Array, context: Any, gain: jax.Array, source: jax.Array, b: jax.Array
+    ):
+        r"""Solve $v = b + C'(x)^T (g\, v + s)$, with `source` $s$ `(D, P)`."""
+        _, pull = jax.vjp(lambda x: self(x, context), x)
+        return neumann(lambda v: pull(gain * v[:, None])[0], b + pull(source)[0])
+
+
+def neumann(linear: Callable, b: jax.Array) -> jax.Array:
+    """Solve `v = b + linear(v)` for a strictly triangular `linear`.
+
+    The Neumann series ends after at most `len(b)` terms, and sooner where the coupling
+    is weak: it stops at the first sum that one more term leaves unchanged.
+    """
+
+    def unfinished(state):
+        previous, v, terms = state
+        return (terms < len(b)) & jnp.any(previous != v)
+
+    def add_term(state):
+        _, v, terms = state
+        return v, b + linear(v), terms + 1
+
+    return jax.lax.while_loop(unfinished, add_term, (jnp.zeros_like(b), b, 0))[1]

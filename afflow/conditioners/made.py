@@ -1,14 +1,15 @@
 """MADE: one masked multilayer perceptron for all the conditionals."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.custom_batching import custom_vmap
 
+from afflow.batching import batch_last
 from afflow.bijector import Shape
 from afflow.conditioners.conditioner import Conditioner, Emit
 from afflow.conditioners.sweep import Masked, Segment, advance, empty_buffers, sweep
@@ -84,10 +85,12 @@ class MADE(Conditioner):
         self.biases = nnx.List([nnx.Param(bias) for bias in biases])
 
     def __call__(self, x, context=None):
+        return self._run(self._activate, x, context).reshape(-1, self.num_params)  # (D, P)
+
+    def _run(self, act, x, context):
         layers = self._layers()
         x = x[:-1] if context is None else jnp.concatenate([context, x[:-1]])
-        out = self._network(lambda layer, h: layers[layer](h), x)
-        return out.reshape(-1, self.num_params)  # (D, P)
+        return self._network(act, lambda layer, h: layers[layer](h), x)
 
     def init_cache(self, context=None, dtype=float):
         layers = self._serial_layers(None if context is None else context[:, None])
@@ -102,12 +105,19 @@ class MADE(Conditioner):
         layers = self._serial_layers(None)
         starts = np.stack([layer.starts(0, self.event_shape[0]) for layer in layers], 1)
         x_prev = jnp.where(t == 0, 0, x_prev)[None]
+        network = partial(self._network, self._activate)
         starts_t = jnp.asarray(starts)[t]
-        params, buffers = advance(self._network, layers, segments, starts_t, x_prev, buffers)
+        params, buffers = advance(network, layers, segments, starts_t, x_prev, buffers)
         return params[:, 0], (segments, buffers)
 
     def decode(self, emit, inputs, context=None):
-        return _decode(self, emit, inputs, context)
+        return _decode((self, emit), (inputs, context))
+
+    def solve_tangent(self, x, context, gain, b):
+        return _solve_tangent(self, (self._slopes(x, context), gain, b))
+
+    def solve_cotangent(self, x, context, gain, source, b):
+        return _solve_cotangent(self, (self._slopes(x, context), gain, source, b))
 
     def _first_slot(self) -> int:
         return 0 if self.context_shape or self.event_shape[0] == 1 else 1
@@ -144,44 +154,97 @@ class MADE(Conditioner):
         kernel = jnp.pad(layer.kernel[:, width:], ((0, 0), (1, 0)))
         return Masked(np.arange(self.event_shape[0]), layer.rows, kernel, bias)
 
-    def _network(self, linear: Callable, x: jax.Array) -> jax.Array:
-        """Run the layers on `x`, given `linear(layer, h)` for their masked linear maps."""
+    def _network(self, act: Callable, linear: Callable, x: jax.Array) -> jax.Array:
+        """Run the layers on `x`, given `linear(layer, h)` for their masked linear maps.
+
+        `act(layer, h)` is the nonlinearity in front of a layer.
+        """
         last = len(self.hidden)
         h = linear(0, x)
         for layer in range(1, last, 2 if self.residual else 1):
-            update = linear(layer, self.activation(h))
-            h = h + linear(layer + 1, self.activation(update)) if self.residual else update
-        out = linear(last, self.activation(h)) if last else h
+            update = linear(layer, act(layer, h))
+            if self.residual:
+                update = h + linear(layer + 1, act(layer + 1, update))
+            h = update
+        out = linear(last, act(last, h)) if last else h
         return out + linear(last + 1, x) if self.direct else out
 
+    def _transposed_network(self, linear: Callable, q: jax.Array) -> jax.Array:
+        """Run the transposed layers on `q`; their scales stand for the nonlinearities."""
+        last = len(self.hidden)
+        h = linear(last, q)
+        for layer in reversed(range(1, last, 2 if self.residual else 1)):
+            if self.residual:
+                h = h + linear(layer, linear(layer + 1, h))
+            else:
+                h = linear(layer, h)
+        out = linear(0, h) if last else h
+        return out + linear(last + 1, q) if self.direct else out
 
-@custom_vmap
-def _decode(made: MADE, emit: Emit, inputs, context):
-    inputs, context = jax.tree.map(lambda a: a[..., None], (inputs, context))
-    return jax.tree.map(lambda a: a[..., 0], _decode_batch(made, emit, inputs, context))
+    def _activate(self, layer: int, h: jax.Array) -> jax.Array:
+        return self.activation(h)
+
+    def _slopes(self, x: jax.Array, context: jax.Array | None) -> list[jax.Array | None]:
+        """Return the derivative of the nonlinearity in front of each layer, at `x`."""
+        slopes: list[jax.Array | None] = [None] * len(self.kernels)
+
+        def act(layer, h):
+            h, slopes[layer] = jax.jvp(self.activation, (h,), (jnp.ones_like(h),))
+            return h
+
+        self._run(act, x, context)
+        return slopes
 
 
-@_decode.def_vmap
-def _decode_vmap(size, batched, made, emit, inputs, context):
-    """Put the batch last; map over whole models where their parameters are batched too."""
-    if any(jax.tree.leaves(batched[:2])):
-        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
-        out = jax.vmap(_decode.fun, in_axes=axes)(made, emit, inputs, context)
-        return out, jax.tree.map(lambda _: True, out)
-
-    def batch_last(a, is_batched):
-        return jnp.moveaxis(a, 0, -1) if is_batched else a[..., None]
-
-    inputs, context = jax.tree.map(batch_last, (inputs, context), tuple(batched[2:]))
-    inputs = jax.tree.map(lambda a: jnp.broadcast_to(a, (*a.shape[:-1], size)), inputs)
-    out = _decode_batch(made, emit, inputs, context)
-    return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), out), jax.tree.map(lambda _: True, out)
-
-
-def _decode_batch(made, emit, inputs, context):
+@batch_last
+def _decode(model: tuple[MADE, Emit], arrays):
+    (made, emit), (inputs, context) = model, arrays
     layers = made._serial_layers(context)
-    num_segments = max(1, min(4, made.event_shape[0] // 8))
-    return sweep(made._network, layers, emit, inputs, num_segments)
+    params = jnp.zeros((made.num_params,), layers[-1].bias.dtype)
+    x, _ = jax.eval_shape(emit, jax.tree.map(lambda a: a[0, ..., 0], inputs), params)
+    batch = jax.tree.leaves(inputs)[0].shape[-1]
+    first = jnp.zeros((*x.shape, batch), x.dtype)
+    return sweep(partial(made._network, made._activate), layers, emit, inputs, first)
+
+
+@batch_last
+def _solve_tangent(made: MADE, arrays):
+    """Solve `v = b + gain . (C' v)`, an autoregressive model that is linear."""
+    slopes, gain, b = arrays
+
+    def emit(inputs, dp):
+        gain, b = inputs
+        return b + gain @ dp, None
+
+    layers = [
+        layer._replace(bias=jnp.zeros_like(layer.bias), before=slope)
+        for layer, slope in zip(made._serial_layers(None), slopes, strict=True)
+    ]
+    network = partial(made._network, lambda layer, h: h)
+    return sweep(network, layers, emit, (gain, b), jnp.zeros_like(b[0]))[0]
+
+
+@batch_last
+def _solve_cotangent(made: MADE, arrays):
+    """Solve `v = b + C'^T (gain v + source)`, the same model transposed, from the end."""
+    slopes, gain, source, b = arrays
+    dim, units = len(b), np.arange(made.num_params)[::-1]
+    gain, source = gain[:, units], source[:, units]  # transposed layers have units reversed
+
+    def emit(inputs, out):
+        gain, source, b = inputs
+        v = b + out[0]
+        return gain * v + source, v
+
+    layers = [
+        layer._replace(before=slope).transpose(dim - 1)
+        for layer, slope in zip(made._serial_layers(None), slopes, strict=True)
+    ]
+    before = np.maximum(np.arange(dim)[::-1] - 1, 0)  # slot t emits v[t - 1]
+    inputs = jax.tree.map(lambda a: a[before], (gain, source, b))
+    first = gain[-1] * b[-1][None] + source[-1]
+    _, v = sweep(made._transposed_network, layers, emit, inputs, first)
+    return jnp.concatenate([v[np.arange(dim - 1)[::-1]], b[-1:]])
 
 
 @jax.jit

@@ -12,6 +12,7 @@ batch is the last axis, so that a step is a product (units, known) @ (known, B).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -25,19 +26,23 @@ Network = Callable[[Callable, jax.Array], jax.Array]
 
 
 class Masked(NamedTuple):
-    """A masked linear map: a unit of slot `rows[i]` sees the units with `cols <= rows[i]`."""
+    """A masked linear map: a unit of slot `rows[i]` sees the units with `cols <= rows[i]`.
+
+    It computes `after * (kernel @ (before * h) + bias)`; each scale may be absent.
+    """
 
     cols: np.ndarray
     rows: np.ndarray
     kernel: jax.Array  # (rows, columns)
-    bias: jax.Array  # (rows,) or (rows, B)
+    bias: jax.Array  # (rows,), or (rows, B) in a sweep
+    before: jax.Array | None = None  # (columns, B)
+    after: jax.Array | None = None  # (rows, B)
 
     def __call__(self, h: jax.Array) -> jax.Array:
-        """Apply to all units at once, in blocks of rows that skip what none of them sees."""
+        """Apply to all units of one event, in blocks of rows that skip what none sees."""
         num_blocks = max(1, min(4, len(self.rows) // 128))
-        cuts = [len(self.rows) * i // num_blocks for i in range(num_blocks + 1)]
-        blocks = [self._rows(slice(*cut), h) for cut in zip(cuts, cuts[1:], strict=False)]
-        return jnp.concatenate(blocks) + self.bias
+        cuts = pairwise(len(self.rows) * i // num_blocks for i in range(num_blocks + 1))
+        return jnp.concatenate([self._rows(slice(*cut), h) for cut in cuts]) + self.bias
 
     def _rows(self, rows, h):
         seen = slice(np.searchsorted(self.cols, self.rows[rows][-1], side="right"))
@@ -58,6 +63,19 @@ class Masked(NamedTuple):
         first = [np.searchsorted(slots, np.arange(lo, hi)) for slots in (self.rows, self.cols)]
         return np.stack(first, -1) - [span.start for span in self.spans(lo, hi)]
 
+    def transpose(self, last: int) -> "Masked":
+        """Return the transposed linear part, with slots `last..0` (and units) as `0..last`."""
+        rows, cols = np.arange(len(self.rows))[::-1], np.arange(len(self.cols))[::-1]
+        kernel = self.kernel.T[cols][:, rows]
+        after = None if self.before is None else self.before[cols]
+        return Masked(
+            last - self.rows[rows],
+            last - self.cols[cols],
+            kernel,
+            jnp.zeros((len(cols), 1), kernel.dtype),
+            after=after,
+        )
+
 
 class Segment(NamedTuple):
     """What the serial loop reads of a masked linear map between two slots.
@@ -69,17 +87,23 @@ class Segment(NamedTuple):
 
     kernel: jax.Array  # (rows + padding, columns + padding)
     base: jax.Array  # (rows + padding, B): the bias and what earlier slots contribute
+    before: jax.Array | None  # (columns + padding, B)
+    after: jax.Array | None  # (rows + padding, B)
 
     @staticmethod
     def cut(masked: Masked, known: jax.Array, lo: int, hi: int) -> "Segment":
-        """Cut out the slots `lo..hi-1`, given the `known` units of earlier slots."""
+        """Cut out the slots `lo..hi-1`, given the `known` inputs at earlier slots."""
         rows, cols = masked.spans(lo, hi)
         base = masked.bias[rows]
         if cols.start:
             base += masked.kernel[rows, : cols.start] @ known
-        padding = (0, fullest(masked.rows)), (0, fullest(masked.cols))
-        kernel = jnp.pad(masked.block(rows, cols), padding)
-        return Segment(kernel, jnp.pad(base, (padding[0], (0, 0))))
+        below, beside = (0, fullest(masked.rows)), (0, fullest(masked.cols))
+        return Segment(
+            jnp.pad(masked.block(rows, cols), (below, beside)),
+            jnp.pad(base, (below, (0, 0))),
+            None if masked.before is None else jnp.pad(masked.before[cols], (beside, (0, 0))),
+            None if masked.after is None else jnp.pad(masked.after[rows], (below, (0, 0))),
+        )
 
 
 def fullest(slots: np.ndarray) -> int:
@@ -95,7 +119,7 @@ def advance(
     x_prev: jax.Array,
     buffers: Sequence[jax.Array],
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Compute one slot: place `x_prev` `(B,)`, return its output rows `(P, B)`.
+    """Compute one slot: place `x_prev` `(..., B)`, return its output rows `(P, B)`.
 
     `starts` holds the first row and column of the slot in each layer, `buffers` each
     layer's inputs so far, `(columns + padding, B)`.
@@ -103,56 +127,51 @@ def advance(
     buffers = list(buffers)
 
     def linear(layer, h):
-        (kernel, base), (row, col) = segments[layer], starts[layer]
+        (kernel, base, before, after), (row, col) = segments[layer], starts[layer]
         buffer = buffers[layer]
+        if before is not None:
+            h = h * jax.lax.dynamic_slice_in_dim(before, col, len(h))
         h = jnp.broadcast_to(h, (len(h), buffer.shape[1])).astype(buffer.dtype)
         buffers[layer] = jax.lax.dynamic_update_slice_in_dim(buffer, h, col, 0)
         size = fullest(layers[layer].rows)
         rows = jax.lax.dynamic_slice_in_dim(kernel, row, size)
-        return jax.lax.dynamic_slice_in_dim(base, row, size) + rows @ buffers[layer]
+        out = jax.lax.dynamic_slice_in_dim(base, row, size) + rows @ buffers[layer]
+        return out if after is None else out * jax.lax.dynamic_slice_in_dim(after, row, size)
 
-    return network(linear, x_prev[None]), buffers
+    return network(linear, x_prev.reshape(-1, x_prev.shape[-1])), buffers
 
 
 def empty_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype: Any) -> list:
     """Return zeros for the inputs of every layer at the slots `lo..hi-1`."""
-    widths = [masked.spans(lo, hi)[1] for masked in layers]
+    spans = [masked.spans(lo, hi)[1] for masked in layers]
     return [
         jnp.zeros((cols.stop - cols.start + fullest(masked.cols), batch), dtype)
-        for cols, masked in zip(widths, layers, strict=True)
+        for cols, masked in zip(spans, layers, strict=True)
     ]
 
 
 def sweep(
-    network: Network,
-    layers: Sequence[Masked],
-    emit: Emit,
-    inputs: Any,
-    num_segments: int,
+    network: Network, layers: Sequence[Masked], emit: Emit, inputs: Any, x_first: jax.Array
 ) -> tuple[jax.Array, Any]:
     """Decode a batch: `x[t], aux[t] = emit(inputs[t], row t of the network at x[:t])`.
 
     Args:
         network: the layers between the masked linear maps.
-        layers: the masked linear maps, biases `(rows, 1)` or `(rows, B)`. One that reads
-            the input has one column a slot: slot `t` holds `x[t - 1]`, slot 0 nothing.
-        emit: maps an input and the parameters `(P,)` of one coordinate to `x_t, aux_t`.
-        inputs: a pytree of `(D, ..., B)`.
-        num_segments: how many segments to cut the slots into.
+        layers: the masked linear maps, biases `(rows, 1)` or `(rows, B)`. Those that read
+            the input have as many columns in every slot: slot `t` holds `x[t - 1]`.
+        emit: maps an input and the parameters `(P,)` of one slot to `x_t, aux_t`.
+        inputs: a pytree of `(T, ..., B)`.
+        x_first: `(..., B)`, what slot 0 holds.
 
     Returns:
-        `x` `(D, B)` and `aux` `(D, ..., B)`.
+        `x` and `aux`, stacked to `(T, ..., B)`.
     """
-    dim, batch = len(layers[0].cols), jax.tree.leaves(inputs)[0].shape[-1]
     emit = jax.vmap(emit, in_axes=-1, out_axes=-1)
-    dtype = jnp.result_type(*(a for m in layers for a in (m.kernel, m.bias)))
-    params = jax.ShapeDtypeStruct((fullest(layers[-1].rows), batch), dtype)
-    first, _ = jax.eval_shape(emit, jax.tree.map(lambda a: a[0], inputs), params)
-    x_prev = jnp.zeros(first.shape, first.dtype)
-    dtype = jnp.result_type(dtype, first.dtype)
+    arrays = [a for masked in layers for a in (masked.kernel, masked.bias)]
+    dtype, batch = jnp.result_type(x_first, *arrays), x_first.shape[-1]
     known = [jnp.zeros((0, batch), dtype) for _ in layers]
-    cuts, outs = [dim * i // num_segments for i in range(num_segments + 1)], []
-    for lo, hi in zip(cuts, cuts[1:], strict=False):
+    x_prev, outs = x_first, []
+    for lo, hi in pairwise(segment_cuts(len(jax.tree.leaves(inputs)[0]))):
         segments = [Segment.cut(m, k, lo, hi) for m, k in zip(layers, known, strict=True)]
 
         def body(carry, scanned, segments=segments):
@@ -171,3 +190,9 @@ def sweep(
             for k, buffer, masked in zip(known, buffers, layers, strict=True)
         ]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outs)
+
+
+def segment_cuts(num_slots: int) -> list[int]:
+    """Return where to cut the slots: about eight a segment, in at most eight segments."""
+    num_segments = max(1, min(8, num_slots // 8))
+    return [num_slots * i // num_segments for i in range(num_segments + 1)]
