@@ -8,7 +8,7 @@ from afflow.conditioners import MADE, Conditioner
 from afflow.distributions import Distribution, Flow, Normal, Uniform
 from afflow.elementwise import Constant, Elementwise, Standardize
 from afflow.flows import iaf, made, maf
-from afflow.inversion import Incremental, Sequential
+from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.permutations import Permutation, Reverse
 from afflow.training import History, NonFiniteLossError, fit
 from afflow.univariate import Affine
@@ -27,6 +27,7 @@ __all__ = [
     "History",
     "Incremental",
     "Inverse",
+    "Jacobi",
     "MADE",
     "MaskedAutoregressive",
     "NonFiniteLossError",
@@ -35,6 +36,7 @@ __all__ = [
     "Repeat",
     "Reverse",
     "Sequential",
+    "Solver",
     "Standardize",
     "Uniform",
     "check_bijector",

@@ -41,6 +41,59 @@ class Sequential(Solver):
         return _FullPasses(conditioner).decode(emit, inputs, context)
 
 
+@dataclass(frozen=True)
+class Jacobi(Solver):
+    r"""Fixed-point sweeps of full passes, $x \leftarrow E(z, C(x))$, until they settle.
+
+    After `k` sweeps the first `k` coordinates are exact, so `D` sweeps always suffice;
+    where the coupling is weak a few do. Song et al. 2021, arXiv:2002.03629.
+
+    Args:
+        tol: a sweep that moves no coordinate by more than `tol * (1 + |x|)` is the last;
+            by default eight times the rounding error of the float type.
+        max_steps: most sweeps to make; by default `D`. An event that has not settled by
+            then comes back as NaN, never as an approximation.
+    """
+
+    tol: float | None = None
+    max_steps: int | None = None
+
+    def run(self, conditioner, emit, inputs, context):
+        x, aux, _ = self.run_and_count(conditioner, emit, inputs, context)
+        return x, aux
+
+    def run_and_count(self, conditioner, emit, inputs, context) -> tuple[jax.Array, Any, Any]:
+        """Return what `run` does, and the number of sweeps that it took."""
+        (dim,) = conditioner.event_shape
+
+        def sweep(x):
+            return jax.vmap(emit)(inputs, conditioner(x, context))
+
+        def settled(x, previous):
+            tol = 8 * jnp.finfo(x.dtype).eps if self.tol is None else self.tol
+            return jnp.all(jnp.abs(x - previous) <= tol * (1 + jnp.abs(x)))
+
+        def advance(state):
+            x, _, _, count = state
+            new, aux = sweep(x)
+            return new, aux, settled(new, x), count + 1
+
+        def unfinished(state):
+            _, _, done, count = state
+            return ~done & (count < min(dim, self.max_steps or dim))
+
+        dtype = jnp.result_type(*jax.tree.leaves(inputs))
+        start = jax.eval_shape(sweep, jax.ShapeDtypeStruct((dim,), dtype))
+        start = jax.eval_shape(sweep, start[0])
+        x, aux = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), start)
+        x, aux, done, count = jax.lax.while_loop(
+            unfinished, advance, (x, aux, jnp.zeros((), bool), 0)
+        )
+        exact = done | (count >= dim)
+        x, aux = jax.tree.map(lambda leaf: jnp.where(exact, leaf, jnp.nan), (x, aux))
+        return x, aux, count
+
+
 class _FullPasses(Conditioner):
     """A conditioner without its shortcuts."""
 

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from afflow.batching import batch_last
 from afflow.bijector import Shape
 from afflow.conditioners.conditioner import Conditioner, Emit
-from afflow.conditioners.sweep import Masked, Segment, advance, empty_buffers, sweep
+from afflow.conditioners.sweep import Masked, Segment, advance, empty_buffers, matmul, sweep
 
 
 class MADE(Conditioner):
@@ -37,6 +38,8 @@ class MADE(Conditioner):
         direct: masked linear connections from input to output. By default only where a
             hidden layer is too narrow to fill every slot, so that some output would not
             see the input just before it.
+        dtype: the type of the operands of its matrix products, `jnp.bfloat16` say; weights,
+            sums and everything else keep theirs. By default that of the weights.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
@@ -45,6 +48,7 @@ class MADE(Conditioner):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
+    from jax.typing import DTypeLike
         >>> made = afflow.MADE(5, 2, hidden=(32, 32), rngs=nnx.Rngs(0))
         >>> made(jnp.ones(5)).shape
         (5, 2)
@@ -60,6 +64,7 @@ class MADE(Conditioner):
         activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
         residual: bool = False,
         direct: bool | None = None,
+        dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         _check_sizes(dim, num_params, hidden, context_dim)
@@ -74,6 +79,7 @@ class MADE(Conditioner):
         self.hidden = tuple(hidden)
         self.activation = activation
         self.residual = residual
+        self.dtype = dtype
         narrow = any(width < dim - self._first_slot() for width in hidden)
         self.direct = bool(hidden) and (narrow if direct is None else direct)
         pairs = self._connections()
@@ -96,9 +102,9 @@ class MADE(Conditioner):
         layers = self._serial_layers(None if context is None else context[:, None])
         dim = self.event_shape[0]
         dtype = jnp.result_type(dtype, *(layer.bias for layer in layers))
-        known = jnp.zeros((0, 1), dtype)
-        segments = [Segment.cut(layer, known, 0, dim) for layer in layers]
-        return segments, empty_buffers(layers, 0, dim, 1, dtype)
+        buffers = empty_buffers(layers, 0, dim, 1, dtype)
+        segments = [Segment.cut(layer, b, 0, dim) for layer, b in zip(layers, buffers, strict=True)]
+        return segments, buffers
 
     def step(self, x_prev, t, cache):
         segments, buffers = cache
@@ -138,8 +144,11 @@ class MADE(Conditioner):
         biases = [bias[...] for bias in self.biases]
         if self.direct:
             biases.append(jnp.zeros_like(biases[-1]))
-        maps = zip(self._connections(), self.kernels, biases, strict=True)
-        return [Masked(*slots, kernel[...], bias) for slots, kernel, bias in maps]
+        kernels = [kernel[...] for kernel in self.kernels]
+        if self.dtype is not None:
+            kernels = [kernel.astype(self.dtype) for kernel in kernels]
+        maps = zip(self._connections(), kernels, biases, strict=True)
+        return [Masked(*slots, kernel, bias) for slots, kernel, bias in maps]
 
     def _serial_layers(self, context: jax.Array | None) -> list[Masked]:
         """Return the layers as `sweep` wants them, with `context` `(C, B)` in the biases."""
@@ -149,8 +158,9 @@ class MADE(Conditioner):
         return layers
 
     def _fold(self, layer: Masked, context: jax.Array | None) -> Masked:
-        width = _length(self.context_shape)
-        bias = layer.bias if context is None else layer.bias + layer.kernel[:, :width] @ context
+        width, bias = _length(self.context_shape), layer.bias
+        if context is not None:
+            bias += matmul(layer.kernel[:, :width], context)
         kernel = jnp.pad(layer.kernel[:, width:], ((0, 0), (1, 0)))
         return Masked(np.arange(self.event_shape[0]), layer.rows, kernel, bias)
 

@@ -46,7 +46,7 @@ class Masked(NamedTuple):
 
     def _rows(self, rows, h):
         seen = slice(np.searchsorted(self.cols, self.rows[rows][-1], side="right"))
-        return self.block(rows, seen) @ h[seen]
+        return matmul(self.block(rows, seen), h[seen])
 
     def block(self, rows: slice, cols: slice) -> jax.Array:
         """Return a block of the kernel with its mask applied."""
@@ -96,7 +96,7 @@ class Segment(NamedTuple):
         rows, cols = masked.spans(lo, hi)
         base = masked.bias[rows]
         if cols.start:
-            base += masked.kernel[rows, : cols.start] @ known
+            base += matmul(masked.kernel[rows, : cols.start], known)
         below, beside = (0, fullest(masked.rows)), (0, fullest(masked.cols))
         return Segment(
             jnp.pad(masked.block(rows, cols), (below, beside)),
@@ -104,6 +104,13 @@ class Segment(NamedTuple):
             None if masked.before is None else jnp.pad(masked.before[cols], (beside, (0, 0))),
             None if masked.after is None else jnp.pad(masked.after[rows], (below, (0, 0))),
         )
+
+
+def matmul(kernel: jax.Array, h: jax.Array) -> jax.Array:
+    """Return `kernel @ h`; for a kernel of 16 bits, its products summed in float32."""
+    if kernel.dtype.itemsize > 2:
+        return kernel @ h
+    return jnp.matmul(kernel, h.astype(kernel.dtype), preferred_element_type=jnp.float32)
 
 
 def fullest(slots: np.ndarray) -> int:
@@ -135,19 +142,22 @@ def advance(
         buffers[layer] = jax.lax.dynamic_update_slice_in_dim(buffer, h, col, 0)
         size = fullest(layers[layer].rows)
         rows = jax.lax.dynamic_slice_in_dim(kernel, row, size)
-        out = jax.lax.dynamic_slice_in_dim(base, row, size) + rows @ buffers[layer]
+        out = jax.lax.dynamic_slice_in_dim(base, row, size) + matmul(rows, buffers[layer])
         return out if after is None else out * jax.lax.dynamic_slice_in_dim(after, row, size)
 
     return network(linear, x_prev.reshape(-1, x_prev.shape[-1])), buffers
 
 
 def empty_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype: Any) -> list:
-    """Return zeros for the inputs of every layer at the slots `lo..hi-1`."""
-    spans = [masked.spans(lo, hi)[1] for masked in layers]
-    return [
-        jnp.zeros((cols.stop - cols.start + fullest(masked.cols), batch), dtype)
-        for cols, masked in zip(spans, layers, strict=True)
-    ]
+    """Return zeros for the inputs, of type `dtype`, of every layer at the slots `lo..hi-1`."""
+
+    def empty(masked):
+        cols = masked.spans(lo, hi)[1]
+        narrow = masked.kernel.dtype.itemsize <= 2
+        shape = cols.stop - cols.start + fullest(masked.cols), batch
+        return jnp.zeros(shape, masked.kernel.dtype if narrow else dtype)
+
+    return [empty(masked) for masked in layers]
 
 
 def sweep(
@@ -169,7 +179,7 @@ def sweep(
     emit = jax.vmap(emit, in_axes=-1, out_axes=-1)
     arrays = [a for masked in layers for a in (masked.kernel, masked.bias)]
     dtype, batch = jnp.result_type(x_first, *arrays), x_first.shape[-1]
-    known = [jnp.zeros((0, batch), dtype) for _ in layers]
+    known = [buffer[:0] for buffer in empty_buffers(layers, 0, 0, batch, dtype)]
     x_prev, outs = x_first, []
     for lo, hi in pairwise(segment_cuts(len(jax.tree.leaves(inputs)[0]))):
         segments = [Segment.cut(m, k, lo, hi) for m, k in zip(layers, known, strict=True)]
@@ -185,10 +195,8 @@ def sweep(
         buffers = empty_buffers(layers, lo, hi, batch, dtype)
         (x_prev, buffers), out = jax.lax.scan(body, (x_prev, buffers), scanned)
         outs.append(out)
-        known = [
-            jnp.concatenate([k, buffer[: len(buffer) - fullest(masked.cols)]])
-            for k, buffer, masked in zip(known, buffers, layers, strict=True)
-        ]
+        filled = [b[: len(b) - fullest(m.cols)] for b, m in zip(buffers, layers, strict=True)]
+        known = [jnp.concatenate([k, b]) for k, b in zip(known, filled, strict=True)]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outs)
 
 

@@ -186,7 +186,8 @@ def _rows(data: Data, rows: Any) -> Data:
 def _split(data: Data, validation, key) -> tuple[Data, Data | None]:
     """Return training and validation data."""
     if isinstance(validation, tuple):
-        return data, _checked(*validation, "validation x")
+        x, context = validation
+        return data, _checked(x, context, "validation x")
     if jnp.ndim(validation):
         return data, _checked(validation, None, "validation x")
     if not 0 <= validation < 1:
