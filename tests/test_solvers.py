@@ -1,0 +1,159 @@
+"""Solvers: the same answer from each, and derivatives that do not depend on the solver."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.tree_util import Partial
+from registry import autoregressive, batched, cast, events, randomize
+
+import afflow
+
+KEY = jax.random.key(0)
+SOLVERS = {
+    "incremental": afflow.Incremental(),
+    "sequential": afflow.Sequential(),
+    "jacobi": afflow.Jacobi(),
+}
+LAYERS = {
+    "D=1": lambda solver: autoregressive(1, context_dim=1, solver=solver),
+    "H<D": lambda solver: autoregressive(7, (3, 5), solver=solver),
+    "residual": lambda solver: autoregressive(
+        5, (9, 9, 9), residual=True, context_dim=2, solver=solver
+    ),
+    "segments": lambda solver: autoregressive(17, (20,), solver=solver),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("dtype", "tol"), [(jnp.float64, 1e-11), (jnp.float32, 1e-5)])
+def test_solvers_agree(layer, dtype, tol):
+    results = []
+    for solver in SOLVERS.values():
+        bijector = cast(LAYERS[layer](solver), dtype)
+        x, context = events(bijector, dtype=dtype)
+        results.append(jax.jit(batched(bijector.forward_and_log_det))(x, context))
+    for y, log_det in results[1:]:
+        scale = np.maximum(1, np.abs(y))
+        np.testing.assert_array_less(np.abs(y - results[0][0]) / scale, tol)
+        np.testing.assert_allclose(log_det, results[0][1], rtol=tol, atol=tol)
+        assert y.dtype == log_det.dtype == dtype
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_derivatives_equal_backpropagation_through_the_loop(layer):
+    """In reverse and forward mode; the conditioner's own default solves agree too."""
+    bijector = LAYERS[layer](afflow.Incremental())
+    x, context = events(bijector, num=2)
+    emit = Partial(afflow.Affine.forward_and_log_det, bijector.univariate)
+
+    def loss(conditioner, z, context, run):
+        def one(z, context):
+            return run(conditioner, emit, z, context)
+
+        y, log_dets = batched(one)(z, context)
+        return jnp.sum(jnp.sin(y)) + jnp.sum(log_dets**2)
+
+    def implicit(solver):
+        return lambda *args: afflow.inversion.solve(solver, *args)
+
+    arguments = (bijector.conditioner, x, context)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=3)
+    expected = gradient(*arguments, afflow.Sequential().run)
+    for solver in SOLVERS.values():
+        found = gradient(*arguments, implicit(solver))
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+    tangent = jax.jit(
+        lambda z: jax.jvp(
+            lambda z: loss(*arguments[:1], z, context, implicit(SOLVERS["jacobi"])),
+            (z,),
+            (jnp.cos(z),),
+        )[1]
+    )
+    np.testing.assert_allclose(tangent(x), jnp.sum(expected[1] * jnp.cos(x)), rtol=1e-9)
+
+
+def test_default_triangular_solves():
+    """A conditioner that brings no solves of its own gets the Neumann series."""
+    made = randomize(afflow.MADE(4, 2, (8,), activation=jnp.tanh, rngs=nnx.Rngs(0)))
+    x, b = jax.random.normal(KEY, (2, 4))
+    gain, source = 0.5 * jax.random.normal(KEY, (2, 4, 2))
+    plain = afflow.Conditioner
+    for own, default in (
+        (made.solve_tangent(x, None, gain, b), plain.solve_tangent(made, x, None, gain, b)),
+        (
+            made.solve_cotangent(x, None, gain, source, b),
+            plain.solve_cotangent(made, x, None, gain, source, b),
+        ),
+    ):
+        np.testing.assert_allclose(own, default, rtol=1e-12)
+
+
+def test_jacobi_counts_its_sweeps_and_is_exact_after_d():
+    bijector = autoregressive(6)
+    emit = Partial(afflow.Affine.forward_and_log_det, bijector.univariate)
+    z = jax.random.normal(KEY, (6,))
+    expected = bijector.forward(z)
+    # tol=0 may never be met exactly, but D sweeps are exact
+    y, _, count = afflow.Jacobi(tol=0.0).run_and_count(bijector.conditioner, emit, z, None)
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
+    assert 1 < count <= 6
+    identity = afflow.MADE(6, 2, (4,), rngs=nnx.Rngs(0))
+    _, _, count = afflow.Jacobi().run_and_count(identity, emit, z, None)
+    assert count == 2
+
+
+def test_jacobi_never_returns_an_unconverged_answer():
+    solver = afflow.Jacobi(max_steps=2)
+    weak, strong = autoregressive(6, solver=solver), autoregressive(6, solver=solver)
+    weak = jax.tree.map(lambda a: 1e-9 * a, weak)
+    z = jax.random.normal(KEY, (6,))
+    assert np.isfinite(
+        afflow.MaskedAutoregressive(
+            weak.conditioner, afflow.Affine(), afflow.Jacobi(1e-6, 2)
+        ).forward(z)
+    ).all()
+    y, log_det = strong.forward_and_log_det(z)
+    assert np.isnan(y).all()
+    assert np.isnan(log_det)
+
+
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+def test_solvers_compose(solver):
+    """Inside `Chain`, `Repeat` and `Inverse`, under `jit`, `vmap` and `scan`."""
+
+    def layer(rngs):
+        made = afflow.MADE(3, 2, (8,), rngs=rngs)
+        inner = afflow.MaskedAutoregressive(made, afflow.Affine(), solver)
+        return afflow.Chain([afflow.Inverse(inner), afflow.Reverse(3), inner])
+
+    bijector = randomize(afflow.Repeat(layer, 2, rngs=nnx.Rngs(0)), 0.2)
+    x = jax.random.normal(KEY, (2, 4, 3))
+
+    @jax.jit
+    def run(x):
+        return jax.lax.scan(lambda _, z: (None, jax.vmap(bijector.forward)(z)), None, x)[1]
+
+    back = jax.jit(jax.vmap(jax.vmap(bijector.inverse)))(run(x))
+    np.testing.assert_allclose(back, x, rtol=1e-9, atol=1e-9)
+
+
+def test_bfloat16_networks():
+    """Products in bfloat16: both directions still agree, and sums stay in float32."""
+    options = {"num_layers": 2, "hidden": (32, 32), "context_dim": 1, "rngs": nnx.Rngs(0)}
+    half = cast(randomize(afflow.maf(9, dtype=jnp.bfloat16, **options), 0.1), jnp.float32)
+    full = afflow.maf(9, **options)
+    full = jax.tree.unflatten(jax.tree.structure(full), jax.tree.leaves(half))
+    z = jax.random.normal(KEY, (50, 9), jnp.float32)
+    context = jnp.ones((1,), jnp.float32)
+    x, log_det = jax.jit(jax.vmap(lambda z: half.bijector.forward_and_log_det(z, context)))(z)
+    log_prob = half.log_prob(x, context)
+    assert x.dtype == log_det.dtype == log_prob.dtype == jnp.float32
+    base = jax.vmap(half.base.log_prob)(z)
+    np.testing.assert_allclose(log_prob, base - log_det, atol=1e-3)
+    error = np.abs(log_prob - full.log_prob(x, context))
+    assert 1e-4 < error.max() < 0.5
+    gradient = jax.jit(jax.grad(lambda flow: flow.log_prob(x, context).mean()))(half)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
