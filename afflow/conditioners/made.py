@@ -103,17 +103,18 @@ class MADE(Conditioner):
         dim = self.event_shape[0]
         dtype = jnp.result_type(dtype, *(layer.bias for layer in layers))
         buffers = empty_buffers(layers, 0, dim, 1, dtype)
-        segments = [Segment.cut(layer, b, 0, dim) for layer, b in zip(layers, buffers, strict=True)]
+        pairs = zip(layers, buffers, strict=True)
+        segments = [Segment.cut(layer, buffer[:0], 0, dim) for layer, buffer in pairs]
         return segments, buffers
 
     def step(self, x_prev, t, cache):
         segments, buffers = cache
-        layers = self._serial_layers(None)
-        starts = np.stack([layer.starts(0, self.event_shape[0]) for layer in layers], 1)
+        layers, dim = self._serial_layers(None), self.event_shape[0]
+        starts = np.stack([layer.starts(0, dim) for layer in layers], 1)  # (D, layers, 2)
+        sizes = [layer.fullest(0, dim)[0] for layer in layers]
         x_prev = jnp.where(t == 0, 0, x_prev)[None]
         network = partial(self._network, self._activate)
-        starts_t = jnp.asarray(starts)[t]
-        params, buffers = advance(network, layers, segments, starts_t, x_prev, buffers)
+        params, buffers = advance(network, sizes, segments, jnp.asarray(starts)[t], x_prev, buffers)
         return params[:, 0], (segments, buffers)
 
     def decode(self, emit, inputs, context=None):

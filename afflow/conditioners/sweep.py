@@ -63,6 +63,20 @@ class Masked(NamedTuple):
         first = [np.searchsorted(slots, np.arange(lo, hi)) for slots in (self.rows, self.cols)]
         return np.stack(first, -1) - [span.start for span in self.spans(lo, hi)]
 
+    def fullest(self, lo: int, hi: int) -> tuple[int, int]:
+        """Return the numbers of rows and columns in the fullest of the slots `lo..hi-1`."""
+        rows, cols = (
+            np.bincount(slots, minlength=hi)[lo:hi].max() for slots in (self.rows, self.cols)
+        )
+        return int(rows), int(cols)
+
+    def padding(self, lo: int, hi: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return by how much reading the fullest number from each slot on leaves the segment."""
+        sizes = [span.stop - span.start for span in self.spans(lo, hi)]
+        reach = self.starts(lo, hi).max(0) + self.fullest(lo, hi)
+        rows, cols = np.maximum(reach - sizes, 0).tolist()
+        return (0, rows), (0, cols)
+
     def transpose(self, last: int) -> "Masked":
         """Return the transposed linear part, with slots `last..0` (and units) as `0..last`."""
         rows, cols = np.arange(len(self.rows))[::-1], np.arange(len(self.cols))[::-1]
@@ -97,7 +111,7 @@ class Segment(NamedTuple):
         base = masked.bias[rows]
         if cols.start:
             base += matmul(masked.kernel[rows, : cols.start], known)
-        below, beside = (0, fullest(masked.rows)), (0, fullest(masked.cols))
+        below, beside = masked.padding(lo, hi)
         return Segment(
             jnp.pad(masked.block(rows, cols), (below, beside)),
             jnp.pad(base, (below, (0, 0))),
@@ -113,14 +127,9 @@ def matmul(kernel: jax.Array, h: jax.Array) -> jax.Array:
     return jnp.matmul(kernel, h.astype(kernel.dtype), preferred_element_type=jnp.float32)
 
 
-def fullest(slots: np.ndarray) -> int:
-    """Return the number of units in the fullest slot."""
-    return int(np.bincount(slots).max())
-
-
 def advance(
     network: Network,
-    layers: Sequence[Masked],
+    sizes: Sequence[int],
     segments: Sequence[Segment],
     starts: jax.Array,
     x_prev: jax.Array,
@@ -128,8 +137,8 @@ def advance(
 ) -> tuple[jax.Array, list[jax.Array]]:
     """Compute one slot: place `x_prev` `(..., B)`, return its output rows `(P, B)`.
 
-    `starts` holds the first row and column of the slot in each layer, `buffers` each
-    layer's inputs so far, `(columns + padding, B)`.
+    `sizes` holds how many rows to compute of each layer, `starts` the first row and column
+    of the slot in each, and `buffers` the inputs of each so far, `(columns + padding, B)`.
     """
     buffers = list(buffers)
 
@@ -140,7 +149,7 @@ def advance(
             h = h * jax.lax.dynamic_slice_in_dim(before, col, len(h))
         h = jnp.broadcast_to(h, (len(h), buffer.shape[1])).astype(buffer.dtype)
         buffers[layer] = jax.lax.dynamic_update_slice_in_dim(buffer, h, col, 0)
-        size = fullest(layers[layer].rows)
+        size = sizes[layer]
         rows = jax.lax.dynamic_slice_in_dim(kernel, row, size)
         out = jax.lax.dynamic_slice_in_dim(base, row, size) + matmul(rows, buffers[layer])
         return out if after is None else out * jax.lax.dynamic_slice_in_dim(after, row, size)
@@ -154,7 +163,7 @@ def empty_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype:
     def empty(masked):
         cols = masked.spans(lo, hi)[1]
         narrow = masked.kernel.dtype.itemsize <= 2
-        shape = cols.stop - cols.start + fullest(masked.cols), batch
+        shape = cols.stop - cols.start + masked.padding(lo, hi)[1][1], batch
         return jnp.zeros(shape, masked.kernel.dtype if narrow else dtype)
 
     return [empty(masked) for masked in layers]
@@ -179,14 +188,16 @@ def sweep(
     emit = jax.vmap(emit, in_axes=-1, out_axes=-1)
     arrays = [a for masked in layers for a in (masked.kernel, masked.bias)]
     dtype, batch = jnp.result_type(x_first, *arrays), x_first.shape[-1]
-    known = [buffer[:0] for buffer in empty_buffers(layers, 0, 0, batch, dtype)]
+    known = [buffer[:0] for buffer in empty_buffers(layers, 0, 1, batch, dtype)]
     x_prev, outs = x_first, []
     for lo, hi in pairwise(segment_cuts(len(jax.tree.leaves(inputs)[0]))):
         segments = [Segment.cut(m, k, lo, hi) for m, k in zip(layers, known, strict=True)]
 
-        def body(carry, scanned, segments=segments):
+        sizes = [masked.fullest(lo, hi)[0] for masked in layers]
+
+        def body(carry, scanned, segments=segments, sizes=sizes):
             starts, inputs_t = scanned
-            params, buffers = advance(network, layers, segments, starts, *carry)
+            params, buffers = advance(network, sizes, segments, starts, *carry)
             x_t, aux_t = emit(inputs_t, params)
             return (x_t, buffers), (x_t, aux_t)
 
@@ -195,12 +206,15 @@ def sweep(
         buffers = empty_buffers(layers, lo, hi, batch, dtype)
         (x_prev, buffers), out = jax.lax.scan(body, (x_prev, buffers), scanned)
         outs.append(out)
-        filled = [b[: len(b) - fullest(m.cols)] for b, m in zip(buffers, layers, strict=True)]
-        known = [jnp.concatenate([k, b]) for k, b in zip(known, filled, strict=True)]
+        spans = [masked.spans(lo, hi)[1] for masked in layers]
+        known = [
+            jnp.concatenate([k, b[: cols.stop - cols.start]])
+            for k, b, cols in zip(known, buffers, spans, strict=True)
+        ]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outs)
 
 
 def segment_cuts(num_slots: int) -> list[int]:
-    """Return where to cut the slots: about eight a segment, in at most eight segments."""
-    num_segments = max(1, min(8, num_slots // 8))
+    """Return where to cut the slots: few into single ones, many into at most eight segments."""
+    num_segments = num_slots if num_slots <= 4 else min(8, max(2, num_slots // 8))
     return [num_slots * i // num_segments for i in range(num_segments + 1)]
