@@ -39,14 +39,19 @@ class Masked(NamedTuple):
     after: jax.Array | None = None  # (rows, B)
 
     def __call__(self, h: jax.Array) -> jax.Array:
-        """Apply to all units of one event, in blocks of rows that skip what none sees."""
-        num_blocks = max(1, min(4, len(self.rows) // 128))
-        cuts = pairwise(len(self.rows) * i // num_blocks for i in range(num_blocks + 1))
-        return jnp.concatenate([self._rows(slice(*cut), h) for cut in cuts]) + self.bias
+        """Apply to all units of one event; halve wide kernels where that skips columns."""
+        size, half = len(self.rows), len(self.rows) // 2
+        halves = size >= 256 and self._seen(half) <= 0.75 * len(self.cols)
+        cuts = pairwise([0, half, size] if halves else [0, size])
+        return jnp.concatenate([self._rows(start, stop, h) for start, stop in cuts]) + self.bias
 
-    def _rows(self, rows, h):
-        seen = slice(np.searchsorted(self.cols, self.rows[rows][-1], side="right"))
-        return matmul(self.block(rows, seen), h[seen])
+    def _rows(self, start, stop, h):
+        seen = slice(self._seen(stop))
+        return matmul(self.block(slice(start, stop), seen), h[seen])
+
+    def _seen(self, stop: int) -> int:
+        """Return how many columns the rows before `stop` see."""
+        return int(np.searchsorted(self.cols, self.rows[stop - 1], side="right"))
 
     def block(self, rows: slice, cols: slice) -> jax.Array:
         """Return a block of the kernel with its mask applied."""
