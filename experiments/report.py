@@ -38,7 +38,7 @@ def save(path: Path, config: Any, results: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = {name: value for name, value in asdict(config).items() if name != "out"}
     content = {"environment": environment(), "config": settings, "results": results}
-    path.write_text(json.dumps(content, indent=1, default=str) + "\n")
+    path.write_text(json.dumps(content, indent=1, default=float) + "\n")
 
 
 def compile_seconds(run: Run) -> float:
