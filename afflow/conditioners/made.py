@@ -212,7 +212,8 @@ def _decode(model: tuple[MADE, Emit], arrays):
     (made, emit), (inputs, context) = model, arrays
     layers = made._serial_layers(context)
     params = jnp.zeros((made.num_params,), layers[-1].bias.dtype)
-    x, _ = jax.eval_shape(emit, jax.tree.map(lambda a: a[0, ..., 0], inputs), params)
+    item = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:-1], a.dtype), inputs)
+    x, _ = jax.eval_shape(emit, item, params)
     batch = jax.tree.leaves(inputs)[0].shape[-1]
     first = jnp.zeros((*x.shape, batch), x.dtype)
     return sweep(partial(made._network, made._activate), layers, emit, inputs, first)
