@@ -143,10 +143,7 @@ def test_second_derivatives_through_sampling():
 
     hessian = jax.jit(jax.hessian(score))(z)
     gradient, step = jax.jit(jax.grad(score)), 1e-5
-    columns = [
-        (gradient(z + step * e) - gradient(z - step * e)) / (2 * step)
-        for e in jnp.eye(3)
-    ]
+    columns = [(gradient(z + step * e) - gradient(z - step * e)) / (2 * step) for e in jnp.eye(3)]
     np.testing.assert_allclose(hessian, jnp.stack(columns), atol=1e-7)
 
 

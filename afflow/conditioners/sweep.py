@@ -159,7 +159,7 @@ def advance(
         out = jax.lax.dynamic_slice_in_dim(base, row, size) + matmul(rows, buffers[layer])
         return out if after is None else out * jax.lax.dynamic_slice_in_dim(after, row, size)
 
-    return network(linear, x_prev.reshape(-1, x_prev.shape[-1])), buffers
+    return network(linear, jnp.atleast_2d(x_prev)), buffers
 
 
 def empty_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype: Any) -> list:
