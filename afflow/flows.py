@@ -60,7 +60,6 @@ def maf(
     Example:
         >>> import afflow, jax
         >>> from flax import nnx
-    from jax.typing import DTypeLike
         >>> flow = afflow.maf(2, num_layers=2, hidden=(8,), rngs=nnx.Rngs(0))
         >>> flow.sample(jax.random.key(0), 3).shape
         (3, 2)
@@ -91,7 +90,6 @@ def iaf(
     Example:
         >>> import afflow, jax
         >>> from flax import nnx
-    from jax.typing import DTypeLike
         >>> flow = afflow.iaf(2, num_layers=2, hidden=(8,), rngs=nnx.Rngs(0))
         >>> x, log_prob = flow.sample_and_log_prob(jax.random.key(0), 3)
         >>> log_prob.shape
@@ -124,7 +122,6 @@ def made(
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-    from jax.typing import DTypeLike
         >>> flow = afflow.made(2, rngs=nnx.Rngs(0))
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379

@@ -48,7 +48,6 @@ class MADE(Conditioner):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-    from jax.typing import DTypeLike
         >>> made = afflow.MADE(5, 2, hidden=(32, 32), rngs=nnx.Rngs(0))
         >>> made(jnp.ones(5)).shape
         (5, 2)
