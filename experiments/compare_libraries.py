@@ -7,8 +7,10 @@ A standard normal, affine autoregressive layers in alternating order, and a MADE
 hidden layers of relu units in each: `peers/` builds it as each library documents it, and
 says where that differs. Libraries that are not installed are skipped. Each runs in a
 process of its own with the same number of threads, and they take turns, A B C A B C ...,
-a few calls at a time, so that only one computes at any moment. It wants an idle machine:
-on a busy one PyTorch's threads wait for each other, and `OMP_WAIT_POLICY=passive` helps.
+a few calls at a time, so that only one computes at any moment. An epoch is `afflow.fit`
+whole; the others call their compiled training step in a loop, as theirs do, and are not
+charged for shuffling. It wants an idle machine: on a busy one PyTorch's threads wait for
+each other, and `OMP_WAIT_POLICY=passive` helps.
 """
 
 import os
@@ -23,12 +25,17 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
-from peers import LIBRARIES, Sizes
+from peers import EPOCH, LIBRARIES, Sizes
 from peers.peer import Peer
 from report import save, summary
 from tqdm import tqdm
 
-CALLS = {"score": "Scoring a batch", "sample": "Sampling a batch", "train": "A training step"}
+CALLS = {
+    "score": "Scoring a batch",
+    "sample": "Sampling a batch",
+    "train": "A training step",
+    "fit": f"An epoch of {EPOCH} steps",
+}
 COLORS = {"afflow": "k", "flowjax": "C1", "numpyro": "C2", "zuko": "C0", "nflows": "C3"}
 Name = tyro.extras.literal_type_from_choices(LIBRARIES)
 
@@ -155,7 +162,7 @@ def draw_library(axis: plt.Axes, cells: dict[int, dict], name: str, large_from: 
 
 def draw(results: dict[int, dict], config: Config) -> None:
     """Plot the times against the dimension, both axes logarithmic."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.8), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(17, 4.8), layout="constrained")
     for axis, (call, title) in zip(axes, CALLS.items(), strict=True):
         for name in LIBRARIES:
             cells = {dim: row[call][name] for dim, row in results.items() if name in row[call]}

@@ -47,9 +47,7 @@ class Masked(NamedTuple):
         return jax.checkpoint(self._product, prevent_cse=False)(self.kernel, h) + self.bias
 
     def _product(self, kernel, h):
-        parts = [
-            matmul(self._masked(kernel, rows, cols), h[cols]) for rows, cols in self._blocks()
-        ]
+        parts = [matmul(self._masked(kernel, rows, cols), h[cols]) for rows, cols in self._blocks()]
         return jnp.concatenate(parts)
 
     def _blocks(self) -> list[tuple[slice, slice]]:

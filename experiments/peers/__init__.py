@@ -3,6 +3,10 @@
 from typing import NamedTuple
 
 
+EPOCH = 10
+"""Minibatches in the timed epoch of training, with one more held out for validation."""
+
+
 class Sizes(NamedTuple):
     """Sizes of one flow and of the batch that it scores, draws and trains on."""
 

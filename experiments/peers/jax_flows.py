@@ -8,15 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from peers import Sizes
+from peers import EPOCH, Sizes
 
 
 class Flow(NamedTuple):
-    """A flow as functions of its parameters."""
+    """A flow as functions of its parameters.
+
+    `fit(x, batch)` runs one epoch of a training loop that is compiled as a whole, with one of
+    the minibatches held out for validation.
+    """
 
     params: Any
     log_prob: Callable[[Any, jax.Array], jax.Array]
     sample: Callable[[Any, jax.Array, int], jax.Array]
+    fit: Callable[[jax.Array, int], Any] | None = None
 
 
 def afflow_maf(sizes: Sizes) -> Flow:
@@ -30,12 +35,28 @@ def afflow_maf(sizes: Sizes) -> Flow:
     flow = afflow.maf(
         sizes.dim, num_layers=sizes.num_layers, hidden=hidden, rngs=nnx.Rngs(sizes.seed)
     )
+    optimizer, key = optax.adam(1e-3), jax.random.key(sizes.seed)
+
+    def fit(x, batch):
+        held_out, x = x[:batch], x[batch:]
+        options = {"max_epochs": 1, "progress": False}
+        return afflow.fit(
+            flow,
+            x,
+            key=key,
+            validation=held_out,
+            batch_size=batch,
+            optimizer=optimizer,
+            **options,
+        )
+
     graph, params, rest = nnx.split(flow, nnx.Param, ...)
     params = jax.tree.map(lambda a: a + rng.normal(0, 0.01, a.shape).astype(a.dtype), params)
     return Flow(
         params,
         lambda params, x: nnx.merge(graph, params, rest).log_prob(x),
         lambda params, key, n: nnx.merge(graph, params, rest).sample(key, n),
+        fit,
     )
 
 
@@ -119,10 +140,14 @@ def build(library: str, sizes: Sizes, x: np.ndarray) -> dict[str, Callable]:
         state, loss = jax.block_until_ready(step(*state, data))
         return loss
 
-    return {
+    calls = {
         "score": lambda: log_prob(flow.params, data).block_until_ready(),
         "sample": lambda: sample(flow.params, key, sizes.batch).block_until_ready(),
         "train": train,
         "log_prob": lambda x: log_prob(flow.params, jnp.asarray(x)),
         "num_params": lambda: sum(leaf.size for leaf in jax.tree.leaves(flow.params)),
     }
+    if flow.fit is None:
+        return calls
+    epoch = jnp.tile(data, (EPOCH + 1, 1))
+    return calls | {"fit": lambda: jax.block_until_ready(flow.fit(epoch, sizes.batch)) and None}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from peers import LIBRARIES, Sizes
+from peers import EPOCH, LIBRARIES, Sizes
 
 
 class Worker:
@@ -47,7 +47,14 @@ class Worker:
         self.calls, self.outputs = {}, {}
         module = importlib.import_module(LIBRARIES[self.library].module)
         self.calls = module.build(self.library, sizes_, x)
+        self.calls.setdefault("fit", self._epoch)
         return self.calls["num_params"]()
+
+    def _epoch(self) -> None:
+        """Train as long as an epoch takes, and validate: for loops that users write by hand."""
+        for _ in range(EPOCH):
+            self.calls["train"]()
+        self.calls["score"]()
 
     def run(self, call: str, times: int) -> list[float] | None:
         """Return the seconds of each of some calls in a row, or None if there is no such call."""
@@ -65,7 +72,8 @@ class Worker:
         outputs = dict(self.outputs)
         if "sample" in outputs:
             outputs["log_prob"] = self.calls["log_prob"](outputs["sample"])
-        return all(bool(np.isfinite(np.asarray(out)).all()) for out in outputs.values())
+        values = [out for out in outputs.values() if out is not None]
+        return all(bool(np.isfinite(np.asarray(out)).all()) for out in values)
 
     def peak_mib(self) -> float:
         """Return the most memory that this process ever held, in MiB.
