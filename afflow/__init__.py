@@ -4,35 +4,43 @@ from afflow.autoregressive import MaskedAutoregressive
 from afflow.bijector import Bijector, Inverse
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
-from afflow.conditioners import MADE, Conditioner
+from afflow.conditioners import MADE, MLP, Conditioner, Graphical
+from afflow.coupling import Coupling
 from afflow.distributions import Distribution, Flow, Normal, Uniform
 from afflow.elementwise import Constant, Elementwise, Standardize
-from afflow.flows import iaf, made, maf
+from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling, realnvp
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.permutations import Permutation, Reverse
+from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.training import History, NonFiniteLossError, fit
-from afflow.univariate import Affine
+from afflow.univariate import Additive, Affine, CircularSpline, RationalQuadraticSpline
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Additive",
     "Affine",
     "Bijector",
     "Chain",
+    "CircularSpline",
     "Conditioner",
     "Constant",
+    "Coupling",
     "Distribution",
     "Elementwise",
     "Flow",
+    "Graphical",
     "History",
     "Incremental",
     "Inverse",
     "Jacobi",
     "MADE",
+    "MLP",
     "MaskedAutoregressive",
     "NonFiniteLossError",
     "Normal",
     "Permutation",
+    "RationalQuadraticSpline",
     "Repeat",
     "Reverse",
     "Sequential",
@@ -40,8 +48,15 @@ __all__ = [
     "Standardize",
     "Uniform",
     "check_bijector",
+    "coupling_flow",
     "fit",
     "iaf",
     "made",
     "maf",
+    "nice",
+    "nsf",
+    "nsf_coupling",
+    "prefix_log_prob",
+    "realnvp",
+    "sample_rest",
 ]

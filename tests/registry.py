@@ -53,6 +53,33 @@ def standardize(dim) -> afflow.Standardize:
     return afflow.Standardize(jnp.arange(1.0, dim + 1), 0.5 + jnp.arange(dim))
 
 
+def spline(dim, univariate=None, **options) -> afflow.MaskedAutoregressive:
+    """Return an autoregressive layer of splines with random weights."""
+    univariate = univariate or afflow.RationalQuadraticSpline(4, bound=3.0)
+    conditioner = made(dim, univariate.context_shape[0], **options)
+    return afflow.MaskedAutoregressive(conditioner, univariate)
+
+
+def coupling(mask, univariate=None, context_dim=0) -> afflow.Coupling:
+    """Return a coupling with random weights."""
+    univariate = univariate or afflow.Affine()
+    passing, rest = int(np.sum(mask)), int(np.size(mask) - np.sum(mask))
+    sizes = passing, rest, univariate.context_shape[0], (7,)
+    options = {"context_dim": context_dim, "activation": jnp.tanh}
+    network = afflow.MLP(*sizes, **options, rngs=nnx.Rngs(0))
+    return randomize(afflow.Coupling(mask, network, univariate))
+
+
+DIAMOND = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0]]
+
+
+def graphical(adjacency, **options) -> afflow.MaskedAutoregressive:
+    """Return an affine layer over a graph, with random weights."""
+    options = {"activation": jnp.tanh, "rngs": nnx.Rngs(0)} | options
+    conditioner = randomize(afflow.Graphical(adjacency, 2, (6, 5), **options))
+    return afflow.MaskedAutoregressive(conditioner, afflow.Affine())
+
+
 TRIANGULAR: dict[str, Make] = {
     "autoregressive": lambda: autoregressive(3),
     "autoregressive D=1": lambda: autoregressive(1),
@@ -71,6 +98,22 @@ TRIANGULAR: dict[str, Make] = {
     "elementwise affine": lambda: randomize(afflow.Elementwise(afflow.Affine(), 3)),
     "elementwise affine D=1": lambda: randomize(afflow.Elementwise(afflow.Affine(), 1)),
     "standardize": lambda: standardize(3),
+    "spline": lambda: spline(3),
+    "spline D=1 context": lambda: spline(1, context_dim=2),
+    "spline D=2": lambda: spline(2),
+    "spline two bins": lambda: spline(2, afflow.RationalQuadraticSpline(2)),
+    "circular spline": lambda: spline(3, afflow.CircularSpline(5)),
+    "elementwise spline D=1": lambda: randomize(
+        afflow.Elementwise(afflow.RationalQuadraticSpline(), 1), 2.0
+    ),
+    "elementwise circular D=1": lambda: randomize(
+        afflow.Elementwise(afflow.CircularSpline(3, 1.0), 1), 2.0
+    ),
+    "elementwise additive": lambda: randomize(afflow.Elementwise(afflow.Additive(), 3)),
+    "coupling triangular context": lambda: coupling([True, True, False], context_dim=2),
+    "graphical": lambda: graphical(DIAMOND),
+    "graphical context": lambda: graphical(DIAMOND, context_dim=2),
+    "graphical D=1 context": lambda: graphical([[0]], context_dim=1),
 }
 
 BIJECTORS: dict[str, Make] = TRIANGULAR | {
@@ -89,6 +132,11 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     "repeat 2-D context": lambda: repeated(2, context_dim=2),
     "repeat inverse": lambda: afflow.Inverse(repeated(4)),
     "repeat once": lambda: repeated(3, n=1),
+    "coupling": lambda: coupling([False, True, False, True]),
+    "coupling 2-D spline": lambda: coupling([False, True], afflow.RationalQuadraticSpline(3)),
+    "coupling D=1 context": lambda: coupling([False], context_dim=2),
+    "coupling additive": lambda: coupling([False, True, True], afflow.Additive()),
+    "coupling matrix": lambda: coupling([[True, False], [False, True]]),
 }
 
 CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
@@ -101,7 +149,10 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "made linear context": lambda: made(5, 2, (), context_dim=1),
     "made direct": lambda: made(4, 1, direct=True, context_dim=2),
     "made residual": lambda: made(5, 2, (8, 8, 8, 8, 8), residual=True, context_dim=1),
-    "made wide": lambda: made(9, 2, (300, 260)),
+    "made wide": lambda: made(9, 2, (512, 520)),
+    "graphical": lambda: graphical(DIAMOND, context_dim=1).conditioner,
+    "graphical chain": lambda: graphical(np.eye(5, k=-1)).conditioner,
+    "graphical linear": lambda: randomize(afflow.Graphical(DIAMOND, 3, (), rngs=nnx.Rngs(0))),
 }
 
 

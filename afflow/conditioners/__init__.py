@@ -1,6 +1,8 @@
 """Networks from `x[:t]` and a context to the parameters of coordinate `t`."""
 
 from afflow.conditioners.conditioner import Conditioner
+from afflow.conditioners.graphical import Graphical
 from afflow.conditioners.made import MADE
+from afflow.conditioners.mlp import MLP
 
-__all__ = ["MADE", "Conditioner"]
+__all__ = ["MADE", "MLP", "Conditioner", "Graphical"]

@@ -74,7 +74,7 @@ class Masked(NamedTuple):
 
     def _masked(self, kernel, rows, cols):
         mask = self.rows[rows, None] >= self.cols[cols]
-        return jnp.where(mask, kernel[rows, cols], 0)
+        return kernel[rows, cols] if mask.all() else jnp.where(mask, kernel[rows, cols], 0)
 
     def spans(self, lo: int, hi: int) -> tuple[slice, slice]:
         """Return the rows and the columns of the slots `lo..hi-1`."""

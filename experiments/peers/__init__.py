@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-
 EPOCH = 10
 """Minibatches in the timed epoch of training, with one more held out for validation."""
 
