@@ -1,0 +1,73 @@
+"""Prefix marginals against integration, conditional samples against their density."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from registry import autoregressive, repeated
+
+import afflow
+
+
+def flow(dim=3, **options):
+    layer = autoregressive(dim, (8,), **options)
+    scale = afflow.Standardize(jnp.arange(1.0, dim + 1), 0.5 + jnp.arange(dim))
+    return afflow.Flow(afflow.Normal(dim), afflow.Chain([layer, scale]))
+
+
+def test_marginal_integrates_the_rest_out():
+    model, prefix = flow(), jnp.array([0.7, 2.5])
+    samples = model.sample(jax.random.key(0), 2000)[:, 2]
+    axis = jnp.linspace(samples.min() - 60, samples.max() + 60, 200001)
+    x = jnp.column_stack([jnp.broadcast_to(prefix, (len(axis), 2)), axis])
+    expected = jnp.log(jnp.exp(model.log_prob(x)).sum() * (axis[1] - axis[0]))
+    np.testing.assert_allclose(afflow.prefix_log_prob(model, prefix), expected, rtol=1e-6)
+
+
+def test_whole_events_and_batches():
+    model, x = flow(context_dim=2), jax.random.normal(jax.random.key(1), (4, 5, 3))
+    context = jax.random.normal(jax.random.key(2), (5, 2))
+    found = afflow.prefix_log_prob(model, x, context)
+    np.testing.assert_allclose(found, model.log_prob(x, context), rtol=1e-10)
+
+
+def test_rest_follows_the_conditional():
+    """Of a coordinate drawn given the others, the noise is standard normal."""
+    model, prefix = flow(), jnp.broadcast_to(jnp.array([0.7, 2.5]), (4000, 2))
+    x = afflow.sample_rest(model, jax.random.key(3), prefix)
+    np.testing.assert_array_equal(x[:, :2], prefix)
+    z = jax.vmap(model.bijector.inverse)(x)[:, 2]
+    assert abs(z.mean()) < 4 / np.sqrt(4000)
+    assert abs(z.var() - 1) < 4 * np.sqrt(2 / 4000)
+    assert len(np.unique(x[:, 2])) == 4000
+
+
+def test_what_cannot_be_exact_is_refused():
+    for bijector in (repeated(3), afflow.Chain([autoregressive(3), afflow.Reverse(3)])):
+        with pytest.raises(ValueError, match="keep the order"):
+            afflow.prefix_log_prob(afflow.Flow(afflow.Normal(3), bijector), jnp.zeros(2))
+    with pytest.raises(ValueError, match="k"):
+        afflow.prefix_log_prob(flow(), jnp.zeros(4))
+
+
+def test_coupling_and_graph_refuse_bad_input():
+    network = afflow.MLP(1, 2, 2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="coordinates to transform"):
+        afflow.Coupling([True, True], network, afflow.Affine())
+    with pytest.raises(ValueError, match="returns"):
+        afflow.Coupling([True, False], network, afflow.Affine())
+    with pytest.raises(ValueError, match="topological"):
+        afflow.Graphical([[0, 1], [0, 0]], 2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="adjacency"):
+        afflow.Graphical([[0, 1]], 2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="sizes|size|Expected"):
+        afflow.MLP(1, 0, 2, rngs=nnx.Rngs(0))
+
+
+def test_graph_decodes_in_as_many_passes_as_its_longest_path():
+    """Ten leaves of one root take two passes, and the answer is that of ten and one."""
+    star = np.zeros((11, 11), bool)
+    star[1:, 0] = True
+    assert afflow.Graphical(star, 2, rngs=nnx.Rngs(0)).num_levels == 2
+    assert afflow.Graphical(np.eye(5, k=-1), 2, rngs=nnx.Rngs(0)).num_levels == 5

@@ -1,0 +1,122 @@
+"""Splines: at knots, at the bound, far outside, and on the circle."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from registry import cast, randomize
+
+import afflow
+from afflow.univariate.spline import knots
+
+SPLINES = {
+    "linear tails": afflow.RationalQuadraticSpline(6, 3.0),
+    "circular": afflow.CircularSpline(6, 3.0),
+}
+DIRECTIONS = ["forward_and_log_det", "inverse_and_log_det"]
+
+
+def parameters(spline, scale=2.0):
+    return scale * jax.random.normal(jax.random.key(0), spline.context_shape)
+
+
+@pytest.mark.parametrize("name", SPLINES)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("scale", [0.0, 2.0, 300.0])
+def test_gradients_are_finite_everywhere(name, dtype, direction, scale):
+    spline = SPLINES[name]
+    params = parameters(spline, scale).astype(dtype)
+    ends = [knots(params[i : i + 6], 3.0, 1e-3) for i in (0, 6)]
+    far = jnp.array([-1e6, -1e4, -3.0001, 0.0, 1e-30, 2.9999, 3.0001, 1e4, 1e6])
+    x = jnp.concatenate([*ends, far]).astype(dtype)
+
+    def run(x, params):
+        y, log_det = getattr(spline, direction)(x, params)
+        return y, log_det
+
+    for output in (0, 1):
+        grads = jax.vmap(
+            jax.grad(lambda x, p, output=output: run(x, p)[output], argnums=(0, 1)), (0, None)
+        )(x, params)
+        assert all(np.isfinite(g).all() for g in grads)
+    y, log_det = jax.vmap(run, (0, None))(x, params)
+    assert y.dtype == log_det.dtype == dtype
+    assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("name", SPLINES)
+def test_knots_meet(name):
+    """The values, and the slopes, agree on both sides of every knot; NaN stays NaN."""
+    spline, eps = SPLINES[name], 1e-9
+    params = parameters(spline)
+    ends = knots(params[:6], 3.0, 1e-3)
+    for side, direction in zip(("x", "y"), DIRECTIONS[::-1], strict=True):
+        at = ends if side == "x" else knots(params[6:12], 3.0, 1e-3)
+        f = jax.vmap(getattr(spline, direction), (0, None))
+        for below, above in zip(f(at - eps, params), f(at + eps, params), strict=True):
+            np.testing.assert_allclose(below, above, atol=1e-5)
+    assert np.isnan(spline.inverse(jnp.nan, params))
+    assert np.isnan(spline.forward(jnp.nan, params))
+
+
+def test_tails_are_the_identity():
+    spline, x = SPLINES["linear tails"], jnp.array([-7.0, -3.0, 3.0, 1e6])
+    y, log_det = jax.vmap(spline.inverse_and_log_det, (0, None))(x, parameters(spline))
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(log_det, 0)
+
+
+def test_circle_closes():
+    """A density on the circle integrates to one there, and its two ends agree."""
+    dim, bound = 2, 3.0
+    conditioner = afflow.MADE(dim, 18, (8,), rngs=nnx.Rngs(0))
+    layer = afflow.MaskedAutoregressive(conditioner, SPLINES["circular"])
+    flow = afflow.Flow(afflow.Uniform(dim, -bound, bound), randomize(layer, 0.4))
+    axis = np.linspace(-bound, bound, 401)[:-1] + bound / 400
+    grid = np.stack(np.meshgrid(axis, axis), -1)
+    density = jnp.exp(flow.log_prob(grid))
+    np.testing.assert_allclose(density.mean() * (2 * bound) ** 2, 1, atol=1e-3)
+    samples = flow.sample(jax.random.key(0), 1000)
+    assert (np.abs(samples) <= bound + 1e-12).all()
+    ends = jnp.stack([jnp.array([-bound, -bound]), jnp.array([-bound, bound])])
+    second = jax.jacfwd(lambda x: layer.inverse(x))
+    np.testing.assert_allclose(*(second(end)[1, 1] for end in ends), rtol=1e-12)
+
+
+def test_float32_round_trip_is_accurate():
+    spline = SPLINES["linear tails"]
+    params = parameters(spline).astype(jnp.float32)
+    x = jnp.linspace(-4, 4, 2001, dtype=jnp.float32)
+    y = jax.vmap(spline.forward, (0, None))(x, params)
+    back = jax.vmap(spline.inverse, (0, None))(y, params)
+    np.testing.assert_allclose(back, x, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"num_bins": 1}, {"bound": 0.0}, {"num_bins": 10, "min_bin": 0.1}, {"min_slope": 1.0}]
+)
+def test_bad_sizes(sizes):
+    for make in (afflow.RationalQuadraticSpline, afflow.CircularSpline):
+        with pytest.raises(ValueError, match="Expected"):
+            make(**sizes)
+
+
+def test_factories():
+    """Identity before training, in both directions and with a context."""
+    x, context = jnp.array([0.5, -1.0, 2.0]), jnp.ones(2)
+    for make in (
+        afflow.nsf,
+        afflow.nsf_coupling,
+        afflow.realnvp,
+        afflow.nice,
+        afflow.coupling_flow,
+    ):
+        flow = cast(make(3, num_layers=3, hidden=(8,), context_dim=2, rngs=nnx.Rngs(0)), x.dtype)
+        expected = afflow.Normal(3).log_prob(x)
+        np.testing.assert_allclose(flow.log_prob(x, context), expected, atol=1e-6)
+        moved = randomize(flow, 0.3)
+        sample, log_prob = moved.sample_and_log_prob(jax.random.key(0), 4, context)
+        np.testing.assert_allclose(moved.log_prob(sample, context), log_prob, rtol=1e-6)
+        assert not np.allclose(log_prob, moved.log_prob(sample, 2 * context))
