@@ -15,7 +15,7 @@ from afflow.conditioners.made import MADE
 from afflow.conditioners.mlp import MLP
 from afflow.coupling import Coupling
 from afflow.distributions import Flow, Normal
-from afflow.elementwise import Elementwise, Standardize
+from afflow.elementwise import Elementwise, Standardize, num_params
 from afflow.inversion import Incremental, Solver
 from afflow.permutations import Reverse
 from afflow.univariate.additive import Additive
@@ -208,7 +208,7 @@ def coupling_flow(
 
     def make(rngs):
         scalar, options = univariate(), {"context_dim": context_dim, "activation": activation}
-        network = MLP(half, dim - half, scalar.context_shape[0], hidden, **options, rngs=rngs)
+        network = MLP(half, dim - half, *num_params(scalar), hidden, **options, rngs=rngs)
         coupling = Coupling([t < half for t in range(dim)], network, scalar)
         return Chain([Reverse(dim), coupling])
 

@@ -1,6 +1,6 @@
 """What a spline costs against an affine map: the density pass, and samples, of one MAF.
 
-    python experiments/spline_cost.py           # a minute on two cores
+python experiments/spline_cost.py           # a minute on two cores
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,9 @@ def main(config: Config) -> None:
         ratio = np.median(times[f"spline {what}"]) / np.median(times[f"affine {what}"])
         results[f"spline over affine, {what}"] = ratio
         milliseconds = [results[f"{name} {what}"]["median_ms"] for name in flows]
-        print(f"{what:10} affine {milliseconds[0]:8.2f} ms   spline {milliseconds[1]:8.2f} ms", end="")
+        print(
+            f"{what:10} affine {milliseconds[0]:8.2f} ms   spline {milliseconds[1]:8.2f} ms", end=""
+        )
         print(f"   ratio {ratio:5.2f}")
     save(config.out / "spline_cost.json", config, results)
 

@@ -106,7 +106,7 @@ class Graphical(Conditioner):
 
 def _subset(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
     """Return which `inner` sets (columns) lie within which `outer` ones (rows)."""
-    return ~(inner[None] & ~outer[:, None]).any(-1)
+    return np.all(~inner[None] | outer[:, None], axis=-1)
 
 
 def _longest_path(parents: np.ndarray) -> int:

@@ -21,7 +21,9 @@ class Additive(Bijector):
         self.context_shape = (1,)
 
     def forward_and_log_det(self, x, context=None):
-        return x + context[0], jnp.zeros_like(x)
+        (mu,) = context
+        return x + mu, jnp.zeros_like(x)
 
     def inverse_and_log_det(self, y, context=None):
-        return y - context[0], jnp.zeros_like(y)
+        (mu,) = context
+        return y - mu, jnp.zeros_like(y)
