@@ -21,9 +21,10 @@ class Additive(Bijector):
         self.context_shape = (1,)
 
     def forward_and_log_det(self, x, context=None):
-        (mu,) = context
-        return x + mu, jnp.zeros_like(x)
+        return self._shift(x, context)
 
     def inverse_and_log_det(self, y, context=None):
-        (mu,) = context
-        return y - mu, jnp.zeros_like(y)
+        return self._shift(y, -context)
+
+    def _shift(self, x, mu):
+        return x + mu[0], jnp.zeros_like(x)
