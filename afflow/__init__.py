@@ -11,12 +11,22 @@ from afflow.flows import iaf, made, maf
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.permutations import Permutation, Reverse
 from afflow.training import History, NonFiniteLossError, fit
-from afflow.univariate import Affine
+from afflow.univariate import (
+    UMNN,
+    Affine,
+    BernsteinPolynomial,
+    GaussianCDF,
+    LogisticCDF,
+    MixtureCDF,
+    Sigmoidal,
+    SumOfSquares,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Affine",
+    "BernsteinPolynomial",
     "Bijector",
     "Chain",
     "Conditioner",
@@ -24,20 +34,26 @@ __all__ = [
     "Distribution",
     "Elementwise",
     "Flow",
+    "GaussianCDF",
     "History",
     "Incremental",
     "Inverse",
     "Jacobi",
+    "LogisticCDF",
     "MADE",
     "MaskedAutoregressive",
+    "MixtureCDF",
     "NonFiniteLossError",
     "Normal",
     "Permutation",
     "Repeat",
     "Reverse",
     "Sequential",
+    "Sigmoidal",
     "Solver",
     "Standardize",
+    "SumOfSquares",
+    "UMNN",
     "Uniform",
     "check_bijector",
     "fit",

@@ -53,6 +53,20 @@ def standardize(dim) -> afflow.Standardize:
     return afflow.Standardize(jnp.arange(1.0, dim + 1), 0.5 + jnp.arange(dim))
 
 
+def through(univariate, dim) -> afflow.MaskedAutoregressive:
+    """Return an autoregressive layer of a univariate, with random weights."""
+    return afflow.MaskedAutoregressive(made(dim, *univariate.context_shape, (5,)), univariate)
+
+
+def each(univariate, dim) -> afflow.Elementwise:
+    """Return a univariate at every coordinate, with random parameters."""
+    return randomize(afflow.Elementwise(univariate, dim))
+
+
+def umnn(seed: int = 0) -> afflow.UMNN:
+    return afflow.UMNN(2, (3,), num_nodes=24, rngs=nnx.Rngs(seed))
+
+
 TRIANGULAR: dict[str, Make] = {
     "autoregressive": lambda: autoregressive(3),
     "autoregressive D=1": lambda: autoregressive(1),
@@ -71,6 +85,21 @@ TRIANGULAR: dict[str, Make] = {
     "elementwise affine": lambda: randomize(afflow.Elementwise(afflow.Affine(), 3)),
     "elementwise affine D=1": lambda: randomize(afflow.Elementwise(afflow.Affine(), 1)),
     "standardize": lambda: standardize(3),
+    # univariates
+    "logistic mixture": lambda: through(afflow.MixtureCDF(3), 3),
+    "elementwise logistic mixture D=1": lambda: each(afflow.MixtureCDF(3), 1),
+    "gaussian mixture": lambda: through(afflow.MixtureCDF(3, afflow.GaussianCDF()), 3),
+    "elementwise gaussian mixture D=2": lambda: each(
+        afflow.MixtureCDF(2, afflow.GaussianCDF()), 2
+    ),
+    "dsf": lambda: through(afflow.Sigmoidal((3,)), 3),
+    "elementwise ddsf D=1": lambda: each(afflow.Sigmoidal((3, 2)), 1),
+    "bernstein": lambda: through(afflow.BernsteinPolynomial(4), 3),
+    "elementwise bernstein D=1": lambda: each(afflow.BernsteinPolynomial(5, 2.0), 1),
+    "sum of squares": lambda: through(afflow.SumOfSquares(2, 2), 3),
+    "elementwise sum of squares D=1": lambda: each(afflow.SumOfSquares(2, 3), 1),
+    "umnn": lambda: through(umnn(), 3),
+    "elementwise umnn D=1": lambda: each(umnn(), 1),
 }
 
 BIJECTORS: dict[str, Make] = TRIANGULAR | {

@@ -1,5 +1,19 @@
 """Scalar maps whose context is their parameter vector."""
 
 from afflow.univariate.affine import Affine
+from afflow.univariate.bernstein import BernsteinPolynomial
+from afflow.univariate.mixture_cdf import GaussianCDF, LogisticCDF, MixtureCDF
+from afflow.univariate.sigmoidal import Sigmoidal
+from afflow.univariate.sos import SumOfSquares
+from afflow.univariate.umnn import UMNN
 
-__all__ = ["Affine"]
+__all__ = [
+    "UMNN",
+    "Affine",
+    "BernsteinPolynomial",
+    "GaussianCDF",
+    "LogisticCDF",
+    "MixtureCDF",
+    "Sigmoidal",
+    "SumOfSquares",
+]
