@@ -9,6 +9,7 @@ from afflow.distributions import Distribution, Flow, Normal, Uniform
 from afflow.elementwise import Constant, Elementwise, Standardize
 from afflow.flows import iaf, made, maf
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
+from afflow.neural_flows import bpf, naf, sospf, umnn
 from afflow.permutations import Permutation, Reverse
 from afflow.training import History, NonFiniteLossError, fit
 from afflow.univariate import (
@@ -18,6 +19,7 @@ from afflow.univariate import (
     GaussianCDF,
     LogisticCDF,
     MixtureCDF,
+    PerDimension,
     Sigmoidal,
     SumOfSquares,
 )
@@ -45,6 +47,7 @@ __all__ = [
     "MixtureCDF",
     "NonFiniteLossError",
     "Normal",
+    "PerDimension",
     "Permutation",
     "Repeat",
     "Reverse",
@@ -55,9 +58,13 @@ __all__ = [
     "SumOfSquares",
     "UMNN",
     "Uniform",
+    "bpf",
     "check_bijector",
     "fit",
     "iaf",
     "made",
     "maf",
+    "naf",
+    "sospf",
+    "umnn",
 ]

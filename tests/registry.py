@@ -63,8 +63,16 @@ def each(univariate, dim) -> afflow.Elementwise:
     return randomize(afflow.Elementwise(univariate, dim))
 
 
-def umnn(seed: int = 0) -> afflow.UMNN:
-    return afflow.UMNN(2, (3,), num_nodes=24, rngs=nnx.Rngs(seed))
+def gaussian_mixture() -> afflow.MixtureCDF:
+    return afflow.MixtureCDF(2, afflow.GaussianCDF())
+
+
+def umnn() -> afflow.UMNN:
+    return afflow.UMNN(2, (3,), num_nodes=24, rngs=nnx.Rngs(0))
+
+
+def per_dimension() -> afflow.PerDimension:
+    return afflow.PerDimension([afflow.Affine(), afflow.BernsteinPolynomial(3)])
 
 
 TRIANGULAR: dict[str, Make] = {
@@ -86,19 +94,15 @@ TRIANGULAR: dict[str, Make] = {
     "elementwise affine D=1": lambda: randomize(afflow.Elementwise(afflow.Affine(), 1)),
     "standardize": lambda: standardize(3),
     # univariates
-    "logistic mixture": lambda: through(afflow.MixtureCDF(3), 3),
+    "logistic mixture": lambda: through(afflow.MixtureCDF(3), 2),
+    "umnn": lambda: through(umnn(), 2),
+    "per dimension": lambda: through(per_dimension(), 2),
+    "elementwise per dimension D=2": lambda: each(per_dimension(), 2),
     "elementwise logistic mixture D=1": lambda: each(afflow.MixtureCDF(3), 1),
-    "gaussian mixture": lambda: through(afflow.MixtureCDF(3, afflow.GaussianCDF()), 3),
-    "elementwise gaussian mixture D=2": lambda: each(
-        afflow.MixtureCDF(2, afflow.GaussianCDF()), 2
-    ),
-    "dsf": lambda: through(afflow.Sigmoidal((3,)), 3),
-    "elementwise ddsf D=1": lambda: each(afflow.Sigmoidal((3, 2)), 1),
-    "bernstein": lambda: through(afflow.BernsteinPolynomial(4), 3),
+    "elementwise gaussian mixture D=1": lambda: each(gaussian_mixture(), 1),
+    "elementwise ddsf D=1": lambda: each(afflow.Sigmoidal((2, 3)), 1),
     "elementwise bernstein D=1": lambda: each(afflow.BernsteinPolynomial(5, 2.0), 1),
-    "sum of squares": lambda: through(afflow.SumOfSquares(2, 2), 3),
     "elementwise sum of squares D=1": lambda: each(afflow.SumOfSquares(2, 3), 1),
-    "umnn": lambda: through(umnn(), 3),
     "elementwise umnn D=1": lambda: each(umnn(), 1),
 }
 

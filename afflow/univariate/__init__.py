@@ -3,6 +3,7 @@
 from afflow.univariate.affine import Affine
 from afflow.univariate.bernstein import BernsteinPolynomial
 from afflow.univariate.mixture_cdf import GaussianCDF, LogisticCDF, MixtureCDF
+from afflow.univariate.per_dimension import PerDimension
 from afflow.univariate.sigmoidal import Sigmoidal
 from afflow.univariate.sos import SumOfSquares
 from afflow.univariate.umnn import UMNN
@@ -14,6 +15,7 @@ __all__ = [
     "GaussianCDF",
     "LogisticCDF",
     "MixtureCDF",
+    "PerDimension",
     "Sigmoidal",
     "SumOfSquares",
 ]

@@ -14,34 +14,27 @@ from afflow.univariate.monotone import forward_by_search
 
 _LOG_SQRT_2PI = math.log(2 * math.pi) / 2
 _FAR = 10.0
-_SERIES = tuple((-1.0) ** n * math.prod(range(1, 2 * n, 2)) for n in range(15, -1, -1))
 
 
 class Component(ABC):
-    """A distribution symmetric about zero, known by the logarithms of its survival function."""
+    """A distribution symmetric about zero, known by the logarithms of its tail."""
 
     @abstractmethod
-    def log_survival(self, u: jax.Array) -> jax.Array:
-        r"""Return $\log S(u) = \log \Pr(U > u)$."""
-
-    @abstractmethod
-    def log_hazard(self, u: jax.Array) -> jax.Array:
-        r"""Return $\log \lambda(u)$, the hazard $\lambda = -S'/S$."""
+    def log_tail(self, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+        r"""Return $\log S(u)$, $S(u) = \Pr(U > u)$, and $\log\lambda(u)$, $\lambda = -S'/S$."""
 
     @abstractmethod
     def quantile(self, log_s: jax.Array) -> jax.Array:
-        r"""Return $u \ge 0$ with $\log S(u)$ as given, at most $\log\tfrac12$."""
+        r"""Return the scalar $u \ge 0$ with $\log S(u)$ as given, at most $\log\tfrac12$."""
 
 
 @dataclass(frozen=True)
 class LogisticCDF(Component):
     r"""The standard logistic distribution: $S(u) = \sigma(-u)$, $\lambda(u) = \sigma(u)$."""
 
-    def log_survival(self, u):
-        return log_sigmoid(-u)
-
-    def log_hazard(self, u):
-        return log_sigmoid(u)
+    def log_tail(self, u):
+        log_hazard = log_sigmoid(u)
+        return log_hazard - u, log_hazard
 
     def quantile(self, log_s):
         return jnp.log(-jnp.expm1(log_s)) - log_s
@@ -51,17 +44,19 @@ class LogisticCDF(Component):
 class GaussianCDF(Component):
     r"""The standard normal distribution: $S(u) = \tfrac12\,\mathrm{erfc}(u/\sqrt2)$.
 
-    Beyond $u = 10$ the hazard is its asymptotic series,
-    $\lambda(u) = u / \sum_n (-1)^n (2n - 1)!!\, u^{-2n}$.
+    Beyond $u = 10$ the hazard is $u + 1/(u + 2/(u + 3/(u + \dots)))$, cut where it has
+    reached float rounding.
     """
 
-    def log_survival(self, u):
-        far = -jnp.square(u) / 2 - _LOG_SQRT_2PI - _log_hazard_far(u)
-        return jnp.where(u > _FAR, far, _log_survival_near(u))
-
-    def log_hazard(self, u):
-        near = -jnp.square(u) / 2 - _LOG_SQRT_2PI - _log_survival_near(u)
-        return jnp.where(u > _FAR, _log_hazard_far(u), near)
+    def log_tail(self, u):
+        log_density = -jnp.square(u) / 2 - _LOG_SQRT_2PI
+        log_s = jnp.log(jax.lax.erfc(jnp.minimum(u, _FAR) / math.sqrt(2)) / 2)
+        v = hazard = jnp.maximum(u, _FAR)
+        for n in range(8, 0, -1):
+            hazard = v + n / hazard
+        far, log_hazard = u > _FAR, jnp.log(hazard)
+        log_s = jnp.where(far, log_density - log_hazard, log_s)
+        return log_s, jnp.where(far, log_hazard, log_density - log_s)
 
     def quantile(self, log_s):
         return _normal_quantile(log_s)
@@ -142,22 +137,14 @@ def mix(
         u: `(K,)`.
         log_slopes: $\log du_k/dy$ `(K,)`.
     """
-    above, below = (log_pi + component.log_survival(v) for v in (u, -u))  # (K,)
+    log_s, log_hazards = component.log_tail(jnp.stack([u, -u]))  # (2, K)
+    above, below = log_pi + log_s[0], log_pi + log_s[1]
     right = logsumexp(above) <= logsumexp(below)
-    sign = jnp.where(right, 1, -1).astype(u.dtype)
-    smaller = jnp.where(right, above, below)
+    smaller = jnp.where(right, above, below)  # (K,)
     z = component.quantile(logsumexp(smaller))
-    log_rates = log_softmax(smaller) + component.log_hazard(sign * u) + log_slopes
-    return sign * z, logsumexp(log_rates) - component.log_hazard(z)
-
-
-def _log_survival_near(u):
-    return jnp.log(jax.lax.erfc(jnp.minimum(u, _FAR) / math.sqrt(2)) / 2)
-
-
-def _log_hazard_far(u):
-    u = jnp.maximum(u, _FAR)
-    return jnp.log(u) - jnp.log(jnp.polyval(jnp.array(_SERIES, u.dtype), 1 / jnp.square(u)))
+    log_rates = log_softmax(smaller) + jnp.where(right, *log_hazards) + log_slopes
+    log_slope = logsumexp(log_rates) - component.log_tail(z)[1]
+    return jnp.where(right, z, -z), log_slope
 
 
 @jax.custom_jvp
@@ -166,10 +153,10 @@ def _normal_quantile(log_s: jax.Array) -> jax.Array:
 
     $\log S$ is concave, so the steps decrease to the root from there; six reach rounding.
     """
-    normal = GaussianCDF()
 
     def newton(_, u):
-        return u + (normal.log_survival(u) - log_s) * jnp.exp(-normal.log_hazard(u))
+        log_survival, log_hazard = GaussianCDF().log_tail(u)
+        return u + (log_survival - log_s) * jnp.exp(-log_hazard)
 
     start = jnp.sqrt(jnp.maximum(-2 * (log_s + math.log(2)), 0))
     return jax.lax.fori_loop(0, 6, newton, start)
@@ -178,4 +165,4 @@ def _normal_quantile(log_s: jax.Array) -> jax.Array:
 @_normal_quantile.defjvp
 def _normal_quantile_jvp(primals, tangents):
     u = _normal_quantile(*primals)
-    return u, -tangents[0] * jnp.exp(-GaussianCDF().log_hazard(u))
+    return u, -tangents[0] * jnp.exp(-GaussianCDF().log_tail(u)[1])
