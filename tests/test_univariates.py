@@ -56,8 +56,8 @@ def test_parameters_have_gradients_of_their_own_at_zero(name):
     for _ in range(3):
         p -= 1e-2 * jnp.sign(gradient(p))  # equal steps for all, as of Adam
     g = np.asarray(gradient(p))
-    gaps = np.abs(g[:, None] - g)[~np.eye(len(g), dtype=bool)]
-    assert gaps.min() > 1e-6 * np.abs(g).max()
+    gaps = np.abs(g[:, None] - g) / (np.abs(g[:, None]) + np.abs(g)) + np.eye(len(g))
+    assert gaps.min() > 1e-4
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32], ids=str)
@@ -143,7 +143,7 @@ def test_integrals_have_the_integrand_as_slope(name):
         a = np.eye(1, 4) / np.sqrt(2) + gain * np.asarray(p[1:]).reshape(2, 4)
         slope = 1e-3 + 0.999 * np.square(a @ (1.3 / 5) ** np.arange(4)).sum()
     _, log_det = univariate.inverse_and_log_det(jnp.array(1.3), p)
-    np.testing.assert_allclose(log_det, np.log(slope), rtol=1e-9)
+    np.testing.assert_allclose(log_det, np.log(slope), atol=1e-7)
     np.testing.assert_allclose(univariate.inverse(jnp.array(0.0), p), p[0], rtol=1e-12)
 
 

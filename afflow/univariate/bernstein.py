@@ -1,5 +1,7 @@
 """Bernstein polynomials as a scalar map."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -51,15 +53,14 @@ class BernsteinPolynomial(Bijector):
         return forward_by_search(self, x, context)
 
     def inverse_and_log_det(self, y, context=None):
-        slopes = jnp.exp(soft_bound(context[1:], self.max_log_scale))  # (M,)
+        return linear_tails(partial(self._curve, context), y, self.bound)
+
+    def _curve(self, params, y):
+        slopes = jnp.exp(soft_bound(params[1:], self.max_log_scale))  # (M,)
         theta = jnp.pad(jnp.cumsum(slopes), (1, 0)) * (2 * self.bound / self.degree)
-        theta = theta - theta[-1] / 2 + context[0]  # (M + 1,)
-
-        def curve(y):
-            t = (y + self.bound) / (2 * self.bound)
-            return de_casteljau(theta, t), de_casteljau(slopes, t)
-
-        return linear_tails(curve, y, self.bound)
+        theta = theta - theta[-1] / 2 + params[0]  # (M + 1,)
+        t = (y + self.bound) / (2 * self.bound)
+        return de_casteljau(theta, t), de_casteljau(slopes, t)
 
 
 def de_casteljau(theta: jax.Array, t: jax.Array) -> jax.Array:

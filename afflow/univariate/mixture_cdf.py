@@ -115,11 +115,13 @@ class MixtureCDF(Bijector):
         return forward_by_search(self, x, context)
 
     def inverse_and_log_det(self, y, context=None):
-        logits, mu, s = jnp.split(context, 3)  # (K,) each
-        gain = gains(self.num_components, context.dtype)
-        log_s = soft_bound(gain * s, self.max_log_scale)
-        u = (y - gain * mu) * jnp.exp(-log_s)
-        return mix(self.component, log_softmax(logits), u, -log_s)
+        log_pi, mu, log_s = self._parameters(context)
+        return mix(self.component, log_pi, (y - mu) * jnp.exp(-log_s), -log_s)
+
+    def _parameters(self, params):
+        logits, mu, s = jnp.split(params, 3)  # (K,) each
+        gain = gains(self.num_components, params.dtype)
+        return log_softmax(logits), gain * mu, soft_bound(gain * s, self.max_log_scale)
 
 
 def mix(

@@ -15,7 +15,7 @@ _MAX_STEPS = 300
 
 
 def forward_by_search(
-    univariate: Bijector, z: jax.Array, params: jax.Array
+    univariate: Bijector, z: jax.Array, params: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Return `forward_and_log_det` of an increasing univariate that writes its inverse only."""
     g = jax.tree_util.Partial(type(univariate).inverse_and_log_det, univariate)

@@ -1,12 +1,12 @@
 """The deep sigmoidal flows of NAF."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.nn import log_softmax, logsumexp
 
 from afflow.bijector import Bijector
@@ -54,7 +54,9 @@ class Sigmoidal(Bijector):
         self.hidden = tuple(hidden)
         self.max_log_scale = float(max_log_scale)
         self.event_shape = ()
-        self.context_shape = (sum(sum(map(np.prod, shapes)) for shapes in self._shapes()).item(),)
+        self.context_shape = (
+            sum(math.prod(shape) for shapes in self._shapes() for shape in shapes),
+        )
 
     def forward_and_log_det(self, x, context=None):
         return forward_by_search(self, x, context)
@@ -88,7 +90,7 @@ class Sigmoidal(Bijector):
         for shapes in self._shapes():
             arrays = []
             for shape in shapes:
-                size = int(np.prod(shape))
+                size = math.prod(shape)
                 arrays.append(params[start : start + size].reshape(shape))
                 start += size
             yield arrays

@@ -1,5 +1,6 @@
 """The sum-of-squares polynomial flow."""
 
+from functools import partial
 from itertools import accumulate, repeat
 from operator import mul
 
@@ -64,23 +65,20 @@ class SumOfSquares(Bijector):
         return forward_by_search(self, x, context)
 
     def inverse_and_log_det(self, y, context=None):
-        a = self._coefficients(context[1:])  # (K, R + 1)
+        return linear_tails(partial(self._curve, context), y, self.bound)
+
+    def _curve(self, params, y):
+        a, s = self._coefficients(params[1:]), y / self.bound
+        powers = jnp.stack(list(accumulate(repeat(s, self.degree), mul, initial=s**0)))  # (R + 1,)
         r = np.arange(self.degree + 1)
-        integrals = a.T @ a / (1 + r[:, None] + r)  # (R + 1, R + 1)
+        mean = powers @ (a.T @ a / (1 + r[:, None] + r)) @ powers
+        return params[0] + y * self._lift(mean), self._lift(jnp.sum(jnp.square(a @ powers)))
 
-        def curve(y):
-            s = y / self.bound
-            powers = jnp.stack(list(accumulate(repeat(s, self.degree), mul, initial=s**0)))
-            area = y * (powers @ integrals @ powers)
-            return self._lift(area, y) + context[0], self._lift(jnp.sum(jnp.square(a @ powers)), 1)
-
-        return linear_tails(curve, y, self.bound)
-
-    def _lift(self, squares, constant):
-        return self.min_slope * constant + (1 - self.min_slope) * squares
+    def _lift(self, squares):
+        return self.min_slope + (1 - self.min_slope) * squares
 
     def _coefficients(self, free):
-        shape = (self.num_polynomials, self.degree + 1)
+        shape = (self.num_polynomials, self.degree + 1)  # (K, R + 1)
         constant = np.eye(1, shape[1]) / np.sqrt(shape[0])  # (1, R + 1)
         gain = gains(shape[0], free.dtype)[:, None]
         return jnp.asarray(constant, free.dtype) + gain * free.reshape(shape)

@@ -1,6 +1,7 @@
 """The unconstrained monotonic neural network."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import jax
@@ -76,7 +77,10 @@ class UMNN(Bijector):
         return forward_by_search(self, x, context)
 
     def inverse_and_log_det(self, y, context=None):
-        beta, h = context[0], context[1:]
+        return linear_tails(partial(self._curve, context), y, self.bound)
+
+    def _curve(self, params, y):
+        beta, h = params[0], params[1:]
         nodes, weights = np.polynomial.legendre.leggauss(self.num_nodes)
         shares = jnp.asarray((1 + nodes) / 2, y.dtype)
         weights = jnp.asarray(weights / 2, y.dtype)
@@ -84,11 +88,8 @@ class UMNN(Bijector):
         def integral(y):
             return y * (weights @ jax.vmap(lambda t: self._f(t, h))(y * shares))
 
-        def curve(y):
-            area, slope = jax.jvp(integral, (y,), (jnp.ones_like(y),))
-            return beta + area, slope
-
-        return linear_tails(curve, y, self.bound)
+        area, slope = jax.jvp(integral, (y,), (jnp.ones_like(y),))
+        return beta + area, slope
 
     def _f(self, t, h):
         phi = jnp.concatenate([t[None] / self.bound, h])
