@@ -3,10 +3,10 @@
 import jax
 from jax.tree_util import Partial
 
-from afflow.bijector import Bijector, total
+from afflow.bijector import Bijector, num_params, total
 from afflow.conditioners.conditioner import Conditioner
-from afflow.elementwise import num_params
 from afflow.inversion import Incremental, Solver, solve
+from afflow.univariate.per_dimension import located
 
 
 class MaskedAutoregressive(Bijector):
@@ -55,12 +55,14 @@ class MaskedAutoregressive(Bijector):
 
     def inverse_and_log_det(self, y, context=None):
         params = self.conditioner(y, self._own(context))  # (D, P)
-        x, log_dets = jax.vmap(self.univariate.inverse_and_log_det)(y, params)
+        inputs = located(self.univariate, y)
+        x, log_dets = jax.vmap(self.univariate.inverse_and_log_det)(inputs, params)
         return x, total(log_dets)
 
     def forward_and_log_det(self, x, context=None):
         emit = Partial(type(self.univariate).forward_and_log_det, self.univariate)
-        y, log_dets = solve(self.solver, self.conditioner, emit, x, self._own(context))
+        inputs = located(self.univariate, x)
+        y, log_dets = solve(self.solver, self.conditioner, emit, inputs, self._own(context))
         return y, total(log_dets)
 
     def _own(self, context):

@@ -93,3 +93,14 @@ def common_context_shape(*shapes: Shape | None) -> Shape | None:
     if len(given) > 1:
         raise ValueError(f"Expected one context_shape in all parts, got {sorted(given)}.")
     return given.pop() if given else None
+
+
+def num_params(univariate: Bijector) -> tuple[int]:
+    """Return `(P,)`, the parameter shape of a univariate; `ValueError` if it is none."""
+    shape = univariate.context_shape
+    if univariate.event_shape != () or shape is None or len(shape) != 1:
+        raise ValueError(
+            f"Expected a univariate (event_shape (), context_shape (P,)), got "
+            f"event_shape {univariate.event_shape}, context_shape {shape}."
+        )
+    return shape

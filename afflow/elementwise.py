@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape, total
+from afflow.bijector import Bijector, Shape, num_params, total
+from afflow.univariate.per_dimension import located
 
 
 class Elementwise(Bijector):
@@ -39,19 +40,8 @@ class Elementwise(Bijector):
     def _map(self, f, x):
         for _ in self.event_shape:
             f = jax.vmap(f)
-        x, log_dets = f(x, self.params[...])
+        x, log_dets = f(located(self.univariate, x), self.params[...])
         return x, total(log_dets)
-
-
-def num_params(univariate: Bijector) -> tuple[int]:
-    """Return `(P,)`, the parameter shape of a univariate; `ValueError` if it is none."""
-    shape = univariate.context_shape
-    if univariate.event_shape != () or shape is None or len(shape) != 1:
-        raise ValueError(
-            f"Expected a univariate (event_shape (), context_shape (P,)), got "
-            f"event_shape {univariate.event_shape}, context_shape {shape}."
-        )
-    return shape
 
 
 class Constant(nnx.Variable):

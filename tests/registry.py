@@ -80,6 +80,28 @@ def graphical(adjacency, **options) -> afflow.MaskedAutoregressive:
     return afflow.MaskedAutoregressive(conditioner, afflow.Affine())
 
 
+def through(univariate, dim) -> afflow.MaskedAutoregressive:
+    """Return an autoregressive layer of a univariate, with random weights."""
+    return afflow.MaskedAutoregressive(made(dim, *univariate.context_shape, (5,)), univariate)
+
+
+def each(univariate, dim) -> afflow.Elementwise:
+    """Return a univariate at every coordinate, with random parameters."""
+    return randomize(afflow.Elementwise(univariate, dim))
+
+
+def gaussian_mixture() -> afflow.MixtureCDF:
+    return afflow.MixtureCDF(2, afflow.GaussianCDF())
+
+
+def umnn() -> afflow.UMNN:
+    return afflow.UMNN(2, (3,), num_nodes=24, rngs=nnx.Rngs(0))
+
+
+def per_dimension() -> afflow.PerDimension:
+    return afflow.PerDimension([afflow.Affine(), afflow.BernsteinPolynomial(3)])
+
+
 TRIANGULAR: dict[str, Make] = {
     "autoregressive": lambda: autoregressive(3),
     "autoregressive D=1": lambda: autoregressive(1),
@@ -114,6 +136,17 @@ TRIANGULAR: dict[str, Make] = {
     "graphical": lambda: graphical(DIAMOND),
     "graphical context": lambda: graphical(DIAMOND, context_dim=2),
     "graphical D=1 context": lambda: graphical([[0]], context_dim=1),
+    # univariates
+    "logistic mixture": lambda: through(afflow.MixtureCDF(3), 2),
+    "umnn": lambda: through(umnn(), 2),
+    "per dimension": lambda: through(per_dimension(), 2),
+    "elementwise per dimension D=2": lambda: each(per_dimension(), 2),
+    "elementwise logistic mixture D=1": lambda: each(afflow.MixtureCDF(3), 1),
+    "elementwise gaussian mixture D=1": lambda: each(gaussian_mixture(), 1),
+    "elementwise ddsf D=1": lambda: each(afflow.Sigmoidal((2, 3)), 1),
+    "elementwise bernstein D=1": lambda: each(afflow.BernsteinPolynomial(5, 2.0), 1),
+    "elementwise sum of squares D=1": lambda: each(afflow.SumOfSquares(2, 3), 1),
+    "elementwise umnn D=1": lambda: each(umnn(), 1),
 }
 
 BIJECTORS: dict[str, Make] = TRIANGULAR | {

@@ -2,6 +2,25 @@
 
 from afflow.univariate.additive import Additive
 from afflow.univariate.affine import Affine
+from afflow.univariate.bernstein import BernsteinPolynomial
+from afflow.univariate.mixture_cdf import GaussianCDF, LogisticCDF, MixtureCDF
+from afflow.univariate.per_dimension import PerDimension
+from afflow.univariate.sigmoidal import Sigmoidal
+from afflow.univariate.sos import SumOfSquares
 from afflow.univariate.spline import CircularSpline, RationalQuadraticSpline
+from afflow.univariate.umnn import UMNN
 
-__all__ = ["Additive", "Affine", "CircularSpline", "RationalQuadraticSpline"]
+__all__ = [
+    "UMNN",
+    "Additive",
+    "Affine",
+    "BernsteinPolynomial",
+    "CircularSpline",
+    "GaussianCDF",
+    "LogisticCDF",
+    "MixtureCDF",
+    "PerDimension",
+    "RationalQuadraticSpline",
+    "Sigmoidal",
+    "SumOfSquares",
+]
