@@ -9,6 +9,7 @@ from afflow.distributions import Distribution, Flow, Normal, Uniform
 from afflow.elementwise import Constant, Elementwise, Standardize
 from afflow.flows import iaf, made, maf
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
+from afflow.linear import LU, Householder, Rotation, Triangular
 from afflow.permutations import Permutation, Reverse
 from afflow.training import History, NonFiniteLossError, fit
 from afflow.univariate import Affine
@@ -25,9 +26,11 @@ __all__ = [
     "Elementwise",
     "Flow",
     "History",
+    "Householder",
     "Incremental",
     "Inverse",
     "Jacobi",
+    "LU",
     "MADE",
     "MaskedAutoregressive",
     "NonFiniteLossError",
@@ -35,9 +38,11 @@ __all__ = [
     "Permutation",
     "Repeat",
     "Reverse",
+    "Rotation",
     "Sequential",
     "Solver",
     "Standardize",
+    "Triangular",
     "Uniform",
     "check_bijector",
     "fit",

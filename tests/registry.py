@@ -10,6 +10,7 @@ from flax import nnx
 import afflow
 
 Make = Callable[[], afflow.Bijector]
+KEY = jax.random.key(0)
 
 
 def randomize(module, scale: float = 0.4, seed: int = 0):
@@ -53,6 +54,24 @@ def standardize(dim) -> afflow.Standardize:
     return afflow.Standardize(jnp.arange(1.0, dim + 1), 0.5 + jnp.arange(dim))
 
 
+def linear_repeat(dim, n=3) -> afflow.Repeat:
+    """Return autoregressive layers between linear maps of each kind, scanned over."""
+
+    def layer(rngs):
+        conditioner = afflow.MADE(dim, 2, (8,), activation=jnp.tanh, rngs=rngs)
+        return afflow.Chain(
+            [
+                afflow.Rotation.random(dim, rngs.params()),
+                afflow.Householder(dim, 2, rngs=rngs),
+                afflow.MaskedAutoregressive(conditioner, afflow.Affine()),
+                afflow.LU(dim, afflow.Reverse(dim)),
+                afflow.Triangular(dim),
+            ]
+        )
+
+    return randomize(afflow.Repeat(layer, n, rngs=nnx.Rngs(0)))
+
+
 TRIANGULAR: dict[str, Make] = {
     "autoregressive": lambda: autoregressive(3),
     "autoregressive D=1": lambda: autoregressive(1),
@@ -71,6 +90,10 @@ TRIANGULAR: dict[str, Make] = {
     "elementwise affine": lambda: randomize(afflow.Elementwise(afflow.Affine(), 3)),
     "elementwise affine D=1": lambda: randomize(afflow.Elementwise(afflow.Affine(), 1)),
     "standardize": lambda: standardize(3),
+    # linear
+    "triangular": lambda: randomize(afflow.Triangular(3)),
+    "triangular D=1": lambda: randomize(afflow.Triangular(1)),
+    "triangular D=2": lambda: randomize(afflow.Triangular(2)),
 }
 
 BIJECTORS: dict[str, Make] = TRIANGULAR | {
@@ -89,6 +112,18 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     "repeat 2-D context": lambda: repeated(2, context_dim=2),
     "repeat inverse": lambda: afflow.Inverse(repeated(4)),
     "repeat once": lambda: repeated(3, n=1),
+    # linear
+    "lu": lambda: randomize(afflow.LU(4)),
+    "lu D=1": lambda: randomize(afflow.LU(1)),
+    "lu D=2 permuted": lambda: randomize(afflow.LU(2, afflow.Reverse(2))),
+    "lu permuted": lambda: randomize(afflow.LU(5, afflow.Permutation.random(5, KEY))),
+    "householder": lambda: randomize(afflow.Householder(4, 3, rngs=nnx.Rngs(0))),
+    "householder start": lambda: afflow.Householder(4, 4, rngs=nnx.Rngs(0)),
+    "householder D=1": lambda: randomize(afflow.Householder(1, 1, rngs=nnx.Rngs(0))),
+    "householder D=2": lambda: randomize(afflow.Householder(2, 5, rngs=nnx.Rngs(0))),
+    "rotation": lambda: afflow.Rotation.random(4, KEY),
+    "rotation D=1": lambda: afflow.Rotation.random(1, KEY),
+    "linear repeat": lambda: linear_repeat(3),
 }
 
 CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
