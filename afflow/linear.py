@@ -1,6 +1,5 @@
 """Linear maps of a vector: triangular, LU-factored, and orthogonal."""
 
-from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -34,7 +33,7 @@ class Triangular(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.Triangular(3).inverse(jnp.ones(3)).round(5).tolist()
+        >>> afflow.Triangular(3).inverse(jnp.ones(3)).tolist()
         [1.0, 1.0, 1.0]
     """
 
@@ -83,7 +82,7 @@ class LU(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> lu = afflow.LU(3, afflow.Reverse(3))
-        >>> lu.inverse(jnp.array([1.0, 2.0, 3.0])).round(5).tolist()
+        >>> lu.inverse(jnp.array([1.0, 2.0, 3.0])).tolist()
         [3.0, 2.0, 1.0]
     """
 
