@@ -159,6 +159,11 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     "sylvester": lambda: randomize(afflow.Sylvester(4, 3, rngs=nnx.Rngs(0))),
     "sylvester D=1": lambda: randomize(afflow.Sylvester(1, 1, rngs=nnx.Rngs(0))),
     "sylvester D=2": lambda: randomize(afflow.Sylvester(2, 2, rngs=nnx.Rngs(0)), 1.0),
+    "planar inverse": lambda: afflow.Inverse(randomize(afflow.Planar(2, rngs=nnx.Rngs(0)))),
+    "radial inverse": lambda: afflow.Inverse(randomize(afflow.Radial(2))),
+    "sylvester inverse": lambda: afflow.Inverse(
+        randomize(afflow.Sylvester(3, 3, rngs=nnx.Rngs(0)))
+    ),
     # images
     "reshape": lambda: afflow.Reshape(autoregressive(4, context_dim=2), (2, 1, 2)),
     "squeeze": lambda: afflow.Squeeze(randomize(afflow.ActNorm((1, 2, 4)))),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import KEY, image_step, randomize
+from registry import BIJECTORS, KEY, image_step, randomize
 
 import afflow
 from afflow.positive import positive, positive_inverse
@@ -218,6 +218,15 @@ def test_residual_layers_start_as_the_identity(make):
     assert jnp.isnan(make().inverse(x.at[1].set(jnp.nan))).any()
     grad = jax.grad(lambda layer: jnp.sum(layer.inverse(x) ** 3))(make())
     assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(grad)) > 0
+
+
+@pytest.mark.parametrize("name", ["planar", "radial", "sylvester"])
+def test_jacobians_of_both_directions_are_inverse(name):
+    layer = BIJECTORS[name]()
+    x = jax.random.normal(KEY, layer.event_shape)
+    forward = jax.jacrev(layer.forward)(x)
+    inverse = jax.jacrev(layer.inverse)(layer.forward(x))
+    np.testing.assert_allclose(forward @ inverse, np.eye(len(x)), atol=1e-9)
 
 
 def test_radial_at_its_centre():
