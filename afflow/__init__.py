@@ -1,6 +1,8 @@
 """afflow: normalizing flows on JAX and Flax NNX, centred on autoregressive flows."""
 
+from afflow.actnorm import ActNorm, initialize_actnorm
 from afflow.autoregressive import MaskedAutoregressive
+from afflow.batchnorm import BatchNorm, update_batchnorm
 from afflow.bijector import Bijector, Inverse
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
@@ -9,10 +11,15 @@ from afflow.coupling import Coupling
 from afflow.distributions import Distribution, Flow, Normal, Uniform
 from afflow.elementwise import Constant, Elementwise, Standardize
 from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling, realnvp
+from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
+from afflow.linear import LU, Householder, Rotation, Triangular
 from afflow.neural_flows import bpf, naf, sospf, umnn
 from afflow.permutations import Permutation, Reverse
+from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
+from afflow.radial import Radial
+from afflow.sylvester import Sylvester
 from afflow.training import History, NonFiniteLossError, fit
 from afflow.univariate import (
     UMNN,
@@ -28,21 +35,26 @@ from afflow.univariate import (
     Sigmoidal,
     SumOfSquares,
 )
+from afflow.walk import walk
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LU",
     "MADE",
     "MLP",
     "UMNN",
+    "ActNorm",
     "Additive",
     "Affine",
+    "BatchNorm",
     "BernsteinPolynomial",
     "Bijector",
     "Chain",
     "CircularSpline",
     "Conditioner",
     "Constant",
+    "Conv1x1",
     "Coupling",
     "Distribution",
     "Elementwise",
@@ -50,6 +62,7 @@ __all__ = [
     "GaussianCDF",
     "Graphical",
     "History",
+    "Householder",
     "Incremental",
     "Inverse",
     "Jacobi",
@@ -60,22 +73,32 @@ __all__ = [
     "Normal",
     "PerDimension",
     "Permutation",
+    "Planar",
+    "Radial",
     "RationalQuadraticSpline",
     "Repeat",
+    "Reshape",
     "Reverse",
+    "Rotation",
     "Sequential",
     "Sigmoidal",
     "Solver",
+    "Split",
+    "Squeeze",
     "Standardize",
     "SumOfSquares",
+    "Sylvester",
+    "Triangular",
     "Uniform",
     "bpf",
     "check_bijector",
     "coupling_flow",
     "fit",
     "iaf",
+    "initialize_actnorm",
     "made",
     "maf",
+    "multiscale",
     "naf",
     "nice",
     "nsf",
@@ -85,4 +108,6 @@ __all__ = [
     "sample_rest",
     "sospf",
     "umnn",
+    "update_batchnorm",
+    "walk",
 ]

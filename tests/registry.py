@@ -10,6 +10,7 @@ from flax import nnx
 import afflow
 
 Make = Callable[[], afflow.Bijector]
+KEY = jax.random.key(0)
 
 
 def randomize(module, scale: float = 0.4, seed: int = 0):
@@ -102,6 +103,38 @@ def per_dimension() -> afflow.PerDimension:
     return afflow.PerDimension([afflow.Affine(), afflow.BernsteinPolynomial(3)])
 
 
+def linear_repeat(dim, n=3) -> afflow.Repeat:
+    """Return autoregressive layers between linear maps of each kind, scanned over."""
+
+    def layer(rngs):
+        conditioner = afflow.MADE(dim, 2, (8,), activation=jnp.tanh, rngs=rngs)
+        return afflow.Chain(
+            [
+                afflow.Rotation.random(dim, rngs.params()),
+                afflow.Householder(dim, 2, rngs=rngs),
+                afflow.MaskedAutoregressive(conditioner, afflow.Affine()),
+                afflow.LU(dim, afflow.Reverse(dim)),
+                afflow.Triangular(dim),
+            ]
+        )
+
+    return randomize(afflow.Repeat(layer, n, rngs=nnx.Rngs(0)))
+
+
+def batchnorm(event_shape) -> afflow.BatchNorm:
+    """Return a batch normalisation off its start, statistics too."""
+    layer = randomize(afflow.BatchNorm(event_shape))
+    x = 2 + 3 * jax.random.normal(KEY, (9, *layer.event_shape))
+    return afflow.update_batchnorm(layer, x)
+
+
+def image_step(shape, rngs) -> afflow.Chain:
+    """Return the step of one scale: normalise, mix the channels, and bend."""
+    size = int(np.prod(shape))
+    bend = afflow.Reshape(afflow.Sylvester(size, 2, rngs=rngs), shape)
+    return randomize(afflow.Chain([bend, afflow.Conv1x1(shape), afflow.ActNorm(shape)]))
+
+
 TRIANGULAR: dict[str, Make] = {
     "autoregressive": lambda: autoregressive(3),
     "autoregressive D=1": lambda: autoregressive(1),
@@ -147,6 +180,10 @@ TRIANGULAR: dict[str, Make] = {
     "elementwise bernstein D=1": lambda: each(afflow.BernsteinPolynomial(5, 2.0), 1),
     "elementwise sum of squares D=1": lambda: each(afflow.SumOfSquares(2, 3), 1),
     "elementwise umnn D=1": lambda: each(umnn(), 1),
+    # linear
+    "triangular": lambda: randomize(afflow.Triangular(3)),
+    "triangular D=1": lambda: randomize(afflow.Triangular(1)),
+    "triangular D=2": lambda: randomize(afflow.Triangular(2)),
 }
 
 BIJECTORS: dict[str, Make] = TRIANGULAR | {
@@ -170,6 +207,50 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     "coupling D=1 context": lambda: coupling([False], context_dim=2),
     "coupling additive": lambda: coupling([False, True, True], afflow.Additive()),
     "coupling matrix": lambda: coupling([[True, False], [False, True]]),
+    # linear
+    "lu": lambda: randomize(afflow.LU(4)),
+    "lu D=1": lambda: randomize(afflow.LU(1)),
+    "lu D=2 permuted": lambda: randomize(afflow.LU(2, afflow.Reverse(2))),
+    "lu permuted": lambda: randomize(afflow.LU(5, afflow.Permutation.random(5, KEY))),
+    "householder": lambda: randomize(afflow.Householder(4, 3, rngs=nnx.Rngs(0))),
+    "householder start": lambda: afflow.Householder(4, 4, rngs=nnx.Rngs(0)),
+    "householder D=1": lambda: randomize(afflow.Householder(1, 1, rngs=nnx.Rngs(0))),
+    "householder D=2": lambda: randomize(afflow.Householder(2, 5, rngs=nnx.Rngs(0))),
+    "rotation": lambda: afflow.Rotation.random(4, KEY),
+    "rotation D=1": lambda: afflow.Rotation.random(1, KEY),
+    "linear repeat": lambda: linear_repeat(3),
+    # normalisation
+    "actnorm": lambda: randomize(afflow.ActNorm(3)),
+    "actnorm D=1": lambda: randomize(afflow.ActNorm(1)),
+    "actnorm image": lambda: randomize(afflow.ActNorm((2, 1, 3))),
+    "batchnorm": lambda: batchnorm(3),
+    "batchnorm D=1": lambda: batchnorm(1),
+    "batchnorm image": lambda: batchnorm((2, 1, 3)),
+    # planar, radial, Sylvester
+    "planar": lambda: randomize(afflow.Planar(3, rngs=nnx.Rngs(0)), 1.5),
+    "planar D=1": lambda: randomize(afflow.Planar(1, rngs=nnx.Rngs(0)), 1.5),
+    "planar D=2": lambda: randomize(afflow.Planar(2, rngs=nnx.Rngs(0)), 1.5),
+    "planar repeat": lambda: randomize(
+        afflow.Repeat(lambda rngs: afflow.Planar(3, rngs=rngs), 3, rngs=nnx.Rngs(0))
+    ),
+    "radial": lambda: randomize(afflow.Radial(3), 1.5),
+    "radial D=1": lambda: randomize(afflow.Radial(1), 1.5),
+    "radial D=2": lambda: randomize(afflow.Radial(2), 1.5, seed=1),
+    "radial matrix": lambda: randomize(afflow.Radial((2, 2))),
+    "sylvester": lambda: randomize(afflow.Sylvester(4, 3, rngs=nnx.Rngs(0))),
+    "sylvester D=1": lambda: randomize(afflow.Sylvester(1, 1, rngs=nnx.Rngs(0))),
+    "sylvester D=2": lambda: randomize(afflow.Sylvester(2, 2, rngs=nnx.Rngs(0)), 1.0),
+    "planar inverse": lambda: afflow.Inverse(randomize(afflow.Planar(2, rngs=nnx.Rngs(0)))),
+    "radial inverse": lambda: afflow.Inverse(randomize(afflow.Radial(2))),
+    "sylvester inverse": lambda: afflow.Inverse(
+        randomize(afflow.Sylvester(3, 3, rngs=nnx.Rngs(0)))
+    ),
+    # images
+    "reshape": lambda: afflow.Reshape(autoregressive(4, context_dim=2), (2, 1, 2)),
+    "squeeze": lambda: afflow.Squeeze(randomize(afflow.ActNorm((1, 2, 4)))),
+    "split": lambda: afflow.Split(autoregressive(2, context_dim=2)),
+    "conv1x1": lambda: randomize(afflow.Conv1x1((2, 1, 3), afflow.Permutation([2, 0, 1]))),
+    "multiscale": lambda: afflow.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0)),
 }
 
 CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {

@@ -1,0 +1,83 @@
+"""A walk over the layers of a flow with a batch of data, changing layers on the way."""
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow.bijector import Bijector
+from afflow.compose import Chain, Repeat
+from afflow.distributions import Flow
+
+Visit = Callable[[Bijector, jax.Array], Bijector]
+
+
+@singledispatch
+def walk(
+    module: Any, y: jax.Array, context: jax.Array | None, visit: Visit
+) -> tuple[Any, jax.Array]:
+    """Return the module with its layers changed by `visit`, and the noise of the data.
+
+    `visit(layer, y)` sees each layer, nearest to the data first, with the batch that
+    reaches it, `(N, *event_shape)`, and returns the layer to go on with. The layers inside
+    another module are visited if its type is registered with `walk.register`.
+    """
+    layer = visit(module, y)
+    return layer, _noise(layer, y, context)
+
+
+@walk.register
+def _(flow: Flow, y, context, visit):
+    bijector, y = walk(flow.bijector, y, context, visit)
+    return Flow(flow.base, bijector), y
+
+
+@walk.register
+def _(chain: Chain, y, context, visit):
+    layers = []
+    for layer in reversed(chain.bijectors):
+        layer, y = walk(layer, y, context, visit)
+        layers.append(layer)
+    return Chain(layers[::-1]), y
+
+
+@walk.register
+def _(repeat: Repeat, y, context, visit):
+    layers = []
+    for i in reversed(range(len(jax.tree.leaves(repeat.layers)[0]))):
+        layer = jax.tree.map(lambda leaf, i=i: leaf[i], repeat.layers)
+        layer, y = walk(layer, y, context, visit)
+        layers.append(layer)
+    changed = copied(repeat)
+    changed.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers[::-1])
+    return changed, y
+
+
+def copied(module: Any) -> Any:
+    """Return the module in new variables."""
+    return jax.tree.map(lambda leaf: leaf, module)
+
+
+def visit_only(kind: type[Bijector], change: Callable[[Any, jax.Array], Bijector]) -> Visit:
+    """Return a visit that changes layers of one kind, and finds those out of its reach."""
+
+    def visit(layer, y):
+        if isinstance(layer, kind):
+            return change(layer, y)
+        if any(isinstance(module, kind) for _, module in nnx.iter_modules(layer)):
+            raise ValueError(
+                f"Expected every {kind.__name__} where walk finds it (register other "
+                f"containers with walk.register), got one inside {type(layer).__name__}."
+            )
+        return layer
+
+    return visit
+
+
+@jax.jit
+def _noise(layer, y, context):
+    in_axes = (0, None if context is None else 0)
+    return jax.vmap(layer.inverse, in_axes=in_axes)(y, context)
