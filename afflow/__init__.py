@@ -6,6 +6,7 @@ from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
 from afflow.conditioners import MADE, Conditioner
 from afflow.distributions import Distribution, Flow, Normal, Uniform
+from afflow.domains import CircularShift, Interval, Ordered, Positive, Simplex
 from afflow.elementwise import Constant, Elementwise, Standardize
 from afflow.flows import iaf, made, maf
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
@@ -19,6 +20,7 @@ __all__ = [
     "Affine",
     "Bijector",
     "Chain",
+    "CircularShift",
     "Conditioner",
     "Constant",
     "Distribution",
@@ -26,16 +28,20 @@ __all__ = [
     "Flow",
     "History",
     "Incremental",
+    "Interval",
     "Inverse",
     "Jacobi",
     "MADE",
     "MaskedAutoregressive",
     "NonFiniteLossError",
     "Normal",
+    "Ordered",
     "Permutation",
+    "Positive",
     "Repeat",
     "Reverse",
     "Sequential",
+    "Simplex",
     "Solver",
     "Standardize",
     "Uniform",

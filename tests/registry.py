@@ -53,6 +53,10 @@ def standardize(dim) -> afflow.Standardize:
     return afflow.Standardize(jnp.arange(1.0, dim + 1), 0.5 + jnp.arange(dim))
 
 
+def interval(dim) -> afflow.Interval:
+    return afflow.Interval(-1 - jnp.arange(dim), 1 + 2 * jnp.arange(dim))
+
+
 TRIANGULAR: dict[str, Make] = {
     "autoregressive": lambda: autoregressive(3),
     "autoregressive D=1": lambda: autoregressive(1),
@@ -71,6 +75,17 @@ TRIANGULAR: dict[str, Make] = {
     "elementwise affine": lambda: randomize(afflow.Elementwise(afflow.Affine(), 3)),
     "elementwise affine D=1": lambda: randomize(afflow.Elementwise(afflow.Affine(), 1)),
     "standardize": lambda: standardize(3),
+    # Domains
+    "domain interval": lambda: interval(3),
+    "domain interval D=1": lambda: interval(1),
+    "domain interval D=2": lambda: interval(2),
+    "domain positive": lambda: afflow.Positive(3),
+    "domain positive D=1": lambda: afflow.Positive(1),
+    "domain simplex": lambda: afflow.Simplex(3),
+    "domain simplex of two": lambda: afflow.Simplex(1),
+    "domain ordered": lambda: afflow.Ordered(4),
+    "domain ordered D=1": lambda: afflow.Ordered(1),
+    "domain ordered D=2": lambda: afflow.Ordered(2),
 }
 
 BIJECTORS: dict[str, Make] = TRIANGULAR | {
@@ -89,6 +104,9 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     "repeat 2-D context": lambda: repeated(2, context_dim=2),
     "repeat inverse": lambda: afflow.Inverse(repeated(4)),
     "repeat once": lambda: repeated(3, n=1),
+    # Domains
+    "domain circle": lambda: randomize(afflow.CircularShift(3)),
+    "domain chain": lambda: afflow.Chain([autoregressive(2), afflow.Positive(2)]),
 }
 
 CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
