@@ -1,6 +1,16 @@
 """afflow: normalizing flows on JAX and Flax NNX, centred on autoregressive flows."""
 
 from afflow.autoregressive import MaskedAutoregressive
+from afflow.bases import (
+    ClassConditional,
+    DiagonalNormal,
+    Laplace,
+    LocationScale,
+    Logistic,
+    Mixture,
+    MultivariateNormal,
+    StudentT,
+)
 from afflow.bijector import Bijector, Inverse
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
@@ -21,8 +31,10 @@ __all__ = [
     "Bijector",
     "Chain",
     "CircularShift",
+    "ClassConditional",
     "Conditioner",
     "Constant",
+    "DiagonalNormal",
     "Distribution",
     "Elementwise",
     "Flow",
@@ -31,8 +43,13 @@ __all__ = [
     "Interval",
     "Inverse",
     "Jacobi",
+    "Laplace",
+    "LocationScale",
+    "Logistic",
     "MADE",
     "MaskedAutoregressive",
+    "Mixture",
+    "MultivariateNormal",
     "NonFiniteLossError",
     "Normal",
     "Ordered",
@@ -44,6 +61,7 @@ __all__ = [
     "Simplex",
     "Solver",
     "Standardize",
+    "StudentT",
     "Uniform",
     "check_bijector",
     "fit",
