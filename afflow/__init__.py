@@ -15,6 +15,13 @@ from afflow.bijector import Bijector, Inverse
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
 from afflow.conditioners import MADE, Conditioner
+from afflow.dequantization import (
+    Logit,
+    VariationalDequantization,
+    bits_per_dim,
+    dequantize,
+    quantize,
+)
 from afflow.distributions import Distribution, Flow, Normal, Uniform
 from afflow.domains import CircularShift, Interval, Ordered, Positive, Simplex
 from afflow.elementwise import Constant, Elementwise, Standardize
@@ -46,6 +53,7 @@ __all__ = [
     "Laplace",
     "LocationScale",
     "Logistic",
+    "Logit",
     "MADE",
     "MaskedAutoregressive",
     "Mixture",
@@ -63,9 +71,13 @@ __all__ = [
     "Standardize",
     "StudentT",
     "Uniform",
+    "VariationalDequantization",
+    "bits_per_dim",
     "check_bijector",
+    "dequantize",
     "fit",
     "iaf",
     "made",
     "maf",
+    "quantize",
 ]

@@ -207,7 +207,7 @@ class MultivariateNormal(Distribution):
         """Start from the mean and covariance of the rows of `x` `(N, D)`."""
         rows = np.asarray(x, np.float64)
         covariance = np.cov(rows, rowvar=False, bias=True).reshape(2 * rows.shape[1:])
-        return MultivariateNormal(rows.mean(0), covariance)
+        return MultivariateNormal(jnp.asarray(rows.mean(0)), jnp.asarray(covariance))
 
     @property
     def factor(self) -> jax.Array:
@@ -306,8 +306,10 @@ def _mixture_sample(components, log_weights, key, context):
     return jnp.stack(samples)[jax.random.categorical(class_key, log_weights)]
 
 
-def _log_probabilities(p: jax.Array) -> jax.Array:
+def _log_probabilities(p: jax.Array | None) -> jax.Array:
     """Return the logarithm, with derivative zero at zero."""
+    if p is None:
+        raise ValueError("Expected the class as context (one-hot), got no context.")
     return jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))
 
 
