@@ -15,6 +15,15 @@ from afflow.bijector import Bijector, Inverse
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
 from afflow.conditioners import MADE, Conditioner
+from afflow.continuous import (
+    Continuous,
+    ExactTrace,
+    Hutchinson,
+    MLPField,
+    Trace,
+    VectorField,
+    cnf,
+)
 from afflow.dequantization import (
     Logit,
     VariationalDequantization,
@@ -41,11 +50,14 @@ __all__ = [
     "ClassConditional",
     "Conditioner",
     "Constant",
+    "Continuous",
     "DiagonalNormal",
     "Distribution",
     "Elementwise",
+    "ExactTrace",
     "Flow",
     "History",
+    "Hutchinson",
     "Incremental",
     "Interval",
     "Inverse",
@@ -55,6 +67,7 @@ __all__ = [
     "Logistic",
     "Logit",
     "MADE",
+    "MLPField",
     "MaskedAutoregressive",
     "Mixture",
     "MultivariateNormal",
@@ -70,10 +83,13 @@ __all__ = [
     "Solver",
     "Standardize",
     "StudentT",
+    "Trace",
     "Uniform",
     "VariationalDequantization",
+    "VectorField",
     "bits_per_dim",
     "check_bijector",
+    "cnf",
     "dequantize",
     "fit",
     "iaf",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +58,14 @@ def interval(dim) -> afflow.Interval:
     return afflow.Interval(-1 - jnp.arange(dim), 1 + 2 * jnp.arange(dim))
 
 
+def continuous(dim, **options) -> afflow.Continuous:
+    """Return a continuous flow solved almost exactly, with forward mode for the checks."""
+    field = afflow.MLPField(dim, (8,), rngs=nnx.Rngs(0), **options)
+    tight = {"rtol": 1e-11, "atol": 1e-11, "max_steps": 16}
+    solver, adjoint = diffrax.Dopri8(), diffrax.DirectAdjoint()
+    return randomize(afflow.Continuous(field, solver=solver, adjoint=adjoint, **tight))
+
+
 TRIANGULAR: dict[str, Make] = {
     "autoregressive": lambda: autoregressive(3),
     "autoregressive D=1": lambda: autoregressive(1),
@@ -107,6 +116,9 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     # Domains
     "domain circle": lambda: randomize(afflow.CircularShift(3)),
     "domain chain": lambda: afflow.Chain([autoregressive(2), afflow.Positive(2)]),
+    # Continuous flows
+    "continuous context": lambda: continuous(2, context_dim=2),
+    "continuous D=1": lambda: continuous(1),
 }
 
 CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
