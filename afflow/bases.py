@@ -104,7 +104,10 @@ class StudentT(Distribution):
         return jnp.sum(peak - (df + 1) / 2 * _log1p_square(x / jnp.sqrt(df)))
 
     def sample(self, key, context=None):
-        return jax.random.t(key, self.df, self.event_shape)
+        normal_key, gamma_key = jax.random.split(key)
+        log_gamma = jax.random.loggamma(gamma_key, self.df / 2)  # its own scale: never zero
+        deviation = jnp.exp((jnp.log(self.df / 2) - log_gamma) / 2)
+        return deviation * jax.random.normal(normal_key, self.event_shape)
 
 
 class LocationScale(Distribution):

@@ -45,7 +45,7 @@ class Interval(Bijector):
         self.low, self.high = Constant(jnp.asarray(low, float)), Constant(jnp.asarray(high, float))
         self.event_shape, self.context_shape = self.low.shape, None
         if self.high.shape != self.event_shape:
-            raise ValueError(f"Expected low and high alike, got {low.shape}, {high.shape}.")
+            raise ValueError(f"Expected low and high alike, got {low} and {high}.")
         if not (np.isfinite(low) & np.isfinite(high) & (np.asarray(low) < high)).all():
             raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
 
