@@ -2,13 +2,32 @@
 
 from afflow.actnorm import ActNorm, initialize_actnorm
 from afflow.autoregressive import MaskedAutoregressive
+from afflow.bases import (
+    ClassConditional,
+    DiagonalNormal,
+    Laplace,
+    LocationScale,
+    Logistic,
+    Mixture,
+    MultivariateNormal,
+    StudentT,
+)
 from afflow.batchnorm import BatchNorm, update_batchnorm
 from afflow.bijector import Bijector, Inverse
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
 from afflow.conditioners import MADE, MLP, Conditioner, Graphical
+from afflow.continuous import Continuous, ExactTrace, Hutchinson, MLPField, Trace, VectorField, cnf
 from afflow.coupling import Coupling
+from afflow.dequantization import (
+    Logit,
+    VariationalDequantization,
+    bits_per_dim,
+    dequantize,
+    quantize,
+)
 from afflow.distributions import Distribution, Flow, Normal, Uniform
+from afflow.domains import CircularShift, Interval, Ordered, Positive, Simplex
 from afflow.elementwise import Constant, Elementwise, Standardize
 from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling, realnvp
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
@@ -51,29 +70,45 @@ __all__ = [
     "BernsteinPolynomial",
     "Bijector",
     "Chain",
+    "CircularShift",
     "CircularSpline",
+    "ClassConditional",
     "Conditioner",
     "Constant",
+    "Continuous",
     "Conv1x1",
     "Coupling",
+    "DiagonalNormal",
     "Distribution",
     "Elementwise",
+    "ExactTrace",
     "Flow",
     "GaussianCDF",
     "Graphical",
     "History",
     "Householder",
+    "Hutchinson",
     "Incremental",
+    "Interval",
     "Inverse",
     "Jacobi",
+    "Laplace",
+    "LocationScale",
+    "Logistic",
     "LogisticCDF",
+    "Logit",
+    "MLPField",
     "MaskedAutoregressive",
+    "Mixture",
     "MixtureCDF",
+    "MultivariateNormal",
     "NonFiniteLossError",
     "Normal",
+    "Ordered",
     "PerDimension",
     "Permutation",
     "Planar",
+    "Positive",
     "Radial",
     "RationalQuadraticSpline",
     "Repeat",
@@ -82,17 +117,25 @@ __all__ = [
     "Rotation",
     "Sequential",
     "Sigmoidal",
+    "Simplex",
     "Solver",
     "Split",
     "Squeeze",
     "Standardize",
+    "StudentT",
     "SumOfSquares",
     "Sylvester",
+    "Trace",
     "Triangular",
     "Uniform",
+    "VariationalDequantization",
+    "VectorField",
+    "bits_per_dim",
     "bpf",
     "check_bijector",
+    "cnf",
     "coupling_flow",
+    "dequantize",
     "fit",
     "iaf",
     "initialize_actnorm",
@@ -104,6 +147,7 @@ __all__ = [
     "nsf",
     "nsf_coupling",
     "prefix_log_prob",
+    "quantize",
     "realnvp",
     "sample_rest",
     "sospf",

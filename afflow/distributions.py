@@ -42,7 +42,7 @@ class Normal(Distribution):
     """
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = _shape("event_shape", event_shape)
+        self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
 
     def log_prob(self, x, context=None):
@@ -71,7 +71,7 @@ class Uniform(Distribution):
     def __init__(self, event_shape: int | Shape, low: float = 0.0, high: float = 1.0):
         if not low < high:
             raise ValueError(f"Expected low < high, got {low} and {high}.")
-        self.event_shape = _shape("event_shape", event_shape)
+        self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
         self.low, self.high = float(low), float(high)
 
@@ -229,7 +229,8 @@ def _flatten(value, shape, batch):
     return jnp.broadcast_to(value, batch + shape).reshape((-1, *shape))
 
 
-def _shape(name, shape):
+def checked_shape(name: str, shape: int | Shape) -> Shape:
+    """Return a shape as a tuple, that of a vector for a length; `ValueError` if empty."""
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     if any(size < 1 for size in shape):
         raise ValueError(f"Expected {name} with positive sizes, got {shape}.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +136,18 @@ def image_step(shape, rngs) -> afflow.Chain:
     return randomize(afflow.Chain([bend, afflow.Conv1x1(shape), afflow.ActNorm(shape)]))
 
 
+def interval(dim) -> afflow.Interval:
+    return afflow.Interval(-1 - jnp.arange(dim), 1 + 2 * jnp.arange(dim))
+
+
+def continuous(dim, **options) -> afflow.Continuous:
+    """Return a continuous flow solved almost exactly, with forward mode for the checks."""
+    field = afflow.MLPField(dim, (8,), rngs=nnx.Rngs(0), **options)
+    tight = {"rtol": 1e-11, "atol": 1e-11, "max_steps": 16}
+    solver, adjoint = diffrax.Dopri8(), diffrax.DirectAdjoint()
+    return randomize(afflow.Continuous(field, solver=solver, adjoint=adjoint, **tight))
+
+
 TRIANGULAR: dict[str, Make] = {
     "autoregressive": lambda: autoregressive(3),
     "autoregressive D=1": lambda: autoregressive(1),
@@ -184,6 +197,17 @@ TRIANGULAR: dict[str, Make] = {
     "triangular": lambda: randomize(afflow.Triangular(3)),
     "triangular D=1": lambda: randomize(afflow.Triangular(1)),
     "triangular D=2": lambda: randomize(afflow.Triangular(2)),
+    # Domains
+    "domain interval": lambda: interval(3),
+    "domain interval D=1": lambda: interval(1),
+    "domain interval D=2": lambda: interval(2),
+    "domain positive": lambda: afflow.Positive(3),
+    "domain positive D=1": lambda: afflow.Positive(1),
+    "domain simplex": lambda: afflow.Simplex(3),
+    "domain simplex of two": lambda: afflow.Simplex(1),
+    "domain ordered": lambda: afflow.Ordered(4),
+    "domain ordered D=1": lambda: afflow.Ordered(1),
+    "domain ordered D=2": lambda: afflow.Ordered(2),
 }
 
 BIJECTORS: dict[str, Make] = TRIANGULAR | {
@@ -251,6 +275,12 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     "split": lambda: afflow.Split(autoregressive(2, context_dim=2)),
     "conv1x1": lambda: randomize(afflow.Conv1x1((2, 1, 3), afflow.Permutation([2, 0, 1]))),
     "multiscale": lambda: afflow.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0)),
+    # Domains
+    "domain circle": lambda: randomize(afflow.CircularShift(3)),
+    "domain chain": lambda: afflow.Chain([autoregressive(2), afflow.Positive(2)]),
+    # Continuous flows
+    "continuous context": lambda: continuous(2, context_dim=2),
+    "continuous D=1": lambda: continuous(1),
 }
 
 CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {

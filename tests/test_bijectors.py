@@ -33,6 +33,8 @@ def test_float32(name):
 
 @pytest.mark.parametrize("name", BIJECTORS)
 def test_near_and_far(name):
+    if name.startswith("domain"):
+        pytest.skip("normal events lie outside a domain; see test_domains.py")
     bijector = BIJECTORS[name]()
 
     @jax.jit
@@ -55,6 +57,8 @@ def test_lower_triangle_is_dense(name):
     bijector = TRIANGULAR[name]()
     if any(part in name for part in ("elementwise", "standardize", "coupling", "graphical")):
         pytest.skip("sparse by design")
+    if name.startswith("domain"):
+        pytest.skip("normal events lie outside a domain")
     x, context = events(bijector, num=1)
     context = None if context is None else context[0]
     jacobian = jax.jit(jax.jacfwd(lambda x: bijector.inverse(x, context)))(x[0])

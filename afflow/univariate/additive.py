@@ -21,10 +21,10 @@ class Additive(Bijector):
         self.context_shape = (1,)
 
     def forward_and_log_det(self, x, context=None):
-        return self._shift(x, context)
+        return x + self._mu(context), jnp.zeros_like(x)
 
     def inverse_and_log_det(self, y, context=None):
-        return self._shift(y, -context)
+        return y - self._mu(context), jnp.zeros_like(y)
 
-    def _shift(self, x, mu):
-        return x + mu[0], jnp.zeros_like(x)
+    def _mu(self, params):
+        return params[0]

@@ -1,0 +1,366 @@
+"""Base distributions beyond the standard normal: tails, scales, mixtures and classes."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from afflow.bijector import Shape, common_context_shape
+from afflow.distributions import Distribution, Normal, checked_shape
+from afflow.elementwise import Constant
+
+
+class Laplace(Distribution):
+    r"""The standard Laplace: $\log p(x) = -\sum_i (|x_i| + \log 2)$.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> round(afflow.Laplace(1).log_prob(jnp.array([3.0])).item(), 4)
+        -3.6931
+    """
+
+    def __init__(self, event_shape: int | Shape):
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+
+    def log_prob(self, x, context=None):
+        return -jnp.sum(jnp.abs(_wide(x)) + math.log(2))
+
+    def sample(self, key, context=None):
+        return jax.random.laplace(key, self.event_shape)
+
+
+class Logistic(Distribution):
+    r"""The standard logistic: $\log p(x) = \sum_i \log \sigma(x_i)\,\sigma(-x_i)$.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> round(afflow.Logistic(1).log_prob(jnp.zeros(1)).item(), 4)
+        -1.3863
+    """
+
+    def __init__(self, event_shape: int | Shape):
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+
+    def log_prob(self, x, context=None):
+        x = _wide(x)
+        return jnp.sum(jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x))
+
+    def sample(self, key, context=None):
+        return jax.random.logistic(key, self.event_shape)
+
+
+class StudentT(Distribution):
+    r"""Student's t at every coordinate, with degrees of freedom of its own.
+
+    $$\log p(x) = \sum_i \log\frac{\Gamma(\frac{\nu_i + 1}{2})}{\Gamma(\frac{\nu_i}{2})
+    \sqrt{\pi\nu_i}} - \frac{\nu_i + 1}{2}\log\Big(1 + \frac{x_i^2}{\nu_i}\Big).$$
+
+    A flow of bounded slopes keeps the tail of its base: heavy tails must start here
+    (Jaini et al. 2020, arXiv:1907.04481).
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+        df: the degrees of freedom $\nu > 0$ to start from.
+        learn_df: whether they are trained.
+
+    Raises:
+        ValueError: unless `df > 0`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> cauchy = afflow.StudentT(1, 1.0, learn_df=False)
+        >>> round(jnp.exp(cauchy.log_prob(jnp.ones(1))).item() * jnp.pi, 4)
+        0.5
+    """
+
+    def __init__(self, event_shape: int | Shape, df: float = 5.0, *, learn_df: bool = True):
+        if not df > 0:
+            raise ValueError(f"Expected df > 0, got {df}.")
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+        raw = _inverse_softplus(jnp.full(self.event_shape, df, float))
+        self.raw_df = nnx.Param(raw) if learn_df else Constant(raw)
+
+    @property
+    def df(self) -> jax.Array:
+        """The degrees of freedom, `event_shape`."""
+        return _softplus(self.raw_df[...])
+
+    def log_prob(self, x, context=None):
+        x = _wide(x)
+        df = self.df.astype(x.dtype)
+        peak = _log_gamma_step(df / 2) - 0.5 * jnp.log(math.pi * df)
+        return jnp.sum(peak - (df + 1) / 2 * _log1p_square(x / jnp.sqrt(df)))
+
+    def sample(self, key, context=None):
+        normal_key, gamma_key = jax.random.split(key)
+        log_gamma = jax.random.loggamma(gamma_key, self.df / 2)  # its own scale: never zero
+        deviation = jnp.exp((jnp.log(self.df / 2) - log_gamma) / 2)
+        return deviation * jax.random.normal(normal_key, self.event_shape)
+
+
+class LocationScale(Distribution):
+    r"""A distribution moved and stretched at every coordinate, both learned.
+
+    $$\log p(x) = \log p_0\Big(\frac{x - \mu}{\sigma}\Big) - \sum_i \log\sigma_i.$$
+
+    Args:
+        base: the distribution $p_0$.
+        loc: location $\mu$ to start from, `event_shape`.
+        scale: scale $\sigma > 0$ to start from, `event_shape`.
+
+    Raises:
+        ValueError: for other shapes, or scales that are not positive and finite.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> base = afflow.LocationScale(afflow.Laplace(1), jnp.array([1.0]), jnp.array([2.0]))
+        >>> round(base.log_prob(jnp.array([3.0])).item(), 4)
+        -2.3863
+    """
+
+    def __init__(self, base: Distribution, loc: jax.Array, scale: jax.Array):
+        shapes = jnp.shape(loc), jnp.shape(scale)
+        if shapes != (base.event_shape, base.event_shape):
+            raise ValueError(f"Expected loc and scale {base.event_shape}, got {shapes}.")
+        if not (np.isfinite(loc) & np.isfinite(scale) & (np.asarray(scale) > 0)).all():
+            raise ValueError(f"Expected finite loc and positive scale, got {loc}, {scale}.")
+        self.base = base
+        self.event_shape, self.context_shape = base.event_shape, base.context_shape
+        self.loc = nnx.Param(jnp.asarray(loc, float))
+        self.raw_scale = nnx.Param(_inverse_softplus(jnp.asarray(scale, float)))
+
+    @property
+    def scale(self) -> jax.Array:
+        """The scale, `event_shape`."""
+        return _softplus(self.raw_scale[...])
+
+    def log_prob(self, x, context=None):
+        x = _wide(x)
+        loc, scale = self.loc[...].astype(x.dtype), self.scale.astype(x.dtype)
+        return self.base.log_prob((x - loc) / scale, context) - jnp.sum(jnp.log(scale))
+
+    def sample(self, key, context=None):
+        return self.loc[...] + self.scale * self.base.sample(key, context)
+
+
+def DiagonalNormal(loc: jax.Array, scale: jax.Array) -> LocationScale:  # noqa: N802
+    """Return the normal with learned means and deviations: `LocationScale` of `Normal`.
+
+    Args:
+        loc: means to start from, `event_shape`.
+        scale: standard deviations to start from, `event_shape`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> base = afflow.DiagonalNormal(jnp.ones(2), jnp.full(2, 3.0))
+        >>> round(base.log_prob(jnp.ones(2)).item(), 4)
+        -4.0351
+    """
+    return LocationScale(Normal(jnp.shape(loc)), loc, scale)
+
+
+class MultivariateNormal(Distribution):
+    r"""The normal with learned mean and full covariance $\Sigma = L L^\top$.
+
+    $$\log p(x) = -\tfrac12 \lVert L^{-1}(x - \mu)\rVert^2 - \sum_i \log L_{ii}
+    - \tfrac{D}{2}\log 2\pi.$$
+
+    The Cholesky factor `L` is lower triangular with a positive diagonal.
+
+    Args:
+        mean: to start from, `(D,)`.
+        covariance: to start from, `(D, D)`, positive definite.
+
+    Raises:
+        ValueError: for other shapes, or a covariance that is not positive definite.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> base = afflow.MultivariateNormal(jnp.zeros(2), 4 * jnp.eye(2))
+        >>> round(base.log_prob(jnp.zeros(2)).item(), 4)
+        -3.2242
+    """
+
+    def __init__(self, mean: jax.Array, covariance: jax.Array):
+        dim = jnp.size(mean)
+        if jnp.shape(mean) != (dim,) or jnp.shape(covariance) != (dim, dim):
+            raise ValueError(
+                f"Expected mean (D,) and covariance (D, D), got {jnp.shape(mean)} and "
+                f"{jnp.shape(covariance)}."
+            )
+        self.event_shape, self.context_shape = checked_shape("event_shape", dim), None
+        factor = jnp.asarray(_cholesky(np.asarray(covariance, np.float64)), float)
+        self.mean = nnx.Param(jnp.asarray(mean, float))
+        self.raw_factor = nnx.Param(_set_diagonal(factor, _inverse_softplus(jnp.diag(factor))))
+
+    @staticmethod
+    def from_data(x: jax.Array) -> "MultivariateNormal":
+        """Start from the mean and covariance of the rows of `x` `(N, D)`."""
+        rows = np.asarray(x, np.float64)
+        covariance = np.cov(rows, rowvar=False, bias=True).reshape(2 * rows.shape[1:])
+        return MultivariateNormal(jnp.asarray(rows.mean(0)), jnp.asarray(covariance))
+
+    @property
+    def factor(self) -> jax.Array:
+        """The Cholesky factor `L`, `(D, D)`."""
+        raw = self.raw_factor[...]
+        return _set_diagonal(jnp.tril(raw), _softplus(jnp.diag(raw)))
+
+    def log_prob(self, x, context=None):
+        x = _wide(x)
+        mean, factor = self.mean[...].astype(x.dtype), self.factor.astype(x.dtype)
+        z = jax.scipy.linalg.solve_triangular(factor, x - mean, lower=True)
+        return Normal(self.event_shape).log_prob(z) - jnp.sum(jnp.log(jnp.diag(factor)))
+
+    def sample(self, key, context=None):
+        return self.mean[...] + self.factor @ Normal(self.event_shape).sample(key)
+
+
+class Mixture(Distribution):
+    r"""A mixture of distributions with learned weights: $p(x) = \sum_k w_k\,p_k(x)$.
+
+    Sampling is exact: a component is drawn, then an event of it. The draw of the
+    component has no derivative, so train by likelihood.
+
+    Args:
+        components: at least one, with one event shape; they start with equal weights.
+
+    Raises:
+        ValueError: if empty, or if event or context shapes disagree.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> two = [afflow.Uniform(1, 0.0, 1.0), afflow.Uniform(1, 0.0, 4.0)]
+        >>> round(jnp.exp(afflow.Mixture(two).log_prob(jnp.full(1, 0.5))).item(), 4)
+        0.625
+    """
+
+    def __init__(self, components: Sequence[Distribution]):
+        self.components = nnx.List(components)
+        self.event_shape = _common_event_shape(components)
+        self.context_shape = common_context_shape(*(c.context_shape for c in components))
+        self.logits = nnx.Param(jnp.zeros(len(components)))
+
+    def log_prob(self, x, context=None):
+        log_weights = jax.nn.log_softmax(self.logits[...])
+        return _mixture_log_prob(self.components, log_weights, x, context)
+
+    def sample(self, key, context=None):
+        return _mixture_sample(self.components, self.logits[...], key, context)
+
+
+class ClassConditional(Distribution):
+    r"""One distribution for each class; the context is the class, one-hot.
+
+    $$p(x \mid c) = \sum_k c_k\,p_k(x).$$
+
+    A context of probabilities, for a class known in part, gives their mixture.
+
+    Args:
+        components: one for each of the `K` classes, with one event shape and no context.
+
+    Raises:
+        ValueError: if empty, if event shapes disagree, or if one takes a context.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> base = afflow.ClassConditional([afflow.Normal(1), afflow.Laplace(1)])
+        >>> round(base.log_prob(jnp.zeros(1), jnp.array([0.0, 1.0])).item(), 4)
+        -0.6931
+    """
+
+    def __init__(self, components: Sequence[Distribution]):
+        if any(c.context_shape is not None for c in components):
+            raise ValueError("Expected components without a context: the context is the class.")
+        self.components = nnx.List(components)
+        self.event_shape = _common_event_shape(components)
+        self.context_shape = (len(components),)
+
+    def log_prob(self, x, context=None):
+        return _mixture_log_prob(self.components, _log_probabilities(context), x, None)
+
+    def sample(self, key, context=None):
+        return _mixture_sample(self.components, _log_probabilities(context), key, None)
+
+
+def _mixture_log_prob(components, log_weights, x, context):
+    x = _wide(x)
+    log_probs = jnp.stack([c.log_prob(x, context) for c in components])
+    terms = log_weights.astype(x.dtype) + log_probs
+    nowhere = (terms == -jnp.inf).all()
+    return jnp.where(nowhere, -jnp.inf, jax.nn.logsumexp(jnp.where(nowhere, 0, terms)))
+
+
+def _mixture_sample(components, log_weights, key, context):
+    class_key, *keys = jax.random.split(key, 1 + len(components))
+    samples = [c.sample(k, context) for c, k in zip(components, keys, strict=True)]
+    return jnp.stack(samples)[jax.random.categorical(class_key, log_weights)]
+
+
+def _log_probabilities(p: jax.Array | None) -> jax.Array:
+    """Return the logarithm, with derivative zero at zero."""
+    if p is None:
+        raise ValueError("Expected the class as context (one-hot), got no context.")
+    return jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))
+
+
+def _common_event_shape(components: Sequence[Distribution]) -> Shape:
+    shapes = [c.event_shape for c in components]
+    if len(set(shapes)) != 1:
+        raise ValueError(f"Expected components of one event_shape, got {shapes}.")
+    return shapes[0]
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _softplus(raw: jax.Array) -> jax.Array:
+    return jax.nn.softplus(raw) + jnp.finfo(raw.dtype).tiny
+
+
+def _inverse_softplus(positive: jax.Array) -> jax.Array:
+    return positive + jnp.log(-jnp.expm1(-positive))
+
+
+def _set_diagonal(matrix: jax.Array, diagonal: jax.Array) -> jax.Array:
+    return jnp.tril(matrix, -1) + jnp.diag(diagonal)
+
+
+def _cholesky(covariance: np.ndarray) -> np.ndarray:
+    try:
+        if not np.allclose(covariance, covariance.T):
+            raise np.linalg.LinAlgError("it is not symmetric")
+        return np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            f"Expected a positive definite covariance ({error}): drop constant or "
+            f"linearly dependent columns."
+        ) from error
+
+
+def _log1p_square(x: jax.Array) -> jax.Array:
+    """Return `log(1 + x^2)` without overflow."""
+    far = jnp.abs(x) > jnp.finfo(x.dtype).eps ** -0.5
+    near = jnp.log1p(jnp.square(jnp.where(far, 1, x)))
+    return jnp.where(far, 2 * jnp.log(jnp.abs(jnp.where(far, x, 1))), near)
+
+
+def _log_gamma_step(a: jax.Array) -> jax.Array:
+    """Return `log Gamma(a + 1/2) - log Gamma(a)` without cancellation for large `a`."""
+    large = a > 50
+    b, c = jnp.where(large, 1, a), jnp.where(large, a, 1)
+    series = jnp.log(c) / 2 - 1 / (8 * c) + 1 / (192 * c**3) - 1 / (640 * c**5)
+    return jnp.where(large, series, jax.lax.lgamma(b + 0.5) - jax.lax.lgamma(b))

@@ -1,0 +1,248 @@
+r"""Bijectors from the whole real space onto a domain.
+
+Outside its open domain, boundary included, an inverse gives an interior point and the
+log-determinant $-\infty$, so that the density of a `Flow` is zero there, with a gradient
+that is finite; NaN stays NaN. Forward, what would round onto the boundary is moved to the
+nearest number inside, so that samples have a density too.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from afflow.bijector import Bijector, Shape, total
+from afflow.distributions import checked_shape
+from afflow.elementwise import Constant
+
+
+class Interval(Bijector):
+    r"""Onto the box between two ends, by a scaled sigmoid.
+
+    $$y_i = a_i + (b_i - a_i)\,\sigma(x_i), \qquad
+    \log|\det J| = \sum_i \log\big((b_i - a_i)\,\sigma(x_i)\,\sigma(-x_i)\big).$$
+
+    Args:
+        low: lower ends $a$, `event_shape`.
+        high: upper ends $b > a$, `event_shape`.
+
+    Raises:
+        ValueError: if the shapes differ, or the ends are not finite with `low < high`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> box = afflow.Interval(jnp.array([0.0, -1.0]), jnp.array([1.0, 3.0]))
+        >>> box.forward(jnp.zeros(2)).tolist()
+        [0.5, 1.0]
+        >>> flow = afflow.Flow(afflow.Normal(2), box)
+        >>> flow.log_prob(jnp.array([1.5, 0.0])).item()
+        -inf
+    """
+
+    def __init__(self, low: jax.Array, high: jax.Array):
+        self.low, self.high = Constant(jnp.asarray(low, float)), Constant(jnp.asarray(high, float))
+        self.event_shape, self.context_shape = self.low.shape, None
+        if self.high.shape != self.event_shape:
+            raise ValueError(f"Expected low and high alike, got {low} and {high}.")
+        if not (np.isfinite(low) & np.isfinite(high) & (np.asarray(low) < high)).all():
+            raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
+
+    def forward_and_log_det(self, x, context=None):
+        low, high = self._ends(x)
+        y = low + (high - low) * jax.nn.sigmoid(x)
+        log_dets = jnp.log(high - low) + jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x)
+        return jnp.clip(y, _next(low, high), _next(high, low)), total(log_dets)
+
+    def inverse_and_log_det(self, y, context=None):
+        low, high = self._ends(y)
+        outside = (y <= low) | (y >= high)
+        y = jnp.where(outside, (low + high) / 2, y)
+        x = jnp.log(y - low) - jnp.log(high - y)
+        log_dets = jnp.log(high - low) - jnp.log(y - low) - jnp.log(high - y)
+        return x, _zero_density(outside, log_dets)
+
+    def _ends(self, x):
+        return self.low[...].astype(x.dtype), self.high[...].astype(x.dtype)
+
+
+class Positive(Bijector):
+    r"""Onto the positive reals, by the softplus.
+
+    $$y_i = \log(1 + e^{x_i}), \qquad \log|\det J| = \sum_i \log\sigma(x_i).$$
+
+    The softplus and not the exponential, because it is the identity far out: nothing
+    overflows, and the tail of the density is that of the flow before it. For data over
+    many orders of magnitude, model the logarithm instead.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> afflow.Positive(1).forward(jnp.array([1e4])).tolist()
+        [10000.0]
+    """
+
+    def __init__(self, event_shape: int | Shape):
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+
+    def forward_and_log_det(self, x, context=None):
+        return _softplus(x)
+
+    def inverse_and_log_det(self, y, context=None):
+        return _inverse_softplus(y)
+
+
+class Simplex(Bijector):
+    r"""Onto the probabilities of `D + 1` classes, by breaking a stick.
+
+    $$y_k = r_k\,\sigma(x_k - \log(D - k)), \qquad r_k = 1 - \sum_{j<k} y_j, \qquad
+    \log|\det J| = \sum_{k=0}^{D} \log y_k.$$
+
+    An event holds the first `D` probabilities; the last is what they leave,
+    $y_D = r_D$, so that `D` reals meet `D` coordinates and the density is with
+    respect to these. Zeros give equal probabilities. The Jacobian is lower triangular.
+
+    Args:
+        dim: the number `D` of free probabilities: the number of classes less one.
+
+    Raises:
+        ValueError: if `dim < 1`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> y = afflow.Simplex(3).forward(jnp.zeros(3))
+        >>> [round(p, 4) for p in (*y.tolist(), 1 - y.sum().item())]
+        [0.25, 0.25, 0.25, 0.25]
+    """
+
+    def __init__(self, dim: int):
+        if dim < 1:
+            raise ValueError(f"Expected dim >= 1, got {dim}.")
+        self.event_shape = (dim,)
+        self.context_shape = None
+
+    def forward_and_log_det(self, x, context=None):
+        x = x - self._offset(x)
+        log_rest = jnp.cumsum(jax.nn.log_sigmoid(-x))  # log r[1:]
+        log_y = jax.nn.log_sigmoid(x) + jnp.concatenate([jnp.zeros_like(x[:1]), log_rest[:-1]])
+        y, limits = jnp.exp(log_y), jnp.finfo(x.dtype)
+        most = 1 - 4 * len(y) * limits.eps  # leaves the last one above rounding
+        y = y * jax.lax.stop_gradient(jnp.minimum(1, most / y.sum()))
+        return jnp.maximum(y, limits.tiny), total(log_y) + total(log_rest[-1])
+
+    def inverse_and_log_det(self, y, context=None):
+        outside = (y <= 0).any() | (jnp.cumsum(y) >= 1).any()
+        y = jnp.where(outside & ~jnp.isnan(y).any(), 1 / (len(y) + 1), y)
+        rest = 1 - jnp.cumsum(y)  # r[1:]
+        x = jnp.log(y) - jnp.log(rest) + self._offset(y)
+        return x, _zero_density(outside, -total(jnp.log(y)) - total(jnp.log(rest[-1])))
+
+    def _offset(self, x):
+        return jnp.log(jnp.arange(len(x), 0, -1, dtype=x.dtype))
+
+
+class Ordered(Bijector):
+    r"""Onto vectors in increasing order, by softplus steps.
+
+    $$y_0 = x_0, \qquad y_t = y_{t-1} + \log(1 + e^{x_t}), \qquad
+    \log|\det J| = \sum_{t>0} \log\sigma(x_t).$$
+
+    The density is that of sorted vectors: of `D` exchangeable values it is `D!` times
+    their joint density. A step too short for the float type leaves two equal
+    coordinates, on the boundary.
+
+    Args:
+        dim: number of coordinates `D`.
+
+    Raises:
+        ValueError: if `dim < 1`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> y = afflow.Ordered(3).forward(jnp.array([5.0, -2.0, -3.0]))
+        >>> bool((y[1:] > y[:-1]).all())
+        True
+    """
+
+    def __init__(self, dim: int):
+        if dim < 1:
+            raise ValueError(f"Expected dim >= 1, got {dim}.")
+        self.event_shape = (dim,)
+        self.context_shape = None
+
+    def forward_and_log_det(self, x, context=None):
+        steps, log_det = _softplus(x[1:])
+        y = jnp.cumsum(jnp.concatenate([x[:1], steps]))
+        return y + jax.lax.stop_gradient(jax.lax.cummax(y) - y), log_det  # against rounding
+
+    def inverse_and_log_det(self, y, context=None):
+        x, log_det = _inverse_softplus(y[1:] - y[:-1])
+        return jnp.concatenate([y[:1], x]), log_det
+
+
+class CircularShift(Bijector):
+    r"""Turn angles by learned phases: $y_i = x_i + \phi_i$ modulo $2\pi$, on $[-\pi, \pi)$.
+
+    A bijection of the circle, not of the line: it belongs between maps of $[-\pi, \pi)$
+    onto itself, on a base that lives there, `Uniform(D, -pi, pi)` say, and moves the
+    point where those maps hold the circle fixed. Any real is read as the angle that it
+    is modulo $2\pi$. The log-determinant is zero.
+
+    Rezende et al. 2020, arXiv:2002.02428, section 2.1.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector. The phases start
+            at zero: the identity.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> shift = afflow.CircularShift(1)
+        >>> shift.phase[...] = jnp.array([3.0])
+        >>> round(shift.forward(jnp.array([1.0])).item() + 2 * jnp.pi, 4)
+        4.0
+    """
+
+    def __init__(self, event_shape: int | Shape):
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+        self.phase = nnx.Param(jnp.zeros(self.event_shape))
+
+    def forward_and_log_det(self, x, context=None):
+        return _wrap(x + self.phase[...].astype(x.dtype)), jnp.zeros((), jnp.float32)
+
+    def inverse_and_log_det(self, y, context=None):
+        return _wrap(y - self.phase[...].astype(y.dtype)), jnp.zeros((), jnp.float32)
+
+
+def _softplus(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = jnp.maximum(jax.nn.softplus(x), jnp.finfo(x.dtype).tiny)
+    return y, total(jax.nn.log_sigmoid(x))
+
+
+def _inverse_softplus(y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    outside = y <= 0
+    y = jnp.where(outside, 1, y)
+    log_slope = jnp.log(-jnp.expm1(-y))  # of the softplus: log(1 - e^-y)
+    return y + log_slope, _zero_density(outside, -log_slope)
+
+
+def _wrap(angle: jax.Array) -> jax.Array:
+    """Return the angle modulo two pi, between -pi and pi; those there already stay exact."""
+    turns = jax.lax.stop_gradient(jnp.floor((angle + math.pi) / (2 * math.pi)))
+    return jnp.clip(angle - 2 * math.pi * turns, -math.pi, math.pi)
+
+
+def _next(end: jax.Array, towards: jax.Array) -> jax.Array:
+    """Return the number next to `end`, past those that are flushed to zero."""
+    end, towards = jax.lax.stop_gradient((end, towards))
+    tiny = jnp.sign(towards) * jnp.finfo(end.dtype).tiny
+    return jnp.where(end == 0, tiny, jnp.nextafter(end, towards))
+
+
+def _zero_density(outside: jax.Array, log_dets: jax.Array) -> jax.Array:
+    """Sum log-determinant terms, with minus infinity for those outside."""
+    return total(jnp.where(outside, -jnp.inf, log_dets))

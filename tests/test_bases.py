@@ -1,0 +1,232 @@
+"""Bases against scipy in the centre and the tails, and their samples against the density."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats as st
+from flax import nnx
+from registry import autoregressive, cast
+
+import afflow
+
+KEY = jax.random.key(5)
+LOC, SCALE = np.array([0.5, -2.0]), np.array([0.01, 30.0])
+MATRIX = np.array([[2.0, 0.6], [0.6, 0.5]])
+
+
+def t(df, **options) -> afflow.StudentT:
+    return afflow.StudentT(2, df, **options)
+
+
+def laplace_logpdf(x, loc=0.0, scale=1.0):
+    """SciPy's Laplace underflows in the tails; its generalised normal does not."""
+    return st.gennorm.logpdf(x, 1, loc, scale).sum(-1)
+
+
+def mixture() -> afflow.Mixture:
+    two = [afflow.DiagonalNormal(LOC, SCALE), afflow.LocationScale(afflow.Laplace(2), -LOC, SCALE)]
+    return afflow.Mixture(two)
+
+
+def mixture_logpdf(x):
+    parts = st.norm.logpdf(x, LOC, SCALE).sum(-1), laplace_logpdf(x, -LOC, SCALE)
+    return np.logaddexp(*parts) - np.log(2)
+
+
+BASES = {
+    "laplace": (lambda: afflow.Laplace(2), laplace_logpdf),
+    "logistic": (lambda: afflow.Logistic(2), lambda x: st.logistic.logpdf(x).sum(-1)),
+    "cauchy": (lambda: t(1.0), lambda x: st.cauchy.logpdf(x).sum(-1)),
+    "t": (lambda: t(3.5, learn_df=False), lambda x: st.t.logpdf(x, 3.5).sum(-1)),
+    "t of few degrees": (lambda: t(0.2), lambda x: st.t.logpdf(x, 0.2).sum(-1)),
+    "t of 99 degrees": (lambda: t(99.0), lambda x: st.t.logpdf(x, 99).sum(-1)),
+    "t of 101 degrees": (lambda: t(101.0), lambda x: st.t.logpdf(x, 101).sum(-1)),
+    "t of 1000 degrees": (lambda: t(1000.0), lambda x: st.t.logpdf(x, 1000).sum(-1)),
+    "diagonal": (
+        lambda: afflow.DiagonalNormal(LOC, SCALE),
+        lambda x: st.norm.logpdf(x, LOC, SCALE).sum(-1),
+    ),
+    "located logistic": (
+        lambda: afflow.LocationScale(afflow.Logistic(2), LOC, SCALE),
+        lambda x: st.logistic.logpdf(x, LOC, SCALE).sum(-1),
+    ),
+    "multivariate": (
+        lambda: afflow.MultivariateNormal(LOC, MATRIX),
+        st.multivariate_normal(LOC, MATRIX).logpdf,
+    ),
+    "mixture": (mixture, mixture_logpdf),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_log_prob_is_that_of_scipy(name):
+    make, logpdf = BASES[name]
+    base = make()
+    for scale in (1e-6, 1.0, 100.0, 1e5):
+        x = np.asarray(scale * jax.random.normal(KEY, (20, 2)))
+        log_prob = jax.jit(jax.vmap(base.log_prob))(x)
+        np.testing.assert_allclose(log_prob, logpdf(x), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(base.log_prob(jnp.zeros(2)), logpdf(np.zeros(2)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_float32(name):
+    make, logpdf = BASES[name]
+    base = cast(make(), jnp.float32)
+    for scale in (1.0, 1e3):
+        x = scale * jax.random.normal(KEY, (20, 2), jnp.float32)
+        log_prob = jax.vmap(base.log_prob)(x)
+        assert log_prob.dtype == jnp.float32
+        np.testing.assert_allclose(log_prob, logpdf(np.asarray(x, float)), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_gradients_are_finite_and_nan_stays(name, dtype):
+    base = cast(BASES[name][0](), dtype)
+    value_and_grad = jax.jit(jax.value_and_grad(type(base).log_prob, argnums=(0, 1)))
+    for size in (0.0, 1e-20, 1.0, 1e15):
+        log_prob, grads = value_and_grad(base, size * jnp.array([1.0, -2.0], dtype))
+        assert np.isfinite(log_prob)
+        assert log_prob.dtype == dtype
+        for grad in jax.tree.leaves(grads):
+            assert np.isfinite(grad).all()
+    assert np.isnan(base.log_prob(jnp.array([jnp.nan, 0.0], dtype)))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_samples_follow_the_density(name):
+    base = BASES[name][0]()
+    x = np.asarray(jax.jit(jax.vmap(base.sample))(jax.random.split(KEY, 20_000)))
+    assert x.shape == (20_000, 2)
+    for i, cdf in enumerate(MARGINALS[name]):
+        assert st.kstest(x[:, i], cdf).pvalue > 1e-3
+    np.testing.assert_allclose(st.spearmanr(x).statistic, CORRELATIONS.get(name, 0), atol=0.03)
+
+
+def _mixture_cdf(i):
+    def cdf(x):
+        normal = st.norm.cdf(x, LOC[i], SCALE[i])
+        return (normal + st.laplace.cdf(x, -LOC[i], SCALE[i])) / 2
+
+    return cdf
+
+
+MARGINALS = {
+    "laplace": [st.laplace.cdf] * 2,
+    "logistic": [st.logistic.cdf] * 2,
+    "cauchy": [st.cauchy.cdf] * 2,
+    "t": [st.t(3.5).cdf] * 2,
+    "t of few degrees": [st.t(0.2).cdf] * 2,
+    "t of 99 degrees": [st.t(99).cdf] * 2,
+    "t of 101 degrees": [st.t(101).cdf] * 2,
+    "t of 1000 degrees": [st.t(1000).cdf] * 2,
+    "diagonal": [st.norm(m, s).cdf for m, s in zip(LOC, SCALE, strict=True)],
+    "located logistic": [st.logistic(m, s).cdf for m, s in zip(LOC, SCALE, strict=True)],
+    "multivariate": [st.norm(LOC[i], MATRIX[i, i] ** 0.5).cdf for i in range(2)],
+    "mixture": [_mixture_cdf(i) for i in range(2)],
+}
+# Rank correlation of a normal is 6 / pi asin(rho / 2); that of the mixture is between groups.
+CORRELATIONS = {"multivariate": 6 / np.pi * np.arcsin(0.3), "mixture": -0.06}
+
+
+def test_multivariate_from_data():
+    rows = np.asarray(jax.random.normal(KEY, (50, 3))) @ np.diag([1.0, 5.0, 0.1]) + 3
+    base = afflow.MultivariateNormal.from_data(rows)
+    factor = np.asarray(base.factor)
+    np.testing.assert_allclose(factor @ factor.T, np.cov(rows.T, bias=True), rtol=1e-9)
+    score = jax.jit(jax.grad(lambda base: jax.vmap(base.log_prob)(jnp.asarray(rows)).mean()))(base)
+    for grad in jax.tree.leaves(score):  # the likelihood is at its maximum
+        np.testing.assert_allclose(grad, 0, atol=1e-9)
+
+
+def test_heavy_tails_are_finite_in_float32_and_follow_their_parameters():
+    base = cast(t(0.2), jnp.float32)
+    keys = jax.random.split(KEY, 20_000)
+    assert np.isfinite(jax.vmap(base.sample)(keys)).all()
+
+    def spread(base):
+        return jnp.log(jnp.abs(jax.vmap(base.sample)(keys[:2000]))).std()
+
+    assert jax.grad(spread)(t(1.0)).raw_df[...].sum() < 0  # fewer degrees spread more
+
+
+def test_fixed_degrees_of_freedom_are_no_parameter():
+    assert not jax.tree.leaves(nnx.state(t(3.0, learn_df=False), nnx.Param))
+    assert jax.tree.leaves(nnx.state(t(3.0), nnx.Param))
+
+
+def test_mixture_weights_count():
+    mixture = afflow.Mixture([afflow.Uniform(1, 0, 1), afflow.Uniform(1, 1, 3)])
+    mixture.logits[...] = jnp.log(jnp.array([0.25, 0.75]))
+    x = jnp.array([[0.5], [2.0], [5.0]])
+    np.testing.assert_allclose(jnp.exp(jax.vmap(mixture.log_prob)(x)), [0.25, 0.375, 0])
+    samples = jax.vmap(mixture.sample)(jax.random.split(KEY, 4000))
+    np.testing.assert_allclose((samples < 1).mean(), 0.25, atol=0.03)
+    grads = jax.grad(lambda m: jax.vmap(m.log_prob)(x).max())(mixture)
+    assert np.isfinite(grads.logits[...]).all()
+    outside = jax.grad(lambda m, x: m.log_prob(x), argnums=(0, 1))(mixture, x[2])
+    for grad in jax.tree.leaves(outside):
+        assert np.isfinite(grad).all()
+
+
+def test_classes():
+    parts = [afflow.DiagonalNormal(k * jnp.ones(2), jnp.ones(2)) for k in (-50.0, 0.0, 50.0)]
+    flow = afflow.Flow(afflow.ClassConditional(parts), afflow.Reverse(2))
+    x = jnp.array([0.3, -0.4])
+    for k, part in enumerate(parts):
+        one_hot = jnp.eye(3)[k]
+        np.testing.assert_allclose(flow.log_prob(x, one_hot), part.log_prob(x[jnp.array([1, 0])]))
+        samples = flow.sample(KEY, 100, one_hot)
+        np.testing.assert_allclose(samples.mean(), 50 * (k - 1), atol=0.5)
+        grads = jax.grad(flow.log_prob, argnums=(0, 1))(x, one_hot)
+        assert np.isfinite(jnp.concatenate(grads)).all()
+    half = jnp.array([0.5, 0.5, 0.0])
+    np.testing.assert_allclose(flow.log_prob(x, half), flow.log_prob(x, jnp.eye(3)[1]) - np.log(2))
+    assert np.isnan(flow.log_prob(x, jnp.array([jnp.nan, 1.0, 0.0])))
+
+
+def test_mixture_passes_the_context_on():
+    inner = afflow.ClassConditional([afflow.Normal(2), afflow.Laplace(2)])
+    base = afflow.Mixture([inner, afflow.Logistic(2)])
+    x, one_hot = jnp.ones(2), jnp.array([0.0, 1.0])
+    expected = np.logaddexp(st.laplace.logpdf(1) * 2, st.logistic.logpdf(1) * 2) - np.log(2)
+    np.testing.assert_allclose(base.log_prob(x, one_hot), expected)
+    flow = afflow.Flow(base, autoregressive(2, context_dim=2))
+    assert flow.sample(KEY, 3, one_hot).shape == (3, 2)
+
+
+ERRORS = {
+    "no degrees of freedom": (lambda: t(0.0), "df > 0"),
+    "a scale of zero": (lambda: afflow.DiagonalNormal(jnp.ones(2), jnp.zeros(2)), "positive scale"),
+    "a scale of another shape": (
+        lambda: afflow.LocationScale(afflow.Laplace(2), jnp.ones(2), jnp.ones(3)),
+        r"\(2,\)",
+    ),
+    "a covariance of another shape": (lambda: afflow.MultivariateNormal(LOC, jnp.eye(3)), "D, D"),
+    "a singular covariance": (
+        lambda: afflow.MultivariateNormal(LOC, jnp.ones((2, 2))),
+        "dependent columns",
+    ),
+    "no covariance": (
+        lambda: afflow.MultivariateNormal(LOC, jnp.array([[1.0, 2.0], [0.0, 1.0]])),
+        "symmetric",
+    ),
+    "no components": (lambda: afflow.Mixture([]), "one event_shape"),
+    "components of two shapes": (
+        lambda: afflow.ClassConditional([afflow.Normal(2), afflow.Normal(3)]),
+        "one event_shape",
+    ),
+    "classes that take a context": (
+        lambda: afflow.ClassConditional([afflow.ClassConditional([afflow.Normal(2)])]),
+        "without a context",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_say_what_was_expected(name):
+    make, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        make()

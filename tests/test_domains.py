@@ -1,0 +1,155 @@
+"""Domains: no leakage, no NaN at the edges or beyond, and saturation that stays inside."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from registry import interval, randomize
+
+import afflow
+
+KEY = jax.random.key(3)
+INF, NAN = jnp.inf, jnp.nan
+
+DOMAINS = {
+    "interval": (
+        lambda: interval(2),
+        [[-1.0, 0.0], [1.0, 0.0], [0.0, 9.0], [-INF, 0.0], [0.0, INF]],
+    ),
+    "positive": (
+        lambda: afflow.Positive(2),
+        [[0.0, 1.0], [1.0, -1e-30], [-INF, 1.0], [-5.0, -1e9]],
+    ),
+    "simplex": (
+        lambda: afflow.Simplex(2),
+        [[0.0, 0.5], [0.5, 0.5], [0.9, 0.2], [1.5, -0.7], [-0.1, 0.5], [1.0, 0.0], [INF, 0.1]],
+    ),
+    "ordered": (lambda: afflow.Ordered(2), [[1.0, 1.0], [2.0, 1.0], [1e30, -1e30]]),
+}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_no_density_on_the_boundary_or_outside(name, dtype):
+    make, outside = DOMAINS[name]
+    flow = afflow.Flow(afflow.Normal(2), make())
+    x = jnp.array(outside, dtype)
+    log_prob = flow.log_prob(x)
+    assert (log_prob == -INF).all(), log_prob
+    assert log_prob.dtype == dtype
+    grads = jax.vmap(jax.grad(flow.log_prob))(x)
+    assert np.isfinite(grads).all()
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_parameters_in_front_get_finite_gradients_outside(name):
+    make, outside = DOMAINS[name]
+    affine = randomize(afflow.Elementwise(afflow.Affine(), 2))
+    flow = afflow.Flow(afflow.Normal(2), afflow.Chain([affine, make()]))
+    finite = jnp.array([x for x in outside if np.isfinite(x).all()])
+
+    @jax.grad
+    def score(flow):
+        return jnp.sum(flow.log_prob(finite))
+
+    for grad in jax.tree.leaves(score(flow)):
+        assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_nan_stays_nan(name):
+    make, outside = DOMAINS[name]
+    flow = afflow.Flow(afflow.Normal(2), make())
+    for x in ([NAN, 0.1], [0.1, NAN], [NAN, NAN], [NAN, -3.0]):
+        assert np.isnan(flow.log_prob(jnp.array(x))), x
+        assert np.isnan(flow.bijector.forward(jnp.array(x))).any()
+
+
+@pytest.mark.parametrize("name", [name for name in DOMAINS if name != "ordered"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_saturated_samples_stay_inside(name, dtype):
+    """Noise far out rounds onto the boundary; samples have a density all the same."""
+    flow = afflow.Flow(afflow.Normal(2), DOMAINS[name][0]())
+    noise = jnp.array([[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 1], [1, 0], [0, -1]], dtype)
+    for scale in (10, 100, 1e4):
+        x = jax.vmap(flow.bijector.forward)(scale * noise)
+        assert np.isfinite(x).all()
+        assert (flow.log_prob(x) > -INF).all(), (scale, x)
+        grads = jax.vmap(jax.grad(flow.log_prob))(x)
+        assert not np.isnan(grads).any()
+
+
+def test_wide_simplex_stays_inside():
+    flow = afflow.Flow(afflow.Normal(500), afflow.Simplex(500))
+    noise = jax.random.normal(KEY, (200, 500), jnp.float32)
+    for scale in (1, 5, 100):
+        x = jax.vmap(flow.bijector.forward)(scale * noise)
+        assert (x > 0).all()
+        assert (flow.log_prob(x) > -INF).all(), scale
+
+
+def test_ordered_samples_never_cross():
+    noise = 30 * jax.random.normal(KEY, (200, 300), jnp.float32)
+    y = jax.vmap(afflow.Ordered(300).forward)(noise)
+    assert (y[:, 1:] >= y[:, :-1]).all()
+
+
+def test_interval_of_nearly_no_width():
+    low = jnp.array([1000.0], jnp.float32)
+    flow = afflow.Flow(afflow.Normal(1), afflow.Interval(low, low + 0.001))
+    x = jax.vmap(flow.bijector.forward)(jax.random.normal(KEY, (500, 1), jnp.float32))
+    assert np.isfinite(flow.log_prob(x)).all()
+
+
+def test_simplex_density_integrates_to_one():
+    flow = afflow.Flow(afflow.Normal(2), afflow.Simplex(2))
+    cells = (np.arange(600) + 0.5) / 600
+    grid = np.stack(np.meshgrid(cells, cells), -1)
+    np.testing.assert_allclose(jnp.exp(flow.log_prob(grid)).mean(), 1, atol=1e-4)
+
+
+def test_simplex_is_dirichlet_on_its_own_base():
+    """Broken sticks of Beta lengths make a Dirichlet: here the uniform one."""
+    z = jnp.array([0.3, -1.2, 0.8])
+    y, log_det = afflow.Simplex(3).forward_and_log_det(z)
+    rest = jnp.array([3.0, 2.0, 1.0])  # stick k is Beta(1, rest)
+    shifted = z - jnp.log(rest)
+    log_base = jnp.log(rest) + jax.nn.log_sigmoid(shifted) + rest * jax.nn.log_sigmoid(-shifted)
+    np.testing.assert_allclose(log_base.sum() - log_det, math.log(math.factorial(3)), rtol=1e-12)
+
+
+def test_circle_turns():
+    shift = randomize(afflow.CircularShift(2), scale=3.0)
+    flow = afflow.Flow(afflow.Uniform(2, -math.pi, math.pi), shift)
+    for dtype in (jnp.float32, jnp.float64):
+        x = jax.random.uniform(KEY, (1000, 2), dtype, -math.pi, math.pi)
+        y = jax.vmap(shift.forward)(x)
+        assert (abs(y) <= math.pi + 1e-6).all()
+        turns = (np.asarray(y) - np.asarray(x) - np.asarray(shift.phase[...])) / (2 * math.pi)
+        np.testing.assert_allclose(turns, np.round(turns), atol=1e-6)
+        np.testing.assert_allclose(jax.vmap(shift.inverse)(y), x, atol=2e-6)
+        np.testing.assert_allclose(flow.log_prob(y), -2 * math.log(2 * math.pi), rtol=1e-6)
+        edges = jnp.array([[-math.pi, math.pi], [0.0, 7.0], [1e4, -1e4]], dtype)
+        assert np.isfinite(flow.log_prob(edges)).all()
+        assert np.isfinite(jax.vmap(jax.grad(flow.log_prob))(edges)).all()
+    assert np.isnan(flow.log_prob(jnp.array([NAN, 0.0])))
+
+
+ERRORS = {
+    "an interval backwards": (lambda: afflow.Interval(jnp.ones(2), jnp.zeros(2)), "low < high"),
+    "an endless interval": (lambda: afflow.Interval(jnp.zeros(1), jnp.full(1, INF)), "finite"),
+    "unequal ends": (lambda: afflow.Interval(jnp.zeros(2), jnp.ones(3)), "alike"),
+    "a simplex of one": (lambda: afflow.Simplex(0), "dim >= 1"),
+    "nothing to order": (lambda: afflow.Ordered(0), "dim >= 1"),
+    "an empty event": (lambda: afflow.Positive(0), "positive sizes"),
+    "an empty circle": (lambda: afflow.CircularShift(0), "positive sizes"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_say_what_was_expected(name):
+    make, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        make()
