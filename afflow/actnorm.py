@@ -1,7 +1,5 @@
 """Activation normalisation: a scale and shift a channel, set by the first data."""
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,7 @@ from flax import nnx
 
 from afflow.bijector import Bijector, Shape, total
 from afflow.positive import positive, positive_inverse
-from afflow.walk import copied, visit_only, walk
-
-Model = TypeVar("Model")
+from afflow.walk import Model, change_layers
 
 
 class ActNorm(Bijector):
@@ -65,8 +61,8 @@ def initialize_actnorm(model: Model, x: jax.Array, context: jax.Array | None = N
         context: `(N, *context_shape)` for a conditional flow.
 
     Raises:
-        ValueError: for a channel whose deviation is not between 0.001 and 1000, or an
-            `ActNorm` inside something that `walk` does not know.
+        ValueError: for `x` of another shape, a channel whose deviation is not between 0.001
+            and 1000, or an `ActNorm` inside something that `walk` does not know.
 
     Example:
         >>> import afflow, jax
@@ -76,7 +72,7 @@ def initialize_actnorm(model: Model, x: jax.Array, context: jax.Array | None = N
         >>> flow.bijector.mu[...].round().tolist()
         [3.0, 3.0]
     """
-    return walk(copied(model), x, context, visit_only(ActNorm, _normalize))[0]
+    return change_layers(model, ActNorm, _normalize, x, context)
 
 
 def _normalize(layer: ActNorm, y: jax.Array) -> ActNorm:

@@ -1,18 +1,14 @@
 """Batch normalisation as a bijector: running statistics, updated explicitly."""
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from afflow.bijector import Bijector, Shape, total
 from afflow.positive import positive
-from afflow.walk import copied, visit_only, walk
+from afflow.walk import Model, change_layers
 
 _EPSILON = 1e-5
-
-Model = TypeVar("Model")
 
 
 class BatchNorm(Bijector):
@@ -82,14 +78,14 @@ def update_batchnorm(
             the paper has them for evaluation.
 
     Raises:
-        ValueError: for a momentum outside [0, 1], or a `BatchNorm` inside something that
-            `walk` does not know.
+        ValueError: for `x` of another shape, a momentum outside [0, 1], or a `BatchNorm`
+            inside something that `walk` does not know.
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> layer = afflow.update_batchnorm(afflow.BatchNorm(1), jnp.ones((4, 1)), momentum=0.9)
-        >>> layer.mean[...].round(4).tolist(), layer.variance[...].round(4).tolist()
-        ([0.1], [0.9])
+        >>> layer = afflow.update_batchnorm(afflow.BatchNorm(1), jnp.ones((4, 1)), momentum=0.5)
+        >>> layer.mean[...].tolist(), layer.variance[...].tolist()
+        ([0.5], [0.5])
     """
     if not 0 <= momentum <= 1:
         raise ValueError(f"Expected momentum in [0, 1], got {momentum}.")
@@ -100,7 +96,7 @@ def update_batchnorm(
         layer.variance = _moved(layer.variance, y.var(rows), momentum)
         return layer
 
-    return walk(copied(model), x, context, visit_only(BatchNorm, update))[0]
+    return change_layers(model, BatchNorm, update, x, context)
 
 
 def _moved(old: nnx.BatchStat, new: jax.Array, momentum: float) -> nnx.BatchStat:

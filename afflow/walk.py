@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from afflow.bijector import Bijector
 from afflow.compose import Chain, Repeat
 from afflow.distributions import Flow
 
+Model = TypeVar("Model")
+Layer = TypeVar("Layer", bound=Bijector)
 Visit = Callable[[Bijector, jax.Array], Bijector]
 
 
@@ -61,8 +63,21 @@ def copied(module: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf, module)
 
 
-def visit_only(kind: type[Bijector], change: Callable[[Any, jax.Array], Bijector]) -> Visit:
-    """Return a visit that changes layers of one kind, and finds those out of its reach."""
+def change_layers(
+    model: Model,
+    kind: type[Layer],
+    change: Callable[[Layer, jax.Array], Layer],
+    x: jax.Array,
+    context: jax.Array | None,
+) -> Model:
+    """Return a copy of the model, `change(layer, y)` in place of each layer of one kind.
+
+    Raises:
+        ValueError: if `x` is not `(N, *event_shape)`, or a layer is out of the walk's reach.
+    """
+    x, shape = jnp.asarray(x), cast(Any, model).event_shape
+    if x.shape[1:] != shape or len(x) == 0:
+        raise ValueError(f"Expected x.shape (N, {', '.join(map(str, shape))}), got {x.shape}.")
 
     def visit(layer, y):
         if isinstance(layer, kind):
@@ -74,7 +89,7 @@ def visit_only(kind: type[Bijector], change: Callable[[Any, jax.Array], Bijector
             )
         return layer
 
-    return visit
+    return walk(copied(model), x, context, visit)[0]
 
 
 @jax.jit

@@ -125,6 +125,8 @@ def test_actnorm_reports_what_it_cannot_normalise():
     x = skewed().at[:, 1].set(2.0)
     with pytest.raises(ValueError, match=r"channels \[1\]"):
         afflow.initialize_actnorm(afflow.ActNorm(3), x)
+    with pytest.raises(ValueError, match=r"x.shape \(N, 3\), got \(3,\)"):
+        afflow.initialize_actnorm(afflow.ActNorm(3), x[0])
     with pytest.raises(ValueError, match="inside Inverse"):
         afflow.initialize_actnorm(afflow.Inverse(afflow.ActNorm(3)), x)
 
