@@ -141,6 +141,13 @@ def test_multivariate_from_data():
         np.testing.assert_allclose(grad, 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_tails_do_not_overflow(dtype):
+    x = np.array([1e25, -3e37])
+    log_prob = cast(t(1.0), dtype).log_prob(jnp.asarray(x, dtype))
+    np.testing.assert_allclose(log_prob, st.cauchy.logpdf(x).sum(), rtol=1e-6)
+
+
 def test_heavy_tails_are_finite_in_float32_and_follow_their_parameters():
     base = cast(t(0.2), jnp.float32)
     keys = jax.random.split(KEY, 20_000)

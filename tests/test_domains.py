@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from registry import interval, randomize
+from registry import autoregressive, interval, randomize
 
 import afflow
 
@@ -101,6 +101,20 @@ def test_interval_of_nearly_no_width():
     flow = afflow.Flow(afflow.Normal(1), afflow.Interval(low, low + 0.001))
     x = jax.vmap(flow.bijector.forward)(jax.random.normal(KEY, (500, 1), jnp.float32))
     assert np.isfinite(flow.log_prob(x)).all()
+
+
+def test_a_flow_in_a_box_leaks_nothing():
+    flow = afflow.Flow(afflow.Normal(2), afflow.Chain([autoregressive(2), interval(2)]))
+    x = np.asarray(flow.sample(KEY, 1000))
+    low, high = (np.asarray(end[...]) for end in (interval(2).low, interval(2).high))
+    assert ((x > low) & (x < high)).all()
+    axes = [np.linspace(a - 1, b + 1, 901) for a, b in zip(low, high, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    density = np.exp(flow.log_prob(grid))
+    inside = ((grid > low) & (grid < high)).all(-1)
+    volume = np.prod(high - low + 2) / 900**2
+    assert (density[~inside] == 0).all()
+    np.testing.assert_allclose(density[inside].sum() * volume, 1, atol=1e-3)
 
 
 def test_simplex_density_integrates_to_one():
