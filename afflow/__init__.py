@@ -16,7 +16,7 @@ from afflow.batchnorm import BatchNorm, update_batchnorm
 from afflow.bijector import Bijector, Inverse
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
-from afflow.conditioners import MADE, MLP, Conditioner, Graphical
+from afflow.conditioners import MADE, MLP, Conditioner, ConvNet, Graphical, Periodic
 from afflow.continuous import Continuous, ExactTrace, Hutchinson, MLPField, Trace, VectorField, cnf
 from afflow.coupling import Coupling
 from afflow.dequantization import (
@@ -33,7 +33,7 @@ from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling,
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.linear import LU, Householder, Rotation, Triangular
-from afflow.neural_flows import bpf, naf, sospf, umnn
+from afflow.neural_flows import bpf, circular_nsf, gaussianization_flow, glow, naf, sospf, umnn
 from afflow.permutations import Permutation, Reverse
 from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
@@ -77,6 +77,7 @@ __all__ = [
     "Constant",
     "Continuous",
     "Conv1x1",
+    "ConvNet",
     "Coupling",
     "DiagonalNormal",
     "Distribution",
@@ -106,6 +107,7 @@ __all__ = [
     "Normal",
     "Ordered",
     "PerDimension",
+    "Periodic",
     "Permutation",
     "Planar",
     "Positive",
@@ -133,10 +135,13 @@ __all__ = [
     "bits_per_dim",
     "bpf",
     "check_bijector",
+    "circular_nsf",
     "cnf",
     "coupling_flow",
     "dequantize",
     "fit",
+    "gaussianization_flow",
+    "glow",
     "iaf",
     "initialize_actnorm",
     "made",

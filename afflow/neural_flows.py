@@ -1,13 +1,32 @@
-"""Factories: autoregressive flows named after their univariate."""
+"""Factories of further flows, named as in their papers."""
+
+import math
 
 import jax
+import numpy as np
 from flax import nnx
 
-from afflow.distributions import Flow
+from afflow.actnorm import ActNorm
+from afflow.autoregressive import MaskedAutoregressive
+from afflow.bijector import Bijector, num_params
+from afflow.compose import Chain, Repeat
+from afflow.conditioners.convnet import ConvNet
+from afflow.conditioners.made import MADE
+from afflow.conditioners.periodic import Periodic
+from afflow.coupling import Coupling
+from afflow.distributions import Flow, Normal, Uniform
+from afflow.domains import CircularShift
+from afflow.elementwise import Elementwise, Standardize
 from afflow.flows import maf
+from afflow.image import Conv1x1, multiscale
+from afflow.linear import Householder
+from afflow.permutations import Permutation, Reverse
+from afflow.univariate.affine import Affine
 from afflow.univariate.bernstein import BernsteinPolynomial
+from afflow.univariate.mixture_cdf import GaussianCDF, MixtureCDF
 from afflow.univariate.sigmoidal import Sigmoidal
 from afflow.univariate.sos import SumOfSquares
+from afflow.univariate.spline import CircularSpline
 from afflow.univariate.umnn import UMNN
 
 
@@ -142,3 +161,110 @@ def bpf(
         data=data,
         rngs=rngs,
     )
+
+
+def circular_nsf(
+    dim: int,
+    *,
+    num_layers: int = 5,
+    hidden: tuple[int, ...] = (64, 64),
+    num_bins: int = 8,
+    context_dim: int = 0,
+    rngs: nnx.Rngs,
+) -> Flow:
+    r"""Return a spline flow of angles on $[-\pi, \pi)^D$, with the arguments of `nsf`.
+
+    Autoregressive layers of `CircularSpline` that see angles by their cosines and sines,
+    and learned phases between them, on a uniform base. Densities are per radian.
+    Rezende et al. 2020, arXiv:2002.02428.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> flow = afflow.circular_nsf(2, num_layers=1, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)  # - 2 log(2 pi)
+        -3.6758
+    """
+
+    def layer(rngs):
+        spline = CircularSpline(num_bins)
+        made = MADE(2 * dim, *num_params(spline), hidden, context_dim=context_dim, rngs=rngs)
+        angles = MaskedAutoregressive(Periodic(made), spline)
+        return Chain([Reverse(dim), CircularShift(dim), angles])
+
+    return Flow(Uniform(dim, -math.pi, math.pi), Repeat(layer, num_layers, rngs=rngs))
+
+
+def gaussianization_flow(
+    dim: int,
+    *,
+    num_layers: int = 6,
+    num_components: int = 8,
+    data: jax.Array | None = None,
+    rngs: nnx.Rngs,
+) -> Flow:
+    """Return a Gaussianization flow: mixture CDFs of each coordinate, and rotations.
+
+    Both directions without a network; the serial one is a root search of each coordinate.
+    Meng et al. 2020, arXiv:2003.01941.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> flow = afflow.gaussianization_flow(2, num_layers=2, rngs=nnx.Rngs(0))
+        >>> flow.sample(jax.random.key(0), 3).shape
+        (3, 2)
+    """
+
+    def layer(rngs):
+        curve = Elementwise(MixtureCDF(num_components, GaussianCDF()), dim)
+        return Chain([curve, Householder(dim, dim, rngs=rngs)])
+
+    layers: list[Bijector] = [Repeat(layer, num_layers, rngs=rngs)]
+    if data is not None:
+        layers.append(Standardize.from_data(data))
+    return Flow(Normal(dim), Chain(layers))
+
+
+def glow(
+    event_shape: tuple[int, int, int],
+    *,
+    num_levels: int = 2,
+    num_steps: int = 4,
+    width: int = 64,
+    rngs: nnx.Rngs,
+) -> Flow:
+    """Return a multi-scale flow of images: at every scale steps of ActNorm, 1x1 and coupling.
+
+    Kingma and Dhariwal 2018, arXiv:1807.03039. Set its `ActNorm` layers by
+    `initialize_actnorm(flow, images)` before fitting.
+
+    Args:
+        event_shape: `(H, W, C)`, with `H` and `W` divisible by `2 ** num_levels`.
+        num_levels: scales.
+        num_steps: steps at every scale.
+        width: hidden channels of the networks.
+        rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for an image that cannot be halved so often.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> flow = afflow.glow((4, 4, 1), num_levels=1, num_steps=1, width=4, rngs=nnx.Rngs(0))
+        >>> flow.sample(jax.random.key(0), 2).shape
+        (2, 4, 4, 1)
+    """
+
+    def step(shape, rngs):
+        half = (*shape[:2], shape[2] // 2)
+        mask = np.broadcast_to(np.arange(shape[2]) < half[2], shape)
+        swap = Permutation([*range(half[2], shape[2]), *range(half[2])])
+        coupling = Coupling(mask, ConvNet(half, 2, width, rngs=rngs), Affine())
+        return Chain([coupling, Conv1x1(shape, swap), ActNorm(shape)])
+
+    def steps(shape, rngs):
+        return Repeat(lambda rngs: step(shape, rngs), num_steps, rngs=rngs)
+
+    return Flow(Normal(event_shape), multiscale(steps, event_shape, num_levels, rngs=rngs))

@@ -296,6 +296,7 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "made wide": lambda: made(9, 2, (512, 520)),
     "graphical": lambda: graphical(DIAMOND, context_dim=1).conditioner,
     "graphical chain": lambda: graphical(np.eye(5, k=-1)).conditioner,
+    "periodic": lambda: afflow.Periodic(made(6, 2, (7,), context_dim=1)),
     "graphical linear": lambda: randomize(afflow.Graphical(DIAMOND, 3, (), rngs=nnx.Rngs(0))),
 }
 
