@@ -99,7 +99,7 @@ def test_mixture_cdf_gives_the_density_of_the_mixture(component, distribution):
     univariate = afflow.MixtureCDF(3, component)
     p = params(univariate, 1.0)
     logits, mu, s = np.split(np.asarray(p), 3)
-    gain = np.array([0.5, 1.0, 1.5])
+    gain = 4 ** np.array([-2 / 3, 0.0, 2 / 3])
     mu, s = gain * mu, gain * s
     scale = np.exp(s / (1 + np.abs(s) / 7))
     pi = np.exp(logits) / np.exp(logits).sum()
@@ -125,7 +125,7 @@ def test_normal_tails_and_their_slopes_are_accurate():
 def test_one_hidden_layer_of_sigmoids_is_the_formula_of_the_paper():
     univariate = afflow.Sigmoidal((3,))
     p = params(univariate, 0.5)
-    gain = np.array([0.5, 1.0, 1.5])
+    gain = 4 ** np.array([-2 / 3, 0.0, 2 / 3])
     s, b, free = gain * p[:3], gain * p[3:6], np.r_[0.0, p[6:]]
     a, w = np.exp(s / (1 + np.abs(s) / 7)), np.exp(free) / np.exp(free).sum()
     expected = logit((w / (1 + np.exp(-(a * 0.7 + b)))).sum())
@@ -139,7 +139,7 @@ def test_integrals_have_the_integrand_as_slope(name):
     if name == "umnn":
         slope = univariate._f(jnp.array(1.3), p[1:])
     else:
-        gain = np.array([2 / 3, 4 / 3])[:, None]
+        gain = np.array([0.5, 2.0])[:, None]
         a = np.eye(1, 4) / np.sqrt(2) + gain * np.asarray(p[1:]).reshape(2, 4)
         slope = 1e-3 + 0.999 * np.square(a @ (1.3 / 5) ** np.arange(4)).sum()
     _, log_det = univariate.inverse_and_log_det(jnp.array(1.3), p)

@@ -12,12 +12,12 @@ def soft_bound(s: jax.Array, bound: float) -> jax.Array:
 
 
 def gains(num: int, dtype: jnp.dtype) -> jax.Array:
-    """Return `num` distinct positive constants with mean one.
+    """Return `num` distinct constants, geometric between 1/4 and 4.
 
     Equal components that get equal gradients would never part. Where parameter `k` acts
     through gain `k`, they do, and zeros still make the components equal.
     """
-    return 2 * jnp.arange(1, num + 1, dtype=dtype) / (num + 1)
+    return 4 ** ((2 * jnp.arange(num, dtype=dtype) + 1) / num - 1)
 
 
 def linear_tails(

@@ -89,7 +89,7 @@ class MixtureCDF(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> mixture = afflow.MixtureCDF(2, afflow.GaussianCDF())
-        >>> params = jnp.array([0.0, 0.0, -3.0, 1.5, 0.0, 0.0])  # means -2 and 2
+        >>> params = jnp.array([0.0, 0.0, -4.0, 1.0, 0.0, 0.0])  # means -2 and 2
         >>> abs(round(mixture.inverse(jnp.array(0.0), params).item(), 4))
         0.0
     """
