@@ -81,6 +81,11 @@ DENSITIES: dict[str, Sampler] = {
     ]
 }
 
+ENTROPIES = {
+    "checkerboard": np.log(32),  # uniform on eight squares of area four
+    "eight_gaussians": np.log(8) + np.log(2 * np.pi * np.e * 0.3**2),  # they do not touch
+}
+
 
 def _polar(radius, angle):
     return radius * np.cos(angle), radius * np.sin(angle)
