@@ -26,11 +26,17 @@ def environment() -> dict[str, Any]:
         machine = f"{device.device_kind}, {machine}"
     packages = ("afflow", "jax", "jaxlib", "flax", "optax", "numpy")
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *map(_relative, sys.argv)]),
         "machine": machine,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
+
+
+def _relative(argument: str) -> str:
+    """Return an argument without the folders of this machine."""
+    path = Path(argument)
+    return path.name if path.is_absolute() else argument
 
 
 def save(path: Path, config: Any, results: Any) -> None:

@@ -63,6 +63,18 @@ def test_stops_early():
     assert history.best_epoch == 0
 
 
+def test_an_optimizer_that_knows_the_number_of_steps():
+    seen = []
+
+    def make(num_steps):
+        seen.append(num_steps)
+        return optax.sgd(optax.cosine_decay_schedule(0.0, num_steps))
+
+    _, history = afflow.fit(small(), X, max_epochs=3, **OPTIONS | {"optimizer": make})
+    assert seen == [3 * (540 // OPTIONS["batch_size"])]
+    assert history.validation[0] == history.validation[2]
+
+
 def test_without_validation_returns_the_last():
     flow, history = afflow.fit(small(), X, max_epochs=5, validation=0, **OPTIONS)
     assert history.validation == []

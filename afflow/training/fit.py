@@ -1,6 +1,6 @@
 """Maximum likelihood by minibatches, an epoch at a time on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -12,6 +12,7 @@ from flax import nnx
 
 Model = TypeVar("Model", bound="Density")
 Data = tuple[jax.Array, jax.Array | None]
+MakeOptimizer = Callable[[int], optax.GradientTransformation]
 
 
 class Density(Protocol):
@@ -62,7 +63,7 @@ def fit(
     max_epochs: int = 100,
     patience: int = 20,
     learning_rate: float = 1e-3,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: optax.GradientTransformation | MakeOptimizer | None = None,
     progress: bool = True,
 ) -> tuple[Model, History]:
     """Fit a model by maximum likelihood; return the best one and its history.
@@ -84,7 +85,8 @@ def fit(
         patience: epochs without a better validation loss before training stops.
         learning_rate: initial rate of the default optimizer: Adam on gradients clipped
             to norm 5, with a cosine decay to zero over `max_epochs`.
-        optimizer: any optax optimizer, in place of the default.
+        optimizer: any optax optimizer in place of the default, or a function that makes one
+            from the number of steps, for a schedule over all of them.
         progress: show a progress bar, if `tqdm` is installed.
 
     Returns:
@@ -115,7 +117,10 @@ def fit(
     jax.eval_shape(flow.log_prob, *_rows(train, slice(0, 1)))  # the model's own checks
     batch_size = min(batch_size, len(train[0]))
     num_steps = len(train[0]) // batch_size
-    optimizer = optimizer or default_optimizer(learning_rate, max_epochs * num_steps)
+    if optimizer is None:
+        optimizer = default_optimizer(learning_rate, max_epochs * num_steps)
+    elif callable(optimizer):
+        optimizer = optimizer(max_epochs * num_steps)
     graph, params, rest = nnx.split(cast(Any, flow), nnx.Param, ...)
     state, best, best_loss = optimizer.init(params), params, np.inf
     history = History([], [], 0)
