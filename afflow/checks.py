@@ -18,11 +18,11 @@ def check_bijector(
 ) -> None:
     """Raise `AssertionError`, naming what failed and by how much, unless all of this holds.
 
-    For random normal events: both directions undo each other; both log-determinants
-    equal that of the Jacobian by automatic differentiation; outputs keep shape and
-    dtype; it runs under `jit` and `vmap` with the same result; gradients with respect to
-    its leaves and its input are finite; and, if `triangular` is set, the Jacobians are
-    lower triangular.
+    For random normal events: both directions undo each other, and so do their Jacobians by
+    automatic differentiation; both log-determinants equal that of the Jacobian; outputs
+    keep shape and dtype; it runs under `jit` and `vmap` with the same result; gradients
+    with respect to its leaves and its input are finite; and, if `triangular` is set, the
+    Jacobians are lower triangular.
 
     Args:
         bijector: the bijector to check; events need at least one element.
@@ -44,14 +44,17 @@ def check_bijector(
     context = None
     if bijector.context_shape is not None:
         context = jax.random.normal(context_key, (num_samples, *bijector.context_shape), dtype)
-    y, log_det = _check_direction("forward", bijector, x, context, rtol, triangular)
-    back, log_det_back = _check_direction("inverse", bijector, y, context, rtol, triangular)
+    y, log_det, there = _check_direction("forward", bijector, x, context, rtol, triangular)
+    back, log_det_back, home = _check_direction("inverse", bijector, y, context, rtol, triangular)
     _close("inverse(forward(x)) against x", back, x, rtol)
     _close("forward log_det against minus inverse log_det", log_det, -log_det_back, rtol)
+    size = np.max(np.abs(home) @ np.abs(there))
+    product, identity = home @ there / size, np.eye(there.shape[-1]) / size
+    _close("product of the Jacobians of both directions against 1", product, identity, rtol)
 
 
 def _check_direction(name, bijector, x, context, rtol, triangular):
-    """Check one direction by itself, and return its values."""
+    """Check one direction by itself; return its values, and its Jacobians `(num, D, D)`."""
 
     def method(bijector, x, context):
         return getattr(bijector, f"{name}_and_log_det")(x, context)
@@ -79,7 +82,7 @@ def _check_direction(name, bijector, x, context, rtol, triangular):
     grads = jax.jit(jax.grad(score, argnums=(0, 1)))(bijector, x, context)
     bad = sum(int((~jnp.isfinite(leaf)).sum()) for leaf in jax.tree.leaves(grads))
     assert bad == 0, f"{name}: {bad} entries of its gradients are not finite."
-    return y, log_det
+    return y, log_det, np.asarray(matrices)
 
 
 def _check_shapes(name, x, y, log_det):

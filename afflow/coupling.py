@@ -39,7 +39,7 @@ class Coupling(Bijector):
         [0.0, 1.0, 2.0]
     """
 
-    def __init__(self, mask: Sequence, network: Callable, univariate: Bijector):
+    def __init__(self, mask: Sequence | np.ndarray, network: Callable, univariate: Bijector):
         passes = np.asarray(mask, bool)
         self.event_shape = passes.shape
         self.context_shape = getattr(network, "context_shape", None)

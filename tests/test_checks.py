@@ -35,12 +35,23 @@ class Leak(Scale):
         return 2 * x + jnp.where(zero > 0, jnp.sqrt(zero), 0), 2 * jnp.log(2.0)
 
 
+class Shear(Scale):
+    """Its inverse hides one derivative, off the diagonal, where no determinant sees it."""
+
+    def forward_and_log_det(self, x, context=None):
+        return x.at[1].add(x[0]), jnp.zeros(())
+
+    def inverse_and_log_det(self, y, context=None):
+        return y.at[1].add(-jax.lax.stop_gradient(y[0])), jnp.zeros(())
+
+
 BROKEN = {
     "a wrong inverse": (lambda: Scale(back=0.6), "inverse log_det against slogdet"),
     "a wrong sign": (lambda: Scale(log_det=-1.0), "forward log_det against slogdet .* 2.77"),
     "a wrong inverse log_det": (lambda: Scale(log_det_back=-1.1), "inverse log_det against"),
     "a log_det per coordinate": (lambda: Scale(shape=(2,)), r"scalar log_det, got shape \(2,\)"),
     "another dtype": (lambda: Scale(dtype=jnp.float32), "dtype float64, got float32"),
+    "a derivative that is missing": (Shear, "product of the Jacobians .* error"),
     "a gradient that is NaN": (Leak, "forward: .* gradients are not finite"),
 }
 
