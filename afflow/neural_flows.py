@@ -205,7 +205,8 @@ def gaussianization_flow(
 ) -> Flow:
     """Return a Gaussianization flow: mixture CDFs of each coordinate, and rotations.
 
-    Both directions without a network; the serial one is a root search of each coordinate.
+    Without a network that could part components which start equal, it starts at random
+    rather than as the identity, and wants a learning rate near 1e-2. Both directions without a network; the serial one is a root search of each coordinate.
     Meng et al. 2020, arXiv:2003.01941.
 
     Example:
@@ -218,7 +219,11 @@ def gaussianization_flow(
 
     def layer(rngs):
         curve = Elementwise(MixtureCDF(num_components, GaussianCDF()), dim)
-        return Chain([curve, Householder(dim, dim, rngs=rngs)])
+        noise = jax.random.normal(rngs.params(), curve.params.shape)
+        curve.params = nnx.Param(curve.params[...] + noise)  # equal components would not part
+        rotation = Householder(dim, dim, rngs=rngs)
+        rotation.v = nnx.Param(jax.random.normal(rngs.params(), rotation.v.shape))
+        return Chain([curve, rotation])
 
     layers: list[Bijector] = [Repeat(layer, num_layers, rngs=rngs)]
     if data is not None:
