@@ -206,7 +206,8 @@ def gaussianization_flow(
     """Return a Gaussianization flow: mixture CDFs of each coordinate, and rotations.
 
     Without a network that could part components which start equal, it starts at random
-    rather than as the identity, and wants a learning rate near 1e-2. Both directions without a network; the serial one is a root search of each coordinate.
+    rather than as the identity, and wants a learning rate near 1e-2. The serial direction
+    is a root search of each coordinate.
     Meng et al. 2020, arXiv:2003.01941.
 
     Example:
