@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from afflow.univariate.bounds import soft_bound
+
 _MAX_LOG = 7.0
 
 
@@ -17,7 +19,7 @@ def positive(s: jax.Array) -> jax.Array:
         >>> positive(jnp.zeros(())).item()
         1.0
     """
-    return jnp.exp(s / (1 + jnp.abs(s) / _MAX_LOG))
+    return jnp.exp(soft_bound(s, _MAX_LOG))
 
 
 def positive_inverse(scale: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from afflow.bijector import Bijector
+from afflow.univariate.bounds import soft_bound
 
 
 class Affine(Bijector):
@@ -41,4 +42,4 @@ class Affine(Bijector):
 
     def _parameters(self, params):
         mu, s = params
-        return mu, s / (1 + jnp.abs(s) / self.max_log_scale)
+        return mu, soft_bound(s, self.max_log_scale)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from afflow.bijector import Bijector
+from afflow.univariate.bounds import soft_bound
 
 
 class RationalQuadraticSpline(Bijector):
@@ -193,7 +194,7 @@ def unstack(params: jax.Array) -> list[jax.Array]:
 
 def weigh(params: jax.Array) -> jax.Array:
     """Return positive weights, one where `params` are zero, within a factor `e^30`."""
-    return jnp.exp(params / (1 + jnp.abs(params) / 30))
+    return jnp.exp(soft_bound(params, 30))
 
 
 def knots(weights: Sequence[jax.Array], bound: float, min_bin: float) -> tuple[list, list]:
