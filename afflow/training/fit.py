@@ -69,7 +69,9 @@ def fit(
     """Fit a model by maximum likelihood; return the best one and its history.
 
     Anything with `log_prob(x, context)` over batches can be fitted; its `nnx.Param`
-    leaves are trained. Each epoch visits the training rows in a new order, in whole
+    leaves are trained. A model that trains on random orders or noise has a method
+    `training_log_prob(key, x, context)` besides, which is then maximised instead; validation
+    draws from one key in every epoch. Each epoch visits the training rows in a new order, in whole
     minibatches (a remainder waits for another epoch), inside one compiled scan. The
     same arguments give the same result bit for bit on the same machine.
 
@@ -131,7 +133,7 @@ def fit(
         )
         history.train.append(float(loss))
         if held_out is not None:
-            loss = _mean_loss(graph, params, rest, held_out)
+            loss = _mean_loss(graph, params, rest, held_out, split_key)
             history.validation.append(float(loss))
         if not np.isfinite([history.train[-1], float(loss)]).all():
             raise NonFiniteLossError(epoch, nnx.merge(graph, best, rest), history)
@@ -156,31 +158,37 @@ def _epoch(optimizer, batch_size, graph, rest, params, state, data, key):
     """Train on every whole minibatch of a new shuffle of `data`."""
     num_steps = len(data[0]) // batch_size
     order = jax.random.permutation(key, len(data[0]))[: num_steps * batch_size]
+    keys = jax.random.split(jax.random.fold_in(key, 0), num_steps)
 
     def step(carry, rows):
         params, state = carry
-        loss, grads = jax.value_and_grad(_loss)(params, graph, rest, _rows(data, rows))
+        rows, key = rows
+        loss, grads = jax.value_and_grad(_loss)(params, graph, rest, key, _rows(data, rows))
         updates, state = optimizer.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), loss
 
-    batches = order.reshape(num_steps, batch_size)
+    batches = order.reshape(num_steps, batch_size), keys
     (params, state), losses = jax.lax.scan(step, (params, state), batches)
     return params, state, losses.mean()
 
 
-def _loss(params, graph, rest, batch):
-    return -nnx.merge(graph, params, rest).log_prob(*batch).mean()
+def _loss(params, graph, rest, key, batch):
+    model = nnx.merge(graph, params, rest)
+    if hasattr(model, "training_log_prob"):
+        return -model.training_log_prob(key, *batch).mean()
+    return -model.log_prob(*batch).mean()
 
 
 @partial(jax.jit, static_argnames="graph")
-def _mean_loss(graph, params, rest, data):
+def _mean_loss(graph, params, rest, data, key):
     """Return the mean loss over all of `data`, a batch at a time."""
     size, batch_size = len(data[0]), 1024
     cut = size - size % batch_size
     whole = _rows(data, np.arange(cut).reshape(-1, batch_size))
-    losses = jax.lax.map(lambda batch: _loss(params, graph, rest, batch), whole)
+    keys = jax.random.split(key, cut // batch_size)
+    losses = jax.lax.map(lambda batch: _loss(params, graph, rest, *batch), (keys, whole))
     tail = _rows(data, slice(cut, None))
-    last = _loss(params, graph, rest, tail) if cut < size else 0.0
+    last = _loss(params, graph, rest, key, tail) if cut < size else 0.0
     return (losses.sum() * batch_size + last * (size - cut)) / size
 
 
