@@ -7,4 +7,6 @@ variable `AFFLOW_DATA`. A file that is missing is an error that says where to ge
 from datasets.files import Split
 from datasets.power import power
 
-__all__ = ["Split", "power"]
+DENSITIES = {"power": power}
+
+__all__ = ["DENSITIES", "Split", "power"]
