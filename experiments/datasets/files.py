@@ -42,7 +42,7 @@ def find(folder: Folder, names: Sequence[str], source: str) -> Path:
         if path.exists():
             return path
     raise FileNotFoundError(
-        f"Expected {' or '.join(names)} in {folder}, got neither a file nor a folder there: "
+        f"Expected {' or '.join(names)} in {folder}, got no such file: "
         f"get it from {source}, and put it in place as {paths[0]}."
     )
 
@@ -74,3 +74,23 @@ def checked(name: str, split: Split, sizes: Sequence[int], dim: int) -> Split:
             f"the file is not the published one, or is not complete."
         )
     return split
+
+
+def uncorrelated(rows: np.ndarray, most: float = 0.98) -> np.ndarray:
+    """Return the rows without the columns that say what a later column says.
+
+    While any two columns have a correlation above `most`, the first of them goes.
+    """
+    while (pairs := np.argwhere(np.triu(np.corrcoef(rows.T), 1) > most)).size:
+        rows = np.delete(rows, pairs[0, 0], axis=1)
+    return rows
+
+
+def without_repeats(train: np.ndarray, *others: np.ndarray, most: int = 5) -> list[np.ndarray]:
+    """Return arrays without the columns whose smallest value comes more than `most` times.
+
+    The columns are those of `train`. The published recipes count the smallest value, not
+    the commonest one.
+    """
+    keep = (train == train.min(0)).sum(0) <= most
+    return [rows[:, keep] for rows in (train, *others)]
