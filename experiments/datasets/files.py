@@ -49,11 +49,12 @@ def find(folder: Folder, names: Sequence[str], source: str) -> Path:
 
 def hold_out(rows: np.ndarray) -> Split:
     """Return the last tenth as test set, and the last tenth of the rest as validation set."""
-    rest, test = _cut_tail(rows)
-    return Split(*_cut_tail(rest), test)
+    rest, test = cut_tail(rows)
+    return Split(*cut_tail(rest), test)
 
 
-def _cut_tail(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cut_tail(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows without their last tenth, and that tenth."""
     kept = len(rows) - int(TENTH * len(rows))
     return rows[:kept], rows[kept:]
 
