@@ -2,4 +2,8 @@
 
 from afflow.training.fit import History, NonFiniteLossError, fit
 
-__all__ = ["History", "NonFiniteLossError", "fit"]
+__all__ = [
+    "History",
+    "NonFiniteLossError",
+    "fit",
+]
