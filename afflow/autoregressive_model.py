@@ -115,7 +115,8 @@ class AutoregressiveModel(nnx.Module):
         Raises:
             ValueError: if an observed coordinate comes after one that is not.
         """
-        mask = np.asarray(observed, bool)[..., self._forwards()]
+        mask = np.asarray(observed, bool)
+        mask = mask if self.order is None else mask[..., self.order]
         if (mask[..., 1:] & ~mask[..., :-1]).any():
             raise ValueError(
                 "Expected observed coordinates to come first in the order, got one after an "
@@ -128,8 +129,12 @@ class AutoregressiveModel(nnx.Module):
     def _events(self, x):
         return ending("x", jnp.asarray(x), self.event_shape)
 
-    def _forwards(self) -> np.ndarray:
-        return np.arange(*self.event_shape) if self.order is None else np.array(self.order)
+    def _sort(self, x):
+        """Bring coordinates from their natural order into that of the chain rule."""
+        return x if self.order is None else x[np.array(self.order)]
+
+    def _unsort(self, x):
+        return x if self.order is None else x[np.argsort(self.order)]
 
     def _blank(self):
         """Return an event of which nothing is observed."""
@@ -138,10 +143,9 @@ class AutoregressiveModel(nnx.Module):
 
 @per_event
 def _log_conditionals(model, item, context):
-    order = model._forwards()
-    x = item[0][order]
+    x = model._sort(item[0])
     params = model.conditioner(jax.vmap(model.conditional.encode)(x), context)
-    return jax.vmap(model.conditional.log_prob)(x, params)[np.argsort(order)]
+    return model._unsort(jax.vmap(model.conditional.log_prob)(x, params))
 
 
 @per_event
@@ -149,10 +153,10 @@ def _fill(model, item, context, temperature):
     """Draw what is not observed, or with no key take its mode."""
     x, observed, *keys = item
     keys = [jax.random.key_data(jax.random.split(key, len(x))) for key in keys]
-    order = model._forwards()
     emit = Partial(partial(emit_coordinate, model.conditional), temperature)
-    _, x = model.conditioner.decode(emit, (x[order], observed[order], *keys), context)
-    return x[np.argsort(order)]
+    inputs = model._sort(x), model._sort(observed), *keys
+    _, x = model.conditioner.decode(emit, inputs, context)
+    return model._unsort(x)
 
 
 def check_fit(conditioner: Any, conditional: Conditional):

@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import tyro
-from datasets import BINARY, Split, binary
+from datasets import Split, binary
 from flax import nnx
 from report import save, summarize
 
