@@ -45,12 +45,26 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What to train, and how."""
+    """What to train, and how.
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        members: masks or orders of an ensemble.
+        endless: train on ever new masks, not on those of the members.
+        natural: draw connections only, all in the natural order.
+        relu: NADE with rectified units in place of sigmoids.
+        batch_size: rows in a minibatch.
+        learning_rate: of Adam, decaying to zero by a cosine.
+        weight_decay: of AdamW, times the learning rate.
+        epochs: at most.
+        patience: epochs without a better validation loss before training stops.
+    """
 
     hidden: tuple[int, ...] = (500,)
     members: int = 8
     endless: bool = False
     natural: bool = False
+    relu: bool = False
     batch_size: int = 100
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -74,6 +88,7 @@ class Config:
     members: int | None = None
     endless: bool | None = None
     natural: bool | None = None
+    relu: bool | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
@@ -106,7 +121,8 @@ def build(name: str, dim: int, settings: Settings, seed: int):
         case "independent":
             return afflow.independent_mlps(dim, hidden=hidden[0], rngs=rngs)
         case "nade":
-            return afflow.nade(dim, hidden=hidden[0], rngs=rngs)
+            activation = jax.nn.relu if settings.relu else jax.nn.sigmoid
+            return afflow.nade(dim, hidden=hidden[0], activation=activation, rngs=rngs)
         case "made":
             return afflow.made_model(dim, hidden=hidden, rngs=rngs)
         case "made_ensemble":
