@@ -14,6 +14,7 @@ from afflow.bases import (
 )
 from afflow.batchnorm import BatchNorm, update_batchnorm
 from afflow.bijector import Bijector, Inverse
+from afflow.bnaf import BNAF
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
 from afflow.conditioners import MADE, MLP, Conditioner, ConvNet, Graphical, Periodic
@@ -33,7 +34,16 @@ from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling,
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.linear import LU, Householder, Rotation, Triangular
-from afflow.neural_flows import bpf, circular_nsf, gaussianization_flow, glow, naf, sospf, umnn
+from afflow.neural_flows import (
+    bnaf,
+    bpf,
+    circular_nsf,
+    gaussianization_flow,
+    glow,
+    naf,
+    sospf,
+    umnn,
+)
 from afflow.permutations import Permutation, Reverse
 from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
@@ -59,6 +69,7 @@ from afflow.walk import walk
 __version__ = "0.1.0"
 
 __all__ = [
+    "BNAF",
     "LU",
     "MADE",
     "MLP",
@@ -133,6 +144,7 @@ __all__ = [
     "VariationalDequantization",
     "VectorField",
     "bits_per_dim",
+    "bnaf",
     "bpf",
     "check_bijector",
     "circular_nsf",

@@ -9,6 +9,7 @@ from flax import nnx
 from afflow.actnorm import ActNorm
 from afflow.autoregressive import MaskedAutoregressive
 from afflow.bijector import Bijector, num_params
+from afflow.bnaf import BNAF
 from afflow.compose import Chain, Repeat
 from afflow.conditioners.convnet import ConvNet
 from afflow.conditioners.made import MADE
@@ -17,7 +18,7 @@ from afflow.coupling import Coupling
 from afflow.distributions import Flow, Normal, Uniform
 from afflow.domains import CircularShift
 from afflow.elementwise import Elementwise, Standardize
-from afflow.flows import maf
+from afflow.flows import _flow, maf
 from afflow.image import Conv1x1, multiscale
 from afflow.linear import Householder
 from afflow.permutations import Permutation, Reverse
@@ -161,6 +162,36 @@ def bpf(
         data=data,
         rngs=rngs,
     )
+
+
+def bnaf(
+    dim: int,
+    *,
+    num_layers: int = 3,
+    hidden: tuple[int, ...] = (16, 16),
+    context_dim: int = 0,
+    data: jax.Array | None = None,
+    rngs: nnx.Rngs,
+) -> Flow:
+    """Return a block neural autoregressive flow: `BNAF` layers in alternating order.
+
+    `hidden` holds the units *per coordinate* of each hidden layer. The other arguments are
+    those of `maf`; the start is close to the identity near the data. De Cao et al. 2019,
+    arXiv:1904.04676.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> flow = afflow.bnaf(2, num_layers=1, hidden=(4,), rngs=nnx.Rngs(0))
+        >>> flow.sample(jax.random.key(0), 3).shape
+        (3, 2)
+    """
+
+    def layer(rngs):
+        block = BNAF(dim, hidden, context_dim=context_dim, rngs=rngs)
+        return Chain([Reverse(dim), block])
+
+    return _flow(dim, layer, num_layers, data, rngs)
 
 
 def circular_nsf(

@@ -75,6 +75,11 @@ def coupling(mask, univariate=None, context_dim=0) -> afflow.Coupling:
 DIAMOND = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0]]
 
 
+def bnaf(dim, hidden, **options) -> afflow.BNAF:
+    """Return a block neural autoregressive layer with random weights."""
+    return randomize(afflow.BNAF(dim, hidden, rngs=nnx.Rngs(0), **options))
+
+
 def graphical(adjacency, **options) -> afflow.MaskedAutoregressive:
     """Return an affine layer over a graph, with random weights."""
     options = {"activation": jnp.tanh, "rngs": nnx.Rngs(0)} | options
@@ -197,6 +202,9 @@ TRIANGULAR: dict[str, Make] = {
     "triangular": lambda: randomize(afflow.Triangular(3)),
     "triangular D=1": lambda: randomize(afflow.Triangular(1)),
     "triangular D=2": lambda: randomize(afflow.Triangular(2)),
+    # block neural autoregressive
+    "bnaf D=1 context": lambda: bnaf(1, (3,), context_dim=2),
+    "bnaf D=2": lambda: bnaf(2, (3, 2)),
     # Domains
     "domain interval": lambda: interval(3),
     "domain interval D=1": lambda: interval(1),
@@ -297,6 +305,7 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "graphical": lambda: graphical(DIAMOND, context_dim=1).conditioner,
     "graphical chain": lambda: graphical(np.eye(5, k=-1)).conditioner,
     "periodic": lambda: afflow.Periodic(made(6, 2, (7,), context_dim=1)),
+    "bnaf context": lambda: bnaf(3, (3, 2), context_dim=1).network,
     "graphical linear": lambda: randomize(afflow.Graphical(DIAMOND, 3, (), rngs=nnx.Rngs(0))),
 }
 
