@@ -291,6 +291,54 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     "continuous D=1": lambda: continuous(1),
 }
 
+DATA = np.array([[1.0, -2.0, 0.5], [2.0, 3.0, 0.0], [-3.0, 1.0, 4.0], [0.0, 0.0, 1.0]])
+
+
+def flow(factory, dim=2, **options) -> afflow.Flow:
+    """Return a small conditional flow with random weights."""
+    options = {"num_layers": 1, "hidden": (12,), "context_dim": 2} | options
+    return randomize(factory(dim, data=DATA[:, :dim], **options, rngs=nnx.Rngs(0)))
+
+
+def circular_nsf() -> afflow.Flow:
+    sizes = {"num_layers": 1, "hidden": (5,), "num_bins": 3, "context_dim": 2}
+    return randomize(afflow.circular_nsf(2, **sizes, rngs=nnx.Rngs(0)))
+
+
+def glow() -> afflow.Flow:
+    sizes = {"num_levels": 1, "num_steps": 2, "width": 3, "context_dim": 2}
+    return randomize(afflow.glow((2, 2, 2), **sizes, rngs=nnx.Rngs(0)))
+
+
+def one_layer(factory) -> afflow.Flow:
+    """Return a flow of a factory that has no number of layers."""
+    return randomize(factory(2, hidden=(12,), context_dim=2, data=DATA[:, :2], rngs=nnx.Rngs(0)))
+
+
+def lu(dim, rngs) -> afflow.LU:
+    return afflow.LU(dim, afflow.Reverse(dim))
+
+
+FLOWS: dict[str, Callable[[], afflow.Flow]] = {
+    "maf": lambda: flow(afflow.maf, 3, num_layers=3),
+    "iaf": lambda: flow(afflow.iaf),
+    "made": lambda: one_layer(afflow.made),
+    "nsf mixed by lu": lambda: flow(afflow.nsf, 3, num_bins=3, mix=lu),
+    "coupling mixed by lu": lambda: flow(afflow.coupling_flow, 3, num_layers=2, mix=lu),
+    "realnvp": lambda: flow(afflow.realnvp, 3, num_layers=2),
+    "nice": lambda: flow(afflow.nice, 3, num_layers=2),
+    "nsf_coupling": lambda: flow(afflow.nsf_coupling, num_layers=2, num_bins=3),
+    "naf": lambda: flow(afflow.naf, sigmoids=(3,)),
+    "bnaf": lambda: flow(afflow.bnaf, hidden=(3,)),
+    "umnn": lambda: flow(afflow.umnn, embedding=2, integrand=(3,)),
+    "sospf": lambda: flow(afflow.sospf, num_polynomials=2, degree=2),
+    "bpf": lambda: flow(afflow.bpf, degree=4),
+    "gaussianization_flow": lambda: flow(afflow.gaussianization_flow, num_components=3),
+    "circular_nsf": circular_nsf,
+    "glow": glow,
+    "cnf": lambda: one_layer(afflow.cnf),
+}
+
 CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "made": lambda: made(5, 3),
     "made D=1": lambda: made(1, 2),
