@@ -1,6 +1,7 @@
 """Two-dimensional densities to look at: eight in the plane, and two on the torus.
 
-Those in the plane are about as large as `[-4, 4]^2`; the torus is `[-pi, pi)^2`. A density is a function `f(rng, n)` of a numpy generator that draws `(n, 2)` float32 rows.
+Those in the plane are about as large as `[-4, 4]^2`; the torus is `[-pi, pi)^2`.
+A density is a function `f(rng, n)` of a numpy generator that draws `(n, 2)` float32 rows.
 """
 
 from collections.abc import Callable
