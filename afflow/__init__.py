@@ -15,6 +15,7 @@ from afflow.bases import (
 )
 from afflow.batchnorm import BatchNorm, update_batchnorm
 from afflow.bijector import Bijector, Inverse
+from afflow.bnaf import BNAF
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
 from afflow.conditionals import Bernoulli, Categorical, Conditional, DiscretizedLogistics, MixtureOf
@@ -59,7 +60,16 @@ from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling,
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.linear import LU, Householder, Rotation, Triangular
-from afflow.neural_flows import bpf, circular_nsf, gaussianization_flow, glow, naf, sospf, umnn
+from afflow.neural_flows import (
+    bnaf,
+    bpf,
+    circular_nsf,
+    gaussianization_flow,
+    glow,
+    naf,
+    sospf,
+    umnn,
+)
 from afflow.order_agnostic import OrderAgnosticModel
 from afflow.permutations import Permutation, Reverse
 from afflow.planar import Planar
@@ -87,6 +97,7 @@ from afflow.walk import walk
 __version__ = "0.1.0"
 
 __all__ = [
+    "BNAF",
     "LU",
     "MADE",
     "MLP",
@@ -175,6 +186,7 @@ __all__ = [
     "VariationalDequantization",
     "VectorField",
     "bits_per_dim",
+    "bnaf",
     "bpf",
     "check_bijector",
     "choose_order",
