@@ -39,7 +39,7 @@ from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
 from afflow.sylvester import Sylvester
-from afflow.training import History, NonFiniteLossError, fit
+from afflow.training import History, NonFiniteLossError, fit, maximum_likelihood, train
 from afflow.univariate import (
     UMNN,
     Additive,
@@ -146,6 +146,7 @@ __all__ = [
     "initialize_actnorm",
     "made",
     "maf",
+    "maximum_likelihood",
     "multiscale",
     "naf",
     "nice",
@@ -156,6 +157,7 @@ __all__ = [
     "realnvp",
     "sample_rest",
     "sospf",
+    "train",
     "umnn",
     "update_batchnorm",
     "walk",
