@@ -39,7 +39,17 @@ from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
 from afflow.sylvester import Sylvester
-from afflow.training import History, NonFiniteLossError, fit, maximum_likelihood, train
+from afflow.training import (
+    Checkpoint,
+    CSVLogger,
+    Epoch,
+    History,
+    NonFiniteLossError,
+    ScalarLogger,
+    fit,
+    maximum_likelihood,
+    train,
+)
 from afflow.univariate import (
     UMNN,
     Additive,
@@ -69,7 +79,9 @@ __all__ = [
     "BatchNorm",
     "BernsteinPolynomial",
     "Bijector",
+    "CSVLogger",
     "Chain",
+    "Checkpoint",
     "CircularShift",
     "CircularSpline",
     "ClassConditional",
@@ -82,6 +94,7 @@ __all__ = [
     "DiagonalNormal",
     "Distribution",
     "Elementwise",
+    "Epoch",
     "ExactTrace",
     "Flow",
     "GaussianCDF",
@@ -117,6 +130,7 @@ __all__ = [
     "Reshape",
     "Reverse",
     "Rotation",
+    "ScalarLogger",
     "Sequential",
     "Sigmoidal",
     "Simplex",
