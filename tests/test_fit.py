@@ -202,7 +202,7 @@ def test_callbacks_see_each_epoch_and_may_stop(tmp_path):
 
 def test_parameters_that_turn_infinite_in_the_last_step():
     """Without validation, no loss would ever show them."""
-    optimizer = optax.sgd(optax.piecewise_constant_schedule(0.01, {5: np.inf}))
+    optimizer = optax.scale_by_schedule(lambda step: jnp.where(step == 5, jnp.inf, 0.0))
     options = OPTIONS | {"validation": 0, "optimizer": optimizer}
     with pytest.raises(afflow.NonFiniteLossError, match="finite parameters"):
         afflow.fit(small(), X, max_epochs=1, **options)
@@ -218,6 +218,23 @@ def test_train_without_data():
     flow, history = afflow.train(flow, loss, key=KEY, progress=False, **options)
     np.testing.assert_allclose(flow.bijector.params[..., 0], 5.0, atol=0.3)
     assert len(history.train) == 5
+
+
+def test_chunks_change_nothing():
+    """Every step has a key of its own, whatever is compiled together."""
+
+    def loss(flow, key, batch):
+        return jax.random.uniform(key) + 0 * flow.bijector.params[...].sum()
+
+    def history(chunk):
+        flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.Additive(), 2))
+        options = {"num_steps": 7, "max_epochs": 2, "chunk": chunk, "progress": False}
+        return afflow.train(flow, loss, key=KEY, **options)[1].train
+
+    steps = [float(jax.random.uniform(jax.random.fold_in(KEY, t))) for t in range(14)]
+    expected = np.mean([steps[:7], steps[7:]], 1)
+    np.testing.assert_allclose(history(None), expected, rtol=1e-6)
+    np.testing.assert_allclose(history(3), expected, rtol=1e-6)
 
 
 def test_a_second_fit_of_the_same_shape_compiles_nothing():
