@@ -33,11 +33,13 @@ from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling,
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.linear import LU, Householder, Rotation, Triangular
+from afflow.names import saveable
 from afflow.neural_flows import bpf, circular_nsf, gaussianization_flow, glow, naf, sospf, umnn
 from afflow.permutations import Permutation, Reverse
 from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
+from afflow.saving import load, save
 from afflow.sylvester import Sylvester
 from afflow.training import (
     Checkpoint,
@@ -158,6 +160,7 @@ __all__ = [
     "glow",
     "iaf",
     "initialize_actnorm",
+    "load",
     "made",
     "maf",
     "maximum_likelihood",
@@ -170,6 +173,8 @@ __all__ = [
     "quantize",
     "realnvp",
     "sample_rest",
+    "save",
+    "saveable",
     "sospf",
     "train",
     "umnn",
