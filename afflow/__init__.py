@@ -60,6 +60,7 @@ from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling,
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.linear import LU, Householder, Rotation, Triangular
+from afflow.names import saveable
 from afflow.neural_flows import (
     bnaf,
     bpf,
@@ -75,8 +76,19 @@ from afflow.permutations import Permutation, Reverse
 from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
+from afflow.saving import load, save
 from afflow.sylvester import Sylvester
-from afflow.training import History, NonFiniteLossError, fit
+from afflow.training import (
+    Checkpoint,
+    CSVLogger,
+    Epoch,
+    History,
+    NonFiniteLossError,
+    ScalarLogger,
+    fit,
+    maximum_likelihood,
+    train,
+)
 from afflow.univariate import (
     UMNN,
     Additive,
@@ -112,8 +124,10 @@ __all__ = [
     "Bernoulli",
     "BernsteinPolynomial",
     "Bijector",
+    "CSVLogger",
     "Categorical",
     "Chain",
+    "Checkpoint",
     "CircularShift",
     "CircularSpline",
     "ClassConditional",
@@ -130,6 +144,7 @@ __all__ = [
     "Distribution",
     "Draw",
     "Elementwise",
+    "Epoch",
     "ExactTrace",
     "Flow",
     "GaussianCDF",
@@ -170,6 +185,7 @@ __all__ = [
     "Reshape",
     "Reverse",
     "Rotation",
+    "ScalarLogger",
     "Sequential",
     "Sigmoidal",
     "Simplex",
@@ -203,10 +219,12 @@ __all__ = [
     "iaf",
     "independent_mlps",
     "initialize_actnorm",
+    "load",
     "made",
     "made_ensemble",
     "made_model",
     "maf",
+    "maximum_likelihood",
     "multiscale",
     "nade",
     "naf",
@@ -218,7 +236,10 @@ __all__ = [
     "realnvp",
     "rnade",
     "sample_rest",
+    "save",
+    "saveable",
     "sospf",
+    "train",
     "umnn",
     "update_batchnorm",
     "walk",
