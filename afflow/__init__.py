@@ -26,6 +26,15 @@ from afflow.dequantization import (
     dequantize,
     quantize,
 )
+from afflow.diagnostics import (
+    Estimate,
+    effective_sample_size,
+    elbo,
+    importance_weights,
+    log_evidence,
+    pareto_k,
+    pareto_smoothed,
+)
 from afflow.distributions import Distribution, Flow, Normal, Uniform
 from afflow.domains import CircularShift, Interval, Ordered, Positive, Simplex
 from afflow.elementwise import Constant, Elementwise, Standardize
@@ -40,6 +49,14 @@ from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
 from afflow.sylvester import Sylvester
 from afflow.training import History, NonFiniteLossError, fit
+from afflow.training.divergences import (
+    Divergence,
+    doubly_reparameterized,
+    forward_kl,
+    importance_weighted,
+    reverse_kl,
+    sticking_the_landing,
+)
 from afflow.univariate import (
     UMNN,
     Additive,
@@ -159,4 +176,17 @@ __all__ = [
     "umnn",
     "update_batchnorm",
     "walk",
+    "Estimate",
+    "effective_sample_size",
+    "elbo",
+    "importance_weights",
+    "log_evidence",
+    "pareto_k",
+    "pareto_smoothed",
+    "Divergence",
+    "doubly_reparameterized",
+    "forward_kl",
+    "importance_weighted",
+    "reverse_kl",
+    "sticking_the_landing",
 ]
