@@ -48,7 +48,7 @@ from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
 from afflow.sylvester import Sylvester
-from afflow.training import History, NonFiniteLossError, fit
+from afflow.training import History, NonFiniteLossError, fit, maximum_likelihood, train
 from afflow.training.divergences import (
     Divergence,
     doubly_reparameterized,
@@ -57,6 +57,7 @@ from afflow.training.divergences import (
     reverse_kl,
     sticking_the_landing,
 )
+from afflow.training.variational import fit_to_density
 from afflow.univariate import (
     UMNN,
     Additive,
@@ -157,12 +158,14 @@ __all__ = [
     "coupling_flow",
     "dequantize",
     "fit",
+    "fit_to_density",
     "gaussianization_flow",
     "glow",
     "iaf",
     "initialize_actnorm",
     "made",
     "maf",
+    "maximum_likelihood",
     "multiscale",
     "naf",
     "nice",
@@ -173,6 +176,7 @@ __all__ = [
     "realnvp",
     "sample_rest",
     "sospf",
+    "train",
     "umnn",
     "update_batchnorm",
     "walk",

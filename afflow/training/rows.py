@@ -1,0 +1,96 @@
+"""Rows of data: checked, split, and shuffled into minibatches."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Rows(NamedTuple):
+    """Data `(N, *event_shape)`, contexts `(N, *context_shape)` and weights `(N,)`, or `None`."""
+
+    x: Any
+    context: Any = None
+    weights: Any = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def at(self, index: Any) -> "Rows":
+        """Return some of the rows."""
+        return jax.tree.map(lambda a: a[index], self)
+
+
+def checked(x: Any, context: Any, weights: Any, name: str) -> Rows:
+    """Return the rows as arrays on the device; `ValueError` for unusable ones."""
+    if len(x) == 0:
+        raise ValueError(f"Expected at least one row in {name}, got none.")
+    if context is not None and len(context) != len(x):
+        raise ValueError(
+            f"Expected one row of context for each of {name}: {len(x)}, got {len(context)}."
+        )
+    if weights is not None:
+        _check_weights(weights, len(x))
+    rows = Rows(x, context, weights)
+    for part, value in zip((name, "context", "weights"), rows, strict=True):
+        if value is not None:
+            _check_finite(part, value)
+    return jax.tree.map(jnp.asarray, rows)
+
+
+def split(rows: Rows, validation: Any, key: jax.Array) -> tuple[Rows, Rows | None]:
+    """Return the rows to train on and those held out: a fraction, or given ones."""
+    if isinstance(validation, tuple):
+        x, context, *weights = validation
+        return rows, checked(x, context, *(weights or [None]), "validation x")
+    if jnp.ndim(validation):
+        return rows, checked(validation, None, None, "validation x")
+    if not 0 <= validation < 1:
+        raise ValueError(f"Expected validation in [0, 1) or an array, got {validation}.")
+    size = len(rows)
+    held_out = max(1, round(validation * size)) if validation else 0
+    if held_out >= size:
+        raise ValueError(
+            f"Expected more rows to train on than validation={validation} leaves of {size}: "
+            f"give more data, or validation=0."
+        )
+    order = jax.random.permutation(key, size)
+    return rows.at(order[held_out:]), rows.at(order[:held_out]) if held_out else None
+
+
+class Shuffle(NamedTuple):
+    """Minibatches of row numbers, in a new order each epoch."""
+
+    num_rows: int
+    batch_size: int
+    key: jax.Array
+
+    def __call__(self, epoch: int, start: int, size: int) -> Iterator[jax.Array]:
+        """Yield the minibatches of an epoch from `start` on, stacked by `size`."""
+        num_steps = self.num_rows // self.batch_size
+        key = jax.random.fold_in(self.key, epoch)
+        order = jax.random.permutation(key, self.num_rows)[: num_steps * self.batch_size]
+        order = order.reshape(num_steps, self.batch_size)
+        for first in range(start, num_steps, size):
+            yield order[first : first + size]
+
+
+def _check_weights(weights, size):
+    values = np.asarray(weights)
+    if values.shape != (size,) or (values < 0).any() or not values.sum() > 0:
+        raise ValueError(
+            f"Expected weights ({size},), none negative and not all zero, got {values.shape} "
+            f"from {values.min(initial=0.0)} to {values.max(initial=0.0)}."
+        )
+
+
+def _check_finite(name, value):
+    value = np.asarray(value)
+    bad = np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(1))
+    if len(bad):
+        raise ValueError(
+            f"Expected finite {name}, got {len(bad)} of {len(value)} rows with NaN or "
+            f"infinity, the first at index {bad[0]}: drop or impute them."
+        )
