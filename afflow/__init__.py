@@ -48,7 +48,17 @@ from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
 from afflow.sylvester import Sylvester
-from afflow.training import History, NonFiniteLossError, fit, maximum_likelihood, train
+from afflow.training import (
+    Checkpoint,
+    CSVLogger,
+    Epoch,
+    History,
+    NonFiniteLossError,
+    ScalarLogger,
+    fit,
+    maximum_likelihood,
+    train,
+)
 from afflow.training.divergences import (
     Divergence,
     doubly_reparameterized,
@@ -87,7 +97,9 @@ __all__ = [
     "BatchNorm",
     "BernsteinPolynomial",
     "Bijector",
+    "CSVLogger",
     "Chain",
+    "Checkpoint",
     "CircularShift",
     "CircularSpline",
     "ClassConditional",
@@ -100,6 +112,7 @@ __all__ = [
     "DiagonalNormal",
     "Distribution",
     "Elementwise",
+    "Epoch",
     "ExactTrace",
     "Flow",
     "GaussianCDF",
@@ -135,6 +148,7 @@ __all__ = [
     "Reshape",
     "Reverse",
     "Rotation",
+    "ScalarLogger",
     "Sequential",
     "Sigmoidal",
     "Simplex",

@@ -125,11 +125,30 @@ def test_one_of_two_modes():
 
 
 def test_diverging_loses_nothing():
-    options = OPTIONS | {"optimizer": lambda n: optax.sgd(lambda t: 1e30 * (t > n // 2))}
+    """The error carries what had been learned before."""
+
+    def optimizer(num_steps):
+        return optax.sgd(lambda t: jnp.where(t > num_steps // 2, 1e30, 0.02))
+
+    options = OPTIONS | {"optimizer": optimizer}
     with pytest.raises(afflow.NonFiniteLossError, match="in epoch 2") as caught:
         afflow.fit_to_density(small(), target, **options)
-    assert np.isfinite(caught.value.flow.sample(KEY, 10)).all()
     assert len(caught.value.history.train) == 3
+    before, after = (-afflow.reverse_kl(f, target, KEY, 500) for f in (small(), caught.value.flow))
+    assert after > before + 0.5
+
+
+def test_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path, fitted):
+    def kill(epoch):
+        if epoch.number == 1:
+            raise InterruptedError
+
+    options = OPTIONS | {"checkpoint": afflow.Checkpoint(tmp_path)}
+    with pytest.raises(InterruptedError):
+        afflow.fit_to_density(small(), target, callbacks=[kill], **options)
+    again, history = afflow.fit_to_density(small(), target, **options)
+    jax.tree.map(np.testing.assert_array_equal, again, fitted[0])
+    assert history == fitted[1]
 
 
 ROWS = jnp.zeros((5, 1))

@@ -1,8 +1,20 @@
 """Training: functions that take a model and return a new one."""
 
+from afflow.training.callbacks import CSVLogger, Epoch, ScalarLogger
+from afflow.training.checkpoint import Checkpoint
 from afflow.training.fit import fit
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import maximum_likelihood
 
-__all__ = ["History", "NonFiniteLossError", "fit", "maximum_likelihood", "train"]
+__all__ = [
+    "CSVLogger",
+    "Checkpoint",
+    "Epoch",
+    "History",
+    "NonFiniteLossError",
+    "ScalarLogger",
+    "fit",
+    "maximum_likelihood",
+    "train",
+]

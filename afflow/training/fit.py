@@ -1,12 +1,14 @@
 """Fitting a model to data, an epoch at a time on the device."""
 
-from functools import partial
+from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
 from jax.tree_util import Partial
 
+from afflow.training.callbacks import Callback
+from afflow.training.checkpoint import Checkpoint
 from afflow.training.history import History
 from afflow.training.loop import train, typed
 from afflow.training.objectives import Objective, maximum_likelihood
@@ -38,6 +40,8 @@ def fit(
     learning_rate: float = 1e-3,
     optimizer: Optimizer | None = None,
     ema: float | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Iterable[Callback] = (),
     progress: bool = True,
     label: str = "",
 ) -> tuple[Model, History]:
@@ -75,15 +79,20 @@ def fit(
             from the number of steps, for a schedule over all of them.
         ema: validate and return an exponential moving average of the parameters with this
             decay, 0.999 say; it starts with a quicker one.
+        checkpoint: where to keep checkpoints. A run that was killed goes on from its latest
+            when `fit` is called again with the same arguments, to the same bits.
+        callbacks: called with an `Epoch` after each, loggers too; training stops where one
+            returns true.
         progress: show a progress bar, if `tqdm` is installed.
         label: stands in front of the bar.
 
     Returns:
         The model with the best validation loss (without validation: the last), and the
-        `History` of losses in nats.
+        `History` of losses in nats. Ctrl-C ends training with the best model so far.
 
     Raises:
-        ValueError: for rows that are not finite, or shapes that do not match.
+        ValueError: for rows that are not finite, shapes that do not match, or a checkpoint
+            that is damaged or of another run.
         NonFiniteLossError: if the loss or a parameter turns infinite or NaN.
 
     Example:
@@ -112,23 +121,25 @@ def fit(
             f"Expected max_epochs and batch_size >= 1, got {max_epochs} and {batch_size}."
         )
     split_key, epochs_key = jax.random.split(typed(key))
-    rows, held_out = split(checked(x, context, weights, "x"), validation, split_key)
+    rows, held_out = split(checked(Rows(x, context, weights), "x"), validation, split_key)
     jax.eval_shape(flow.log_prob, *rows.at(slice(0, 1))[:2])  # the model's own checks
-    batch_size = min(batch_size, len(rows))
+    batch_size = min(batch_size, rows.size)
     losses = Partial(objective)
-    validate = None if held_out is None else partial(_mean_loss, losses, held_out, split_key)
+    validate = None if held_out is None else Partial(_mean_loss, losses, held_out, split_key)
     return train(
         flow,
         Partial(_minibatch_loss, losses, _of_mean_weight_one(rows)),
         key=jax.random.fold_in(epochs_key, max_epochs),
-        num_steps=len(rows) // batch_size,
+        num_steps=rows.size // batch_size,
         max_epochs=max_epochs,
-        batches=Shuffle(len(rows), batch_size, epochs_key),
+        batches=Shuffle(rows.size, batch_size, epochs_key),
         validate=validate,
-        patience=patience if validate else None,
+        patience=patience,
         learning_rate=learning_rate,
         optimizer=optimizer,
         ema=ema,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
         progress=progress,
         label=label,
     )
@@ -152,7 +163,7 @@ def _of_mean_weight_one(rows: Rows) -> Rows:
 def _mean_loss(objective: Any, data: Rows, key: jax.Array, model: Any) -> jax.Array:
     """Return the mean loss over all of `data`, a batch at a time."""
     data = _of_mean_weight_one(data)
-    size, batch_size = len(data), 1024
+    size, batch_size = data.size, 1024
     cut = size - size % batch_size
     index = np.arange(cut).reshape(-1, batch_size)
     keys = jax.random.split(key, cut // batch_size)

@@ -1,9 +1,12 @@
 """The training loop: compiled scans of optimizer steps on any loss, with or without data."""
 
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,54 +15,75 @@ import optax
 from flax import nnx
 from jax.tree_util import Partial
 
+from afflow.training.callbacks import Callback, Epoch
+from afflow.training.checkpoint import Checkpoint, digest, open_store
 from afflow.training.history import History, NonFiniteLossError
+from afflow.training.interrupt import interruptible
 from afflow.training.optimizer import Optimizer, optimizer_for
 from afflow.training.progress import progress_bar
+from afflow.training.run import Run, State
 
 Model = TypeVar("Model")
 Loss = Callable[[Any, jax.Array, Any], jax.Array]
 Batches = Callable[[int, int, int], Iterable[Any]]
 
 
-class State(NamedTuple):
-    """What a step changes: parameters, the optimizer's state, averaged parameters."""
-
-    params: Any
-    optimizer: Any
-    average: Any
-
-    @property
-    def evaluated(self) -> Any:
-        """The parameters to validate and to return."""
-        return self.params if self.average is None else self.average
-
-
-class Run(NamedTuple):
-    """Where a training run stands: all that it goes on from."""
-
-    state: State
-    best: Any
-    best_loss: float = np.inf
-    history: History = History([], [], 0)
-    epoch: int = 0
-    step: int = 0  # of this epoch
-    loss_sum: float = 0.0  # over these steps
-
-
-class Program(NamedTuple):
+@dataclass(frozen=True)
+class Program:
     """What stays as it is during a run."""
 
     graph: Any
     rest: Any
     loss: Partial
-    optimizer: optax.GradientTransformation
-    ema: float | None
     key: jax.Array
     num_steps: int
+    max_epochs: int
+    chunk: int
+    batches: Batches | None
+    validate: Callable[[Any], Any] | None
+    patience: int | None
+    optimizer: optax.GradientTransformation
+    ema: float | None
+    callbacks: tuple[Callback, ...]
 
     def model(self, params: Any) -> Any:
         """Return the model with these parameters."""
         return nnx.merge(self.graph, params, self.rest)
+
+    def start(self, params: Any) -> Run:
+        """Return the run before its first step."""
+        average = None if self.ema is None else params
+        return Run(State(params, self.optimizer.init(params), average), best=params)
+
+    def identity(self, run: Run) -> dict[str, str]:
+        """Return digests of all that decides the bits of a run, given its start."""
+        parts = {
+            "model": (self.graph, self.rest, run.best),
+            "loss or data": self.loss,
+            "batches": self.batches,
+            "validation": self.validate,
+            "key": self.key,
+            "optimizer": jax.tree.structure(run.state.optimizer),
+            "number of steps": (self.num_steps, self.max_epochs, self.chunk),
+            "patience": self.patience,
+            "ema": self.ema,
+        }
+        return {name: digest(part) for name, part in parts.items()}
+
+    def is_over(self, run: Run) -> bool:
+        """Return whether nothing is left to do."""
+        return run.stopped or run.epoch == self.max_epochs
+
+    def stacks(self, run: Run) -> Iterable[Any]:
+        """Return the stacked minibatches of what is left of the epoch."""
+        if self.batches is None:
+            return repeat(None, -(-(self.num_steps - run.step) // self.chunk))
+        return self.batches(run.epoch, run.step, self.chunk)
+
+    def failed(self, run: Run, train_loss: float, value: float | None) -> NonFiniteLossError:
+        """Return the error with the best model before it."""
+        history = run.history.after(train_loss, value)
+        return NonFiniteLossError(run.epoch, self.model(run.best), history)
 
 
 def train(
@@ -76,6 +100,8 @@ def train(
     optimizer: Optimizer | None = None,
     ema: float | None = None,
     chunk: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Iterable[Callback] = (),
     progress: bool = True,
     label: str = "",
 ) -> tuple[Model, History]:
@@ -104,15 +130,19 @@ def train(
         ema: validate and return an exponential moving average of the parameters with this
             decay, $\bar\theta_t = d_t \bar\theta_{t-1} + (1 - d_t) \theta_t$, which starts
             quickly: $d_t = \min(d, t / (t + 9))$ at step $t = 1, 2, \dots$
-        chunk: steps in one compiled scan; by default the whole epoch.
+        chunk: steps in one compiled scan; by default the whole epoch, or the steps from one
+            checkpoint to the next.
+        checkpoint: go on from the latest checkpoint of this run, and write them.
+        callbacks: called with an `Epoch` after each; training stops where one returns true.
         progress: show a progress bar, if `tqdm` is installed.
         label: stands in front of the bar.
 
     Returns:
-        The best model, and the `History` of its losses.
+        The best model, and the `History` of its losses. Ctrl-C ends training with the best
+        so far and a warning.
 
     Raises:
-        ValueError: for numbers out of range.
+        ValueError: for numbers out of range, or a checkpoint that is damaged or of another run.
         NonFiniteLossError: if the loss or a parameter turns infinite or NaN.
 
     Example:
@@ -127,56 +157,81 @@ def train(
         True
     """
     _check(num_steps=num_steps, max_epochs=max_epochs, chunk=chunk, ema=ema)
-    optimizer = optimizer_for(max_epochs * num_steps, optimizer, learning_rate)
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    program = Program(graph, rest, _partial(loss), optimizer, ema, typed(key), num_steps)
-    average = None if ema is None else params
-    run = Run(State(params, optimizer.init(params), average), best=params)
-    bar = progress_bar(max_epochs * num_steps, 0, label, show=progress)
-    while run.epoch < max_epochs and not _exhausted(run, patience):
-        for moved in _steps(program, run, batches, chunk or num_steps):
-            bar.update(moved.step - run.step)
-            run = moved
-        run = _closed(program, run, validate)
-        bar.set_postfix(**_latest(run.history))
-    bar.close()
-    return program.model(run.best), run.history
+    program = Program(
+        graph,
+        rest,
+        loss if isinstance(loss, Partial) else Partial(loss),
+        typed(key),
+        num_steps,
+        max_epochs,
+        min(chunk or (checkpoint and checkpoint.steps) or num_steps, num_steps),
+        batches,
+        validate,
+        patience,
+        optimizer_for(max_epochs * num_steps, optimizer, learning_rate),
+        ema,
+        tuple(callbacks),
+    )
+    start = program.start(params)
+    store = open_store(checkpoint, partial(program.identity, start))
+    run = resumed = store.latest(start)
+    bar = progress_bar(max_epochs * num_steps, resumed, label, show=progress)
+    with interruptible() as interrupt, bar:
+        for run in _runs(program, resumed):
+            bar.show(run)
+            store.keep(run, is_last=program.is_over(run) or interrupt.pressed)
+            if interrupt.pressed:
+                warnings.warn(f"Interrupted in epoch {run.epoch}.", stacklevel=2)
+                break
+    return program.model(run.best if validate else run.state.evaluated), run.history
 
 
-def _steps(program: Program, run: Run, batches: Batches | None, chunk: int) -> Iterator[Run]:
-    """Yield the run after each chunk of what is left of its epoch."""
-    stacks = iter(batches(run.epoch, run.step, chunk) if batches else repeat(None))
-    while run.step < program.num_steps:
-        size = min(chunk, program.num_steps - run.step)
-        yield (run := _advanced(program, run, next(stacks), size))
+def _runs(program: Program, run: Run) -> Iterator[Run]:
+    """Yield the run after every chunk of steps, at the end of an epoch with its validation."""
+    while not program.is_over(run):
+        start, done = time.perf_counter(), run.step
+        for stack in program.stacks(run):
+            run = _advanced(program, run, stack)
+            if run.step < program.num_steps:
+                yield run
+        speed = (run.step - done) / (time.perf_counter() - start)
+        yield (run := _closed(program, run, speed))
 
 
-def _advanced(program: Program, run: Run, stack: Any, size: int) -> Run:
-    """Return the run after `size` more steps."""
-    graph, rest, loss, optimizer, ema, key, num_steps = program
-    first = run.epoch * num_steps + run.step
-    state, loss_sum = _scan(optimizer, ema, size, graph, rest, loss, key, first, run.state, stack)
-    total, step = run.loss_sum + float(loss_sum), run.step + size
-    if not np.isfinite(total):
-        _fail(program, run, run.history.after(total / step, None))
-    return run._replace(state=state, step=step, loss_sum=total)
+def _advanced(program: Program, run: Run, stack: Any) -> Run:
+    """Return the run after a chunk of steps more."""
+    size = min(program.chunk, program.num_steps - run.step)
+    state, loss_sum = _scan(
+        program.optimizer,
+        program.ema,
+        size,
+        program.graph,
+        program.rest,
+        program.loss,
+        program.key,
+        run.total,
+        run.state,
+        stack,
+    )
+    moved = run.moved(state, size, float(loss_sum))
+    if not np.isfinite(moved.loss_sum):
+        raise program.failed(run, moved.loss_sum / moved.step, None)
+    return moved
 
 
-def _closed(program: Program, run: Run, validate: Callable | None) -> Run:
-    """Return the run at the end of its epoch: validated, and the best kept."""
-    params = run.state.evaluated
-    value = None if validate is None else float(validate(program.model(params)))
-    history = run.history.after(run.loss_sum / program.num_steps, value)
-    if value is not None and not np.isfinite(value):
-        _fail(program, run, history)
-    if value is None or value < run.best_loss:
-        history = history._replace(best_epoch=run.epoch)
-        run = run._replace(best=params, best_loss=np.inf if value is None else value)
-    return run._replace(history=history, epoch=run.epoch + 1, step=0, loss_sum=0.0)
-
-
-def _fail(program: Program, run: Run, history: History):
-    raise NonFiniteLossError(run.epoch, program.model(run.best), history)
+def _closed(program: Program, run: Run, speed: float) -> Run:
+    """Return the run at the end of its epoch."""
+    model, value = program.model(run.state.evaluated), None
+    train_loss = run.loss_sum / run.step
+    if program.validate is not None:
+        value = float(program.validate(model))
+        if not np.isfinite(value):
+            raise program.failed(run, train_loss, value)
+    run = run.validated(train_loss, value)
+    epoch = Epoch(model, run.history, speed)
+    wishes = [callback(epoch) for callback in program.callbacks]
+    return run._replace(stopped=any(wishes) or run.waited(program.patience))
 
 
 @partial(jax.jit, static_argnames=("optimizer", "ema", "size", "graph"))
@@ -202,19 +257,6 @@ def _scan(optimizer, ema, size, graph, rest, loss, key, first, state, stack):
 def _averaged(ema, t, average, params):
     decay = jnp.minimum(ema, (t + 1) / (t + 10))
     return jax.tree.map(lambda a, b: (decay * a + (1 - decay) * b).astype(b.dtype), average, params)
-
-
-def _exhausted(run: Run, patience: int | None) -> bool:
-    return patience is not None and run.epoch - 1 - run.history.best_epoch >= patience
-
-
-def _latest(history: History) -> dict[str, str]:
-    losses = {"train": history.train, "validation": history.validation}
-    return {name: f"{values[-1]:.4f}" for name, values in losses.items() if values}
-
-
-def _partial(loss: Loss) -> Partial:
-    return loss if isinstance(loss, Partial) else Partial(loss)
 
 
 def typed(key: jax.Array) -> jax.Array:

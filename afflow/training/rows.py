@@ -15,7 +15,9 @@ class Rows(NamedTuple):
     context: Any = None
     weights: Any = None
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """The number of rows."""
         return len(self.x)
 
     def at(self, index: Any) -> "Rows":
@@ -23,8 +25,9 @@ class Rows(NamedTuple):
         return jax.tree.map(lambda a: a[index], self)
 
 
-def checked(x: Any, context: Any, weights: Any, name: str) -> Rows:
+def checked(rows: Rows, name: str) -> Rows:
     """Return the rows as arrays on the device; `ValueError` for unusable ones."""
+    x, context, weights = rows
     if len(x) == 0:
         raise ValueError(f"Expected at least one row in {name}, got none.")
     if context is not None and len(context) != len(x):
@@ -33,7 +36,6 @@ def checked(x: Any, context: Any, weights: Any, name: str) -> Rows:
         )
     if weights is not None:
         _check_weights(weights, len(x))
-    rows = Rows(x, context, weights)
     for part, value in zip((name, "context", "weights"), rows, strict=True):
         if value is not None:
             _check_finite(part, value)
@@ -43,13 +45,12 @@ def checked(x: Any, context: Any, weights: Any, name: str) -> Rows:
 def split(rows: Rows, validation: Any, key: jax.Array) -> tuple[Rows, Rows | None]:
     """Return the rows to train on and those held out: a fraction, or given ones."""
     if isinstance(validation, tuple):
-        x, context, *weights = validation
-        return rows, checked(x, context, *(weights or [None]), "validation x")
+        return rows, checked(Rows(*validation), "validation x")
     if jnp.ndim(validation):
-        return rows, checked(validation, None, None, "validation x")
+        return rows, checked(Rows(validation), "validation x")
     if not 0 <= validation < 1:
         raise ValueError(f"Expected validation in [0, 1) or an array, got {validation}.")
-    size = len(rows)
+    size = rows.size
     held_out = max(1, round(validation * size)) if validation else 0
     if held_out >= size:
         raise ValueError(

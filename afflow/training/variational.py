@@ -1,6 +1,6 @@
 """Fitting a flow to an unnormalised density: variational inference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import jax
@@ -9,6 +9,8 @@ from jax.tree_util import Partial
 
 from afflow.diagnostics import LogDensity
 from afflow.distributions import Flow
+from afflow.training.callbacks import Callback
+from afflow.training.checkpoint import Checkpoint
 from afflow.training.divergences import Divergence, sticking_the_landing
 from afflow.training.history import History
 from afflow.training.loop import train
@@ -29,6 +31,8 @@ def fit_to_density(
     learning_rate: float = 1e-3,
     optimizer: Optimizer | None = None,
     ema: float | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Iterable[Callback] = (),
     progress: bool = True,
     label: str = "",
 ) -> tuple[Flow, History]:
@@ -67,6 +71,8 @@ def fit_to_density(
         optimizer: any optax optimizer in place of the default, or a function that makes one
             from the number of steps.
         ema: return an exponential moving average of the parameters with this decay.
+        checkpoint: go on from the latest checkpoint of this run, and write them.
+        callbacks: called with an `Epoch` after each; training stops where one returns true.
         progress: show a progress bar, if `tqdm` is installed.
         label: stands in front of the bar.
 
@@ -102,6 +108,8 @@ def fit_to_density(
         learning_rate=learning_rate,
         optimizer=optimizer,
         ema=ema,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
         progress=progress,
         label=label,
     )
