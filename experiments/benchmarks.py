@@ -27,10 +27,11 @@ class Settings:
         residual: whether each MADE is residual.
         lu: LU-factored linear maps between the layers, in place of reversed orders.
         batch_size: rows in a minibatch.
-        learning_rate: of Adam, decaying to zero by a cosine.
+        learning_rate: of AdamW, decaying to zero by a cosine in each cycle.
         weight_decay: of AdamW, times the learning rate.
-        epochs: at most.
-        patience: epochs without a better validation loss before training stops.
+        cycles: the epochs of each cycle (warm restarts: Loshchilov and Hutter 2017,
+            arXiv:1608.03983).
+        patience: epochs without a better validation loss before a cycle stops.
     """
 
     num_layers: int = 5
@@ -40,8 +41,8 @@ class Settings:
     batch_size: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    epochs: int = 30
-    patience: int = 30
+    cycles: tuple[int, ...] = (2, 4, 8)
+    patience: int = 20
 
 
 def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflow.Flow:
@@ -67,12 +68,23 @@ def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflo
 
 
 FAST = {
-    ("power", "nsf"): Settings(hidden=(128,) * 5, batch_size=256, learning_rate=7e-4, epochs=20),
-    ("power", "maf"): Settings(num_layers=10, epochs=15),
-    ("power", "mixture"): Settings(epochs=15),
+    ("power", "nsf"): Settings(cycles=(2, 4, 8, 16)),
+    ("power", "maf"): Settings(num_layers=10),
+    ("miniboone_small", "maf"): Settings(
+        hidden=(64,) * 3, lu=False, batch_size=128, weight_decay=1.0, cycles=(60,)
+    ),
+    ("mnist", "maf"): Settings(
+        hidden=(1024,),
+        residual=False,
+        lu=False,
+        batch_size=100,
+        learning_rate=3e-4,
+        weight_decay=0.1,
+        cycles=(2, 4, 8),
+    ),
 }
 PAPER = {
     ("power", "nsf"): Settings(
-        num_layers=10, hidden=(256,) * 5, learning_rate=5e-4, epochs=123, patience=123
+        num_layers=10, hidden=(256,) * 5, learning_rate=5e-4, cycles=(123,), patience=123
     ),
 }

@@ -9,7 +9,7 @@ results and a learning curve under `results/`, and the parameters under `runs/`.
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import matplotlib
@@ -20,13 +20,17 @@ import numpy as np
 import optax
 import tyro
 from benchmarks import FAST, PAPER, Settings, build
-from datasets import DENSITIES
+from datasets import DENSITIES, Split
 from flax import nnx
+from gaussians import summarize
 from report import save
 
 import afflow
 
 ROOT = Path(__file__).parent
+Dataset = Literal[
+    "power", "gas", "hepmass", "miniboone", "miniboone_small", "bsds300", "mnist"
+]
 PRESETS = {"fast": FAST, "paper": PAPER}
 
 
@@ -34,7 +38,7 @@ PRESETS = {"fast": FAST, "paper": PAPER}
 class Config:
     """What to fit to what; settings that are not given are those of the preset."""
 
-    dataset: Literal["power", "gas", "hepmass", "miniboone", "bsds300", "mnist"] = "power"
+    dataset: Dataset = "power"
     model: Literal["maf", "nsf", "mixture"] = "maf"
     preset: Literal["fast", "paper"] = "fast"
     data_dir: Path | None = None
@@ -44,7 +48,9 @@ class Config:
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
-    epochs: int | None = None
+    cycles: tuple[int, ...] | None = None
+    minutes: float | None = None
+    """No cycle begins that would end later, at the pace of the one before."""
     out: Path = ROOT / "results" / "density"
     runs: Path = ROOT.parent / "runs"
 
@@ -54,10 +60,11 @@ class Config:
 
 
 class Fitted(NamedTuple):
-    """A trained flow, and how its training went."""
+    """A trained flow, the losses after each epoch, and how long it took."""
 
     flow: afflow.Flow
-    history: afflow.History
+    train: list[float]
+    validation: list[float]
     seconds: float
 
 
@@ -79,20 +86,37 @@ def optimizer(settings: Settings):
     return make
 
 
-def train(config: Config, settings: Settings, data) -> Fitted:
-    """Fit the flow, chosen by its validation loss."""
+def train(config: Config, settings: Settings, data: Split) -> Fitted:
+    """Fit the flow in cycles; each begins with the best of the one before."""
+    flow = build(config.model, settings, data.train, config.seed)
+    fitted = Fitted(flow, [], [], 0.0)
+    for number, epochs in enumerate(settings.cycles):
+        pace = fitted.seconds / max(len(fitted.train), 1)
+        if config.minutes and fitted.seconds + epochs * pace > 60 * config.minutes:
+            break
+        fitted = train_cycle(fitted, epochs, config.seed + number, settings, data)
+        save_params(fitted.flow, config.runs / f"{config.name}.npz")
+    return fitted
+
+
+def train_cycle(
+    fitted: Fitted, epochs: int, seed: int, settings: Settings, data: Split
+) -> Fitted:
+    """Fit for one cosine cycle."""
     start = time.perf_counter()
     flow, history = afflow.fit(
-        build(config.model, settings, data.train, config.seed),
+        fitted.flow,
         data.train,
-        key=jax.random.key(config.seed),
+        key=jax.random.key(seed),
         validation=data.validation,
         batch_size=settings.batch_size,
-        max_epochs=settings.epochs,
+        max_epochs=epochs,
         patience=settings.patience,
         optimizer=optimizer(settings),
     )
-    return Fitted(flow, history, time.perf_counter() - start)
+    seconds = fitted.seconds + time.perf_counter() - start
+    losses = fitted.train + history.train, fitted.validation + history.validation
+    return Fitted(flow, *losses, seconds)
 
 
 def log_probs(flow: afflow.Flow, x: np.ndarray, batch_size: int = 4096) -> np.ndarray:
@@ -101,22 +125,17 @@ def log_probs(flow: afflow.Flow, x: np.ndarray, batch_size: int = 4096) -> np.nd
     return np.concatenate([flow.log_prob(x[cut : cut + batch_size]) for cut in cuts], dtype=float)
 
 
-def summarize(scores: np.ndarray) -> dict[str, float]:
-    """Return a mean log-likelihood in nats and two of its standard errors."""
-    return {"nats": scores.mean(), "two_standard_errors": 2 * scores.std() / len(scores) ** 0.5}
-
-
-def draw_history(history: afflow.History, title: str, path: Path) -> None:
-    """Draw the learning curve, from where it has left its first steep fall."""
+def draw(fitted: Fitted, title: str, path: Path) -> None:
+    """Draw the learning curves, from where they have left their first steep rise."""
     figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    for name in ("train", "validation"):
-        losses = getattr(history, name)
-        axis.plot(range(1, len(losses) + 1), np.negative(losses), label=name)
-    axis.axvline(history.best_epoch + 1, color="gray", linewidth=0.8)
+    epochs = np.arange(1, len(fitted.train) + 1)
+    axis.plot(epochs, np.negative(fitted.train), label="train")
+    axis.plot(epochs, np.negative(fitted.validation), label="validation")
+    axis.set_ylim(np.quantile(np.negative(fitted.validation), 0.05))
     axis.set(title=title, xlabel="epoch", ylabel="log-likelihood (nats)")
-    axis.set_ylim(np.quantile(np.negative(history.validation), 0.05))
     axis.legend()
     figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def save_params(flow: afflow.Flow, path: Path) -> None:
@@ -126,15 +145,10 @@ def save_params(flow: afflow.Flow, path: Path) -> None:
     np.savez(path, **{jax.tree_util.keystr(name): leaf for name, leaf in leaves})
 
 
-def main(config: Config) -> None:
-    """Train, score the test set once, and write what came out."""
-    settings = settings_of(config)
-    data = DENSITIES[config.dataset](config.data_dir)
-    print(config.name, [part.shape for part in data], settings, flush=True)
-    fitted = train(config, settings, data)
-    save_params(fitted.flow, config.runs / f"{config.name}.npz")
-    history = fitted.history
-    results = {
+def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
+    """Score the test set and return what the results file says."""
+    best = int(np.argmin(fitted.validation))
+    return {
         "dataset": config.dataset,
         "model": config.model,
         "preset": config.preset,
@@ -143,15 +157,24 @@ def main(config: Config) -> None:
         "dim": data.test.shape[1],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(fitted.flow, nnx.Param))),
         "test": summarize(log_probs(fitted.flow, data.test)),
-        "validation": -history.validation[history.best_epoch],
-        "best_epoch": history.best_epoch + 1,
-        "epochs": len(history.train),
+        "validation": -fitted.validation[best],
+        "best_epoch": best + 1,
+        "epochs": len(fitted.train),
         "seconds": fitted.seconds,
-        "history": history._asdict(),
+        "losses": {"train": fitted.train, "validation": fitted.validation},
     }
+
+
+def main(config: Config) -> None:
+    """Train, score the test set once, and write what came out."""
+    settings = settings_of(config)
+    data = DENSITIES[config.dataset](config.data_dir)
+    print(config.name, [part.shape for part in data], settings, flush=True)
+    fitted = train(config, settings, data)
+    results = report(config, fitted, data)
     print("{nats:.3f} +- {two_standard_errors:.3f} nats".format(**results["test"]))
     save(config.out / f"{config.name}.json", settings, results)
-    draw_history(history, config.name, config.out / f"{config.name}.png")
+    draw(fitted, config.name, config.out / f"{config.name}.png")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from datasets.files import Folder, Split, checked, find
 
@@ -56,6 +55,8 @@ def binary(name: str, folder: Folder = None) -> Split:
 
 def _digits() -> Split:
     """Return scikit-learn's handwritten digits, dark pixels as ones, in a seeded split."""
+    from sklearn.datasets import load_digits
+
     images = np.random.default_rng(0).permutation(load_digits().data)
     _, *sizes = BINARY["digits"]
     return Split(*np.split((images >= 8).astype(np.uint8), np.cumsum(sizes)[:-1]))
