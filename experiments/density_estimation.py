@@ -28,9 +28,7 @@ from report import save
 import afflow
 
 ROOT = Path(__file__).parent
-Dataset = Literal[
-    "power", "gas", "hepmass", "miniboone", "miniboone_small", "bsds300", "mnist"
-]
+Dataset = Literal["power", "gas", "hepmass", "miniboone", "miniboone_small", "bsds300", "mnist"]
 PRESETS = {"fast": FAST, "paper": PAPER}
 
 
@@ -99,9 +97,7 @@ def train(config: Config, settings: Settings, data: Split) -> Fitted:
     return fitted
 
 
-def train_cycle(
-    fitted: Fitted, epochs: int, seed: int, settings: Settings, data: Split
-) -> Fitted:
+def train_cycle(fitted: Fitted, epochs: int, seed: int, settings: Settings, data: Split) -> Fitted:
     """Fit for one cosine cycle."""
     start = time.perf_counter()
     flow, history = afflow.fit(

@@ -2,13 +2,14 @@
 
 import gzip
 import io
+import sys
 import tarfile
 
+import datasets
 import numpy as np
 import pytest
-
-import datasets
-from datasets import binary, bsds300, files, rnade
+from datasets import Split, files
+from datasets.binary import Published
 
 RNG = np.random.default_rng(0)
 
@@ -78,7 +79,7 @@ def test_power_follows_the_published_recipe(tmp_path, packed):
 
 def test_an_incomplete_file_is_an_error(tmp_path):
     write(tmp_path / "power/household_power.npz", household_packed(*household()))
-    with pytest.raises(ValueError, match=r"Expected POWER with .*\(1659917, 6\).*, got \[\(41, 6\)"):
+    with pytest.raises(ValueError, match=r"Expected POWER .*.1659917, 6.*, got .*.41, 6"):
         datasets.power(tmp_path)
 
 
@@ -182,45 +183,122 @@ def test_a_file_that_is_not_of_images_is_an_error(tmp_path):
         datasets.mnist(tmp_path)
 
 
-def stripes(image, along):
-    """Return a JPEG with a steep gradient along one axis."""
-    pil = pytest.importorskip("PIL.Image")
-    levels = np.indices((16, 24))[along] * 8
-    file = io.BytesIO()
-    pil.fromarray(np.stack([levels.astype(np.uint8) + image] * 3, -1)).save(file, "JPEG", quality=95)
-    return file.getvalue()
+def striped(path, axes):
+    """Write a tar of JPEGs, each with a steep gradient along one axis."""
+    image = pytest.importorskip("PIL.Image")
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for number, axis in enumerate(axes):
+            levels = (8 * np.indices((16, 24))[axis]).astype(np.uint8)
+            file = io.BytesIO()
+            image.fromarray(np.stack([levels] * 3, -1)).save(file, "JPEG", quality=100)
+            entry = tarfile.TarInfo(f"images/{number}.jpg")
+            entry.size = file.tell()
+            tar.addfile(entry, io.BytesIO(file.getvalue()))
+
+
+def directions(patches):
+    """Return the axes along which patches of mean zero rise by eight levels a pixel."""
+    whole = np.column_stack([patches, -patches.sum(1)]).reshape(-1, 8, 8)
+    rises = 256 * np.array([np.diff(whole, axis=axis).mean((1, 2)) for axis in (1, 2)])
+    assert np.allclose(np.sort(rises, 0), [[0], [8]], atol=0.6)
+    return set(rises.argmax(0))
 
 
 def test_bsds300(tmp_path, monkeypatch):
-    monkeypatch.setattr(bsds300_module(), "HELD_OUT", 1)
-    for part, axes in {"train": (1, 0, 0), "test": (1, 1)}.items():
-        path = tmp_path / f"bsds300/BSDS300_images_{part}.tar"
-        path.parent.mkdir(exist_ok=True)
-        with tarfile.open(path, "w") as tar:
-            for image, along in enumerate(axes):
-                content = stripes(image, along)
-                entry = tarfile.TarInfo(f"{part}/{image}.jpg")
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-    got = datasets.bsds300(tmp_path, (60, 40, 50))
-    for part in got:
-        whole = np.column_stack([part, -part.sum(1)]).reshape(-1, 8, 8)  # of mean zero
-        steps = [np.abs(np.diff(whole, axis=axis)).mean((1, 2)) for axis in (1, 2)]
-        assert set(np.round(np.max(steps, 0) * 256)) <= {7, 8, 9}
-        assert np.min(steps, 0).max() < 1 / 256
-    horizontal = [np.diff(part.reshape(len(part), -1)[:, :2]).mean() > 0.01 for part in got]
-    assert horizontal[0] != horizontal[1] or not horizontal[0]
-    assert horizontal[2]
-
-
-def bsds300_module():
-    import importlib
-
-    return importlib.import_module("datasets.bsds300")
+    monkeypatch.setattr(sys.modules["datasets.bsds300"], "HELD_OUT", 1)
+    striped(tmp_path / "bsds300/BSDS300_images_train.tar", (0, 1))
+    striped(tmp_path / "bsds300/BSDS300_images_test.tar", (1, 1))
+    train, validation, test = datasets.bsds300(tmp_path, (60, 40, 50))
+    assert directions(train) | directions(validation) == {0, 1}  # no image in both
+    assert len(directions(train)) == len(directions(validation)) == 1
+    assert directions(test) == {1}
 
 
 # Binary sets and RNADE's
 
 
-def split_of(dim=5, sizes=(4, 2, 3)):
-    return [RNG.integers(0, 2, (size, dim)).astype(np.uint8) for size in sizes]
+@pytest.fixture
+def bits(monkeypatch):
+    """Return three small parts, whose sizes pass for the published ones."""
+    for name in ("adult", "binarized_mnist"):
+        monkeypatch.setitem(datasets.BINARY, name, Published(5, 4, 2, 3))
+    return Split(*(RNG.integers(0, 2, (size, 5)).astype(np.uint8) for size in (4, 2, 3)))
+
+
+TEXTS = {
+    "adult": ("adult/adult.{}.data", ","),
+    "binarized_mnist": ("binarized_mnist/binarized_mnist_{}.amat", " "),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_binary_texts(tmp_path, bits, name):
+    path, separator = TEXTS[name]
+    for part, rows in zip(("train", "valid", "test"), bits, strict=True):
+        lines = [separator.join(map(str, row)) for row in rows]
+        write(tmp_path / path.format(part), "\n".join(lines) + "\n")
+    for got, expected in zip(datasets.binary(name, tmp_path), bits, strict=True):
+        assert got.dtype == np.uint8
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("path", ["nade_uci/adult", "binarized_mnist/binarized_mnist_packed"])
+def test_packed_bits(tmp_path, bits, path):
+    file, parts = io.BytesIO(), dict(zip(("train", "valid", "test"), bits, strict=True))
+    np.savez(file, **{part: np.packbits(rows, axis=1) for part, rows in parts.items()})
+    write(tmp_path / f"{path}.npz", file.getvalue())
+    name = "adult" if "adult" in path else "binarized_mnist"
+    for got, expected in zip(datasets.binary(name, tmp_path), bits, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_digits_need_no_file():
+    pytest.importorskip("sklearn")
+    got = datasets.binary("digits")
+    assert [part.shape for part in got] == [(1257, 64), (180, 64), (360, 64)]
+    assert 0.3 < np.concatenate(got).mean() < 0.35
+
+
+@pytest.mark.parametrize("load", [datasets.binary, datasets.rnade])
+def test_an_unknown_name_is_an_error(load):
+    with pytest.raises(ValueError, match="Expected one of .*, got 'iris'"):
+        load("iris")
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_rnade(tmp_path, monkeypatch, header):
+    rows = RNG.normal(size=(20, 12))
+    rows[:, 4] = 3 * rows[:, 6] + 1
+    text = table(rows, ";", '"fixed acidity";"volatile acidity"') if header else table(rows, ",")
+    write(tmp_path / "rnade_uci/winequality-red.csv", text)
+    source = datasets.RNADE["red_wine"]._replace(shape=(20, 10))
+    monkeypatch.setitem(datasets.RNADE, "red_wine", source)
+    got = datasets.rnade("red_wine", tmp_path)
+    np.testing.assert_array_equal(got, np.delete(rows[:, :11], 4, axis=1))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"Expected red_wine .*, got .20, 10."):
+        datasets.rnade("red_wine", tmp_path)
+
+
+def members(size, number):
+    """Return which rows a fold tests on, from the z-scores of their numbers."""
+    ids = np.arange(size, dtype=float)[:, None]
+    train, test = datasets.fold(ids, number)
+    step = np.diff(np.sort(np.concatenate([train, test])[:, 0])).mean()
+    low = np.concatenate([train, test]).min()
+    return np.rint((test[:, 0] - low) / step).astype(int)
+
+
+def test_each_row_is_tested_on_in_one_fold_of_ten():
+    x = RNG.normal(size=(53, 3)) * 4 + 7
+    tested = [members(53, number) for number in range(10)]
+    assert sorted(np.concatenate(tested)) == list(range(53))
+    for number in range(10):
+        train, test = datasets.fold(x, number)
+        np.testing.assert_allclose(train.mean(0), 0, atol=1e-12)
+        np.testing.assert_allclose(train.std(0), 1)
+        assert len(train) + len(test) == 53
+        assert len(test) in (5, 6)
+    with pytest.raises(ValueError, match="Expected a fold from 0 to 9, got 10"):
+        datasets.fold(x, 10)

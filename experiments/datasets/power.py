@@ -60,7 +60,9 @@ def _text(path: Path) -> np.ndarray:
 def _packed(path: Path) -> np.ndarray:
     """Return the same from one integer array a column, with the rows that are missing as bits."""
     file = np.load(path)
-    values = [file[name] / scale for name, scale in zip(file["columns"], file["scale"], strict=True)]
+    values = [
+        file[name] / scale for name, scale in zip(file["columns"], file["scale"], strict=True)
+    ]
     hour, minute = str(file["start"]).split()[1].split(":")[:2]
     minutes = (60 * int(hour) + int(minute) + np.arange(file["n"])) % MINUTES_A_DAY
     missing = np.unpackbits(file["missing"])[: file["n"]].astype(bool)
