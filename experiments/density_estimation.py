@@ -21,6 +21,7 @@ import optax
 import tyro
 from benchmarks import FAST, PAPER, Settings, build
 from datasets import DENSITIES, Split
+from datasets.mnist import bits_per_dim
 from flax import nnx
 from gaussians import summarize
 from report import save
@@ -54,6 +55,7 @@ class Config:
 
     @property
     def name(self) -> str:
+        """What the files of this run are called."""
         return f"{self.dataset}_{self.model}"
 
 
@@ -144,6 +146,8 @@ def save_params(flow: afflow.Flow, path: Path) -> None:
 def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
     """Score the test set and return what the results file says."""
     best = int(np.argmin(fitted.validation))
+    scores = log_probs(fitted.flow, data.test)
+    images = config.dataset == "mnist"
     return {
         "dataset": config.dataset,
         "model": config.model,
@@ -152,7 +156,8 @@ def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
         "sizes": [len(part) for part in data],
         "dim": data.test.shape[1],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(fitted.flow, nnx.Param))),
-        "test": summarize(log_probs(fitted.flow, data.test)),
+        "test": summarize(scores),
+        "bits_per_dim": bits_per_dim(scores, data.test) if images else None,
         "validation": -fitted.validation[best],
         "best_epoch": best + 1,
         "epochs": len(fitted.train),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from datasets import Split, files
 from datasets.binary import Published
+from datasets.mnist import bits_per_dim
 
 RNG = np.random.default_rng(0)
 
@@ -174,6 +175,13 @@ def test_mnist(tmp_path):
     noise = levels - np.concatenate(got)
     assert -1e-2 < noise.min() < 0.05
     assert 0.95 < noise.max() < 1.01
+
+
+def test_the_uniform_density_takes_eight_bits():
+    p = RNG.uniform(1e-6, 1 - 1e-6, (4000, 20))
+    x = np.log(p) - np.log1p(-p)
+    log_probs = np.sum(np.log(p) + np.log1p(-p), 1)  # the logistic distribution
+    assert abs(bits_per_dim(log_probs, x) - 8) < 1e-5
 
 
 def test_a_file_that_is_not_of_images_is_an_error(tmp_path):
