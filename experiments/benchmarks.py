@@ -13,7 +13,7 @@ import afflow
 UNIVARIATES: dict[str, Callable[[], afflow.Bijector]] = {
     "maf": afflow.Affine,
     "nsf": partial(afflow.RationalQuadraticSpline, 8, 3.0),
-    "mixture": partial(afflow.MixtureCDF, 8),
+    "mixture": partial(afflow.MixtureCDF, 5),
 }
 
 
@@ -71,8 +71,9 @@ FAST = {
     ("power", "nsf"): Settings(cycles=(2, 4, 8, 16)),
     ("power", "maf"): Settings(num_layers=10),
     ("miniboone_small", "maf"): Settings(
-        hidden=(64,) * 3, lu=False, batch_size=128, weight_decay=1.0, cycles=(60,)
+        hidden=(64,) * 3, batch_size=128, weight_decay=1.0, cycles=(60,)
     ),
+    ("bsds300", "maf"): Settings(cycles=(2, 4, 8, 16)),
     ("mnist", "maf"): Settings(
         hidden=(1024,),
         residual=False,
@@ -80,7 +81,15 @@ FAST = {
         batch_size=100,
         learning_rate=3e-4,
         weight_decay=0.1,
-        cycles=(2, 4, 8),
+    ),
+    ("mnist", "mixture"): Settings(
+        num_layers=1,
+        hidden=(512,),
+        residual=False,
+        lu=False,
+        batch_size=100,
+        weight_decay=0.01,
+        cycles=(1, 2, 4),
     ),
 }
 PAPER = {

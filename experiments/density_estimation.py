@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 
 matplotlib.use("Agg")
@@ -50,6 +51,8 @@ class Config:
     cycles: tuple[int, ...] | None = None
     minutes: float | None = None
     """No cycle begins that would end later, at the pace of the one before."""
+    resume: bool = False
+    """Go on after the last cycle that ended."""
     out: Path = ROOT / "results" / "density"
     runs: Path = ROOT.parent / "runs"
 
@@ -60,12 +63,13 @@ class Config:
 
 
 class Fitted(NamedTuple):
-    """A trained flow, the losses after each epoch, and how long it took."""
+    """A trained flow, the losses after each epoch, the seconds and cycles it took."""
 
     flow: afflow.Flow
     train: list[float]
     validation: list[float]
-    seconds: float
+    seconds: float = 0.0
+    cycles: int = 0
 
 
 def settings_of(config: Config) -> Settings:
@@ -88,14 +92,16 @@ def optimizer(settings: Settings):
 
 def train(config: Config, settings: Settings, data: Split) -> Fitted:
     """Fit the flow in cycles; each begins with the best of the one before."""
-    flow = build(config.model, settings, data.train, config.seed)
-    fitted = Fitted(flow, [], [], 0.0)
-    for number, epochs in enumerate(settings.cycles):
+    fitted = Fitted(build(config.model, settings, data.train, config.seed), [], [])
+    path = config.runs / f"{config.name}.npz"
+    if config.resume:
+        fitted = read_checkpoint(fitted.flow, path)
+    for epochs in settings.cycles[fitted.cycles :]:
         pace = fitted.seconds / max(len(fitted.train), 1)
         if config.minutes and fitted.seconds + epochs * pace > 60 * config.minutes:
             break
-        fitted = train_cycle(fitted, epochs, config.seed + number, settings, data)
-        save_params(fitted.flow, config.runs / f"{config.name}.npz")
+        fitted = train_cycle(fitted, epochs, config.seed, settings, data)
+        write_checkpoint(fitted, path)
     return fitted
 
 
@@ -105,7 +111,7 @@ def train_cycle(fitted: Fitted, epochs: int, seed: int, settings: Settings, data
     flow, history = afflow.fit(
         fitted.flow,
         data.train,
-        key=jax.random.key(seed),
+        key=jax.random.fold_in(jax.random.key(seed), fitted.cycles),
         validation=data.validation,
         batch_size=settings.batch_size,
         max_epochs=epochs,
@@ -114,7 +120,26 @@ def train_cycle(fitted: Fitted, epochs: int, seed: int, settings: Settings, data
     )
     seconds = fitted.seconds + time.perf_counter() - start
     losses = fitted.train + history.train, fitted.validation + history.validation
-    return Fitted(flow, *losses, seconds)
+    return Fitted(flow, *losses, seconds, fitted.cycles + 1)
+
+
+def write_checkpoint(fitted: Fitted, path: Path) -> None:
+    """Write the trained arrays, by their paths in the module, and the course of the training."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    course = fitted._asdict()
+    leaves, _ = jax.tree.flatten_with_path(course.pop("flow"))
+    arrays = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
+    np.savez(path, **arrays, **course)
+
+
+def read_checkpoint(flow: afflow.Flow, path: Path) -> Fitted:
+    """Return what `write_checkpoint` wrote, in a flow of the same structure."""
+    file = np.load(path)
+    names, structure = jax.tree.flatten_with_path(flow)
+    leaves = [jnp.asarray(file[jax.tree_util.keystr(name)]) for name, _ in names]
+    losses = file["train"].tolist(), file["validation"].tolist()
+    flow = jax.tree.unflatten(structure, leaves)
+    return Fitted(flow, *losses, float(file["seconds"]), int(file["cycles"]))
 
 
 def log_probs(flow: afflow.Flow, x: np.ndarray, batch_size: int = 4096) -> np.ndarray:
@@ -134,13 +159,6 @@ def draw(fitted: Fitted, title: str, path: Path) -> None:
     axis.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def save_params(flow: afflow.Flow, path: Path) -> None:
-    """Write the trained arrays, by their paths in the module, as npz."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    leaves, _ = jax.tree.flatten_with_path(nnx.state(flow))
-    np.savez(path, **{jax.tree_util.keystr(name): leaf for name, leaf in leaves})
 
 
 def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
