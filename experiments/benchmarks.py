@@ -92,8 +92,30 @@ FAST = {
         cycles=(1, 2, 4),
     ),
 }
+
+
+def maf_paper(*hidden: int) -> Settings:
+    """Return the settings of Papamakarios et al. 2017, without their batch normalisation."""
+    training = {"batch_size": 100, "learning_rate": 1e-4, "cycles": (1000,), "patience": 30}
+    return Settings(hidden=hidden, residual=False, lu=False, **training)
+
+
+def nsf_paper(width: int, batch_size: int, epochs: int) -> Settings:
+    """Return the settings of Durkan et al. 2019, without their dropout."""
+    training = {"batch_size": batch_size, "learning_rate": 5e-4, "cycles": (epochs,)}
+    return Settings(10, (width,) * 5, patience=epochs, **training)
+
+
 PAPER = {
-    ("power", "nsf"): Settings(
-        num_layers=10, hidden=(256,) * 5, learning_rate=5e-4, cycles=(123,), patience=123
-    ),
+    ("power", "maf"): maf_paper(100, 100),
+    ("gas", "maf"): maf_paper(100, 100),
+    ("hepmass", "maf"): maf_paper(512, 512),
+    ("miniboone", "maf"): maf_paper(512, 512),
+    ("bsds300", "maf"): maf_paper(512, 512),
+    ("mnist", "maf"): maf_paper(1024),
+    ("power", "nsf"): nsf_paper(256, 512, 123),
+    ("gas", "nsf"): nsf_paper(256, 512, 240),
+    ("hepmass", "nsf"): nsf_paper(256, 256, 325),
+    ("miniboone", "nsf"): nsf_paper(64, 128, 1083),
+    ("bsds300", "nsf"): nsf_paper(512, 512, 205),
 }
