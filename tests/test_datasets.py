@@ -67,11 +67,24 @@ def published_power(values, scale, missing):
     return data[:41], data[41:45], data[45:]
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_power_follows_the_published_recipe(tmp_path, packed):
+def household_table(values, scale, missing):
+    minutes = (17 * 60 + 24 + np.arange(len(values))) % 1440
+    file = io.BytesIO()
+    np.save(file, np.column_stack([values / scale, minutes])[~missing])
+    return file.getvalue()
+
+
+POWER_FILES = {
+    "data.npy": household_table,
+    "household_power_consumption.txt": household_text,
+    "household_power.npz": household_packed,
+}
+
+
+@pytest.mark.parametrize("name", POWER_FILES)
+def test_power_follows_the_published_recipe(tmp_path, name):
     meter = household()
-    name = "household_power.npz" if packed else "household_power_consumption.txt"
-    write(tmp_path / "power" / name, (household_packed if packed else household_text)(*meter))
+    write(tmp_path / "power" / name, POWER_FILES[name](*meter))
     got = datasets.power(tmp_path, (41, 4, 5))
     for part, expected in zip(got, published_power(*meter), strict=True):
         assert part.dtype == np.float32
@@ -90,7 +103,7 @@ def test_an_incomplete_file_is_an_error(tmp_path):
 def test_a_missing_file_says_where_to_get_it_and_where_to_put_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="archive.ics.uci.edu") as error:
         datasets.power(tmp_path)
-    assert str(tmp_path / "power/household_power_consumption.txt") in str(error.value)
+    assert str(tmp_path / "power/data.npy") in str(error.value)
 
 
 def test_the_folder_is_an_argument_or_in_the_environment(tmp_path, monkeypatch):
