@@ -73,6 +73,9 @@ FAST = {
     ("miniboone_small", "maf"): Settings(
         hidden=(64,) * 3, batch_size=128, weight_decay=1.0, cycles=(60,)
     ),
+    ("digits", "maf"): Settings(
+        hidden=(64,) * 3, lu=False, batch_size=64, weight_decay=1.0, cycles=(60,)
+    ),
     ("bsds300", "maf"): Settings(cycles=(2, 4, 8, 16)),
     ("mnist", "maf"): Settings(
         hidden=(1024,),

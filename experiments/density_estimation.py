@@ -1,5 +1,6 @@
 """Fit a flow to one of the field's benchmarks; report its test log-likelihood.
 
+    python experiments/density_estimation.py --dataset digits
     python experiments/density_estimation.py --dataset power --model nsf --data-dir FOLDER
 
 The model is chosen by validation, and the test set is scored once, at the end. Leaves
@@ -30,7 +31,9 @@ from report import save
 import afflow
 
 ROOT = Path(__file__).parent
-Dataset = Literal["power", "gas", "hepmass", "miniboone", "miniboone_small", "bsds300", "mnist"]
+Dataset = Literal[
+    "power", "gas", "hepmass", "miniboone", "miniboone_small", "bsds300", "mnist", "digits"
+]
 PRESETS = {"fast": FAST, "paper": PAPER}
 
 

@@ -20,7 +20,6 @@ from flax import nnx
 from report import Run, interleave, save, summary
 
 import afflow
-from afflow.training.fit import default_optimizer
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def runs(config: Config, x: np.ndarray) -> dict[str, Run]:
     options = {"num_layers": config.num_layers, "hidden": config.hidden}
     flow = afflow.maf(x.shape[1], **options, rngs=nnx.Rngs(0))
     steps = len(x) // config.batch_size
-    optimizer = default_optimizer(1e-3, steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(1e-3))
     batches = jnp.asarray(x[: steps * config.batch_size]).reshape(steps, config.batch_size, -1)
     parts = nnx.split(flow, nnx.Param, ...)
     training = {"batch_size": config.batch_size, "max_epochs": 1, "optimizer": optimizer}

@@ -279,6 +279,9 @@ def test_digits_need_no_file():
     got = datasets.binary("digits")
     assert [part.shape for part in got] == [(1257, 64), (180, 64), (360, 64)]
     assert 0.3 < np.concatenate(got).mean() < 0.35
+    for levels, bits in zip(datasets.digits(), got, strict=True):
+        np.testing.assert_array_equal(levels >= 8, bits)
+        assert 0 <= levels.min() < levels.max() < 17
 
 
 @pytest.mark.parametrize("load", [datasets.binary, datasets.rnade])
