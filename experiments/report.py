@@ -48,11 +48,6 @@ def save(path: Path, config: Any, results: Any) -> None:
     path.write_text(json.dumps(content, indent=1, default=float) + "\n")
 
 
-def summarize(scores: np.ndarray) -> dict[str, float]:
-    """Return a mean log-likelihood in nats and two of its standard errors."""
-    return {"nats": scores.mean(), "two_standard_errors": 2 * scores.std() / len(scores) ** 0.5}
-
-
 def compile_seconds(run: Run) -> float:
     """Return the wall time of a first call, which compiles."""
     start = time.perf_counter()
