@@ -19,8 +19,8 @@ class Conditioner(nnx.Module):
     r"""A network whose row `t` sees earlier coordinates only: $p_t = c_t(x_{<t}, context)$.
 
     A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`, and maps
-    one event `(D,)` to parameters `(D, P)` in `__call__`. `init_cache` and `step` make it
-    incremental; by default a step is a full pass.
+    one event `(D,)` to parameters `(D, P)` in `__call__`. `init_cache` and `step`, or a
+    `decode` of its own, make it incremental; by default a step is a full pass.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -40,6 +40,12 @@ class Conditioner(nnx.Module):
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the parameters `(D, P)` of every coordinate of one event `(D,)`."""
+
+    @property
+    def is_incremental(self) -> bool:
+        """Return whether a step or a decoding of its own spares it full passes."""
+        own, default = type(self), Conditioner
+        return own.step is not default.step or own.decode is not default.decode
 
     def init_cache(self, context: jax.Array | None = None, dtype: Any = float) -> Any:
         """Return what `step` needs before the first coordinate, of type `dtype`, is known."""
