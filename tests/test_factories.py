@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from registry import FLOWS, KEY, cast
+from scipy import stats
 
 import afflow
 
@@ -53,6 +54,32 @@ def _jacobians(flow, x, context):
 @partial(jax.value_and_grad, argnums=(0, 1))
 def _gradients(flow, x, context):
     return flow.log_prob(x, context)
+
+
+STARTS = {
+    "maf": afflow.maf,
+    "iaf": afflow.iaf,
+    "made": afflow.made,
+    "nsf": afflow.nsf,
+    "coupling_flow": afflow.coupling_flow,
+    "realnvp": afflow.realnvp,
+    "nice": afflow.nice,
+    "nsf_coupling": afflow.nsf_coupling,
+    "naf": partial(afflow.naf, sigmoids=(2,), num_layers=1),
+    "umnn": partial(afflow.umnn, embedding=2, integrand=(2,), num_layers=1),
+    "sospf": partial(afflow.sospf, degree=1, num_layers=1),
+    "bpf": partial(afflow.bpf, degree=2, num_layers=1),
+    "cnf": afflow.cnf,
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_starts_as_the_standardised_base(name):
+    data = np.asarray(5 + 3 * jax.random.normal(KEY, (50, 3)))
+    flow = STARTS[name](3, hidden=(4,), context_dim=1, data=data, rngs=nnx.Rngs(0))
+    standardized = (data - data.mean(0)) / data.std(0)
+    expected = stats.norm.logpdf(standardized).sum(1) - np.log(data.std(0)).sum()
+    np.testing.assert_allclose(flow.log_prob(data, jnp.ones(1)), expected, rtol=1e-6)
 
 
 def test_bnaf_starts_close_to_the_identity():
