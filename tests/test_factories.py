@@ -89,3 +89,15 @@ def test_bnaf_starts_close_to_the_identity():
     x, log_det = jax.jit(jax.vmap(layer.inverse_and_log_det))(y)
     assert np.abs(x - y).max() < 0.3
     assert np.abs(log_det).max() < 0.3
+
+
+def test_circular_nsf_integrates_to_one_and_closes():
+    flow = FLOWS["circular_nsf"]()
+    angles = -jnp.pi + 2 * jnp.pi / 200 * (jnp.arange(200) + 0.5)
+    grid = jnp.stack(jnp.meshgrid(angles, angles), -1)  # (200, 200, 2)
+    density = jnp.exp(flow.log_prob(grid, CONTEXT))
+    np.testing.assert_allclose(density.mean() * (2 * np.pi) ** 2, 1, atol=2e-3)
+    seams = jnp.concatenate([grid[:, 0], grid[0]]).at[:200, 0].set(jnp.pi).at[200:, 1].set(jnp.pi)
+    across = jnp.where(seams == jnp.pi, -jnp.pi, seams)
+    here, there = (flow.log_prob(x, CONTEXT) for x in (seams - 1e-9, across + 1e-9))
+    np.testing.assert_allclose(here, there, atol=1e-6)
