@@ -2,6 +2,7 @@
 
 from afflow.actnorm import ActNorm, initialize_actnorm
 from afflow.autoregressive import MaskedAutoregressive
+from afflow.autoregressive_model import AutoregressiveModel
 from afflow.bases import (
     ClassConditional,
     DiagonalNormal,
@@ -16,9 +17,34 @@ from afflow.batchnorm import BatchNorm, update_batchnorm
 from afflow.bijector import Bijector, Inverse
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
-from afflow.conditioners import MADE, MLP, Conditioner, ConvNet, Graphical, Periodic
+from afflow.conditionals import Bernoulli, Categorical, Conditional, DiscretizedLogistics, MixtureOf
+from afflow.conditioners import (
+    MADE,
+    MLP,
+    NADE,
+    AgnosticMADE,
+    Conditioner,
+    ConvNet,
+    DeepNADE,
+    Draw,
+    Graphical,
+    IndependentMLPs,
+    OrderAgnostic,
+    Periodic,
+)
 from afflow.continuous import Continuous, ExactTrace, Hutchinson, MLPField, Trace, VectorField, cnf
 from afflow.coupling import Coupling
+from afflow.density_models import (
+    choose_order,
+    deep_nade,
+    eonade,
+    fvsbn,
+    independent_mlps,
+    made_ensemble,
+    made_model,
+    nade,
+    rnade,
+)
 from afflow.dequantization import (
     Logit,
     VariationalDequantization,
@@ -43,6 +69,7 @@ from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.linear import LU, Householder, Rotation, Triangular
 from afflow.neural_flows import bpf, circular_nsf, gaussianization_flow, glow, naf, sospf, umnn
+from afflow.order_agnostic import OrderAgnosticModel
 from afflow.permutations import Permutation, Reverse
 from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
@@ -75,6 +102,7 @@ from afflow.univariate import (
     BernsteinPolynomial,
     CircularSpline,
     GaussianCDF,
+    LaplaceCDF,
     LogisticCDF,
     MixtureCDF,
     PerDimension,
@@ -90,27 +118,36 @@ __all__ = [
     "LU",
     "MADE",
     "MLP",
+    "NADE",
     "UMNN",
     "ActNorm",
     "Additive",
     "Affine",
+    "AgnosticMADE",
+    "AutoregressiveModel",
     "BatchNorm",
+    "Bernoulli",
     "BernsteinPolynomial",
     "Bijector",
     "CSVLogger",
+    "Categorical",
     "Chain",
     "Checkpoint",
     "CircularShift",
     "CircularSpline",
     "ClassConditional",
+    "Conditional",
     "Conditioner",
     "Constant",
     "Continuous",
     "Conv1x1",
     "ConvNet",
     "Coupling",
+    "DeepNADE",
     "DiagonalNormal",
+    "DiscretizedLogistics",
     "Distribution",
+    "Draw",
     "Elementwise",
     "Epoch",
     "ExactTrace",
@@ -121,10 +158,12 @@ __all__ = [
     "Householder",
     "Hutchinson",
     "Incremental",
+    "IndependentMLPs",
     "Interval",
     "Inverse",
     "Jacobi",
     "Laplace",
+    "LaplaceCDF",
     "LocationScale",
     "Logistic",
     "LogisticCDF",
@@ -133,9 +172,12 @@ __all__ = [
     "MaskedAutoregressive",
     "Mixture",
     "MixtureCDF",
+    "MixtureOf",
     "MultivariateNormal",
     "NonFiniteLossError",
     "Normal",
+    "OrderAgnostic",
+    "OrderAgnosticModel",
     "Ordered",
     "PerDimension",
     "Periodic",
@@ -167,20 +209,28 @@ __all__ = [
     "bits_per_dim",
     "bpf",
     "check_bijector",
+    "choose_order",
     "circular_nsf",
     "cnf",
     "coupling_flow",
+    "deep_nade",
     "dequantize",
+    "eonade",
     "fit",
     "fit_to_density",
+    "fvsbn",
     "gaussianization_flow",
     "glow",
     "iaf",
+    "independent_mlps",
     "initialize_actnorm",
     "made",
+    "made_ensemble",
+    "made_model",
     "maf",
     "maximum_likelihood",
     "multiscale",
+    "nade",
     "naf",
     "nice",
     "nsf",
@@ -188,6 +238,7 @@ __all__ = [
     "prefix_log_prob",
     "quantize",
     "realnvp",
+    "rnade",
     "sample_rest",
     "sospf",
     "train",
