@@ -15,6 +15,7 @@ from afflow.bases import (
 )
 from afflow.batchnorm import BatchNorm, update_batchnorm
 from afflow.bijector import Bijector, Inverse
+from afflow.bnaf import BNAF
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
 from afflow.conditionals import Bernoulli, Categorical, Conditional, DiscretizedLogistics, MixtureOf
@@ -68,12 +69,23 @@ from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling,
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.linear import LU, Householder, Rotation, Triangular
-from afflow.neural_flows import bpf, circular_nsf, gaussianization_flow, glow, naf, sospf, umnn
+from afflow.names import saveable
+from afflow.neural_flows import (
+    bnaf,
+    bpf,
+    circular_nsf,
+    gaussianization_flow,
+    glow,
+    naf,
+    sospf,
+    umnn,
+)
 from afflow.order_agnostic import OrderAgnosticModel
 from afflow.permutations import Permutation, Reverse
 from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
+from afflow.saving import load, save
 from afflow.sylvester import Sylvester
 from afflow.training import (
     Checkpoint,
@@ -115,6 +127,7 @@ from afflow.walk import walk
 __version__ = "0.1.0"
 
 __all__ = [
+    "BNAF",
     "LU",
     "MADE",
     "MLP",
@@ -147,9 +160,11 @@ __all__ = [
     "DiagonalNormal",
     "DiscretizedLogistics",
     "Distribution",
+    "Divergence",
     "Draw",
     "Elementwise",
     "Epoch",
+    "Estimate",
     "ExactTrace",
     "Flow",
     "GaussianCDF",
@@ -207,6 +222,7 @@ __all__ = [
     "VariationalDequantization",
     "VectorField",
     "bits_per_dim",
+    "bnaf",
     "bpf",
     "check_bijector",
     "choose_order",
@@ -215,15 +231,23 @@ __all__ = [
     "coupling_flow",
     "deep_nade",
     "dequantize",
+    "doubly_reparameterized",
+    "effective_sample_size",
+    "elbo",
     "eonade",
     "fit",
     "fit_to_density",
+    "forward_kl",
     "fvsbn",
     "gaussianization_flow",
     "glow",
     "iaf",
+    "importance_weighted",
+    "importance_weights",
     "independent_mlps",
     "initialize_actnorm",
+    "load",
+    "log_evidence",
     "made",
     "made_ensemble",
     "made_model",
@@ -235,27 +259,20 @@ __all__ = [
     "nice",
     "nsf",
     "nsf_coupling",
+    "pareto_k",
+    "pareto_smoothed",
     "prefix_log_prob",
     "quantize",
     "realnvp",
+    "reverse_kl",
     "rnade",
     "sample_rest",
+    "save",
+    "saveable",
     "sospf",
+    "sticking_the_landing",
     "train",
     "umnn",
     "update_batchnorm",
     "walk",
-    "Estimate",
-    "effective_sample_size",
-    "elbo",
-    "importance_weights",
-    "log_evidence",
-    "pareto_k",
-    "pareto_smoothed",
-    "Divergence",
-    "doubly_reparameterized",
-    "forward_kl",
-    "importance_weighted",
-    "reverse_kl",
-    "sticking_the_landing",
 ]

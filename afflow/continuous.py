@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow.bijector import Bijector, Shape
-from afflow.compose import Chain
-from afflow.distributions import Flow, Normal, checked_shape
-from afflow.elementwise import Constant, Standardize
+from afflow.distributions import Flow, checked_shape
+from afflow.elementwise import Constant
+from afflow.flows import layered
 
 Linear = Callable[[jax.Array], jax.Array]
 
@@ -241,11 +241,12 @@ def cnf(
         >>> flow.sample(jax.random.key(0), 3).shape
         (3, 2)
     """
-    field = MLPField(dim, hidden, context_dim=context_dim, rngs=rngs)
-    layers: list[Bijector] = [Continuous(field, trace, rtol=rtol, atol=atol)]
-    if data is not None:
-        layers.append(Standardize.from_data(data))
-    return Flow(Normal(dim), Chain(layers))
+
+    def make(rngs):
+        field = MLPField(dim, hidden, context_dim=context_dim, rngs=rngs)
+        return Continuous(field, trace, rtol=rtol, atol=atol)
+
+    return layered(dim, make, 1, data, rngs)
 
 
 def _velocity(t: jax.Array, state: tuple[jax.Array, jax.Array], args: Any):

@@ -14,7 +14,7 @@ from afflow.compose import Chain, Repeat
 from afflow.conditioners.made import MADE
 from afflow.conditioners.mlp import MLP
 from afflow.coupling import Coupling
-from afflow.distributions import Flow, Normal
+from afflow.distributions import Distribution, Flow, Normal
 from afflow.elementwise import Elementwise, Standardize, num_params
 from afflow.inversion import Incremental, Solver
 from afflow.permutations import Reverse
@@ -23,7 +23,13 @@ from afflow.univariate.affine import Affine
 from afflow.univariate.spline import RationalQuadraticSpline
 
 Make = Callable[[nnx.Rngs], Bijector]
+Mix = Callable[[int, nnx.Rngs], Bijector]
 _CHAIN_UP_TO = 2
+
+
+def reverse(dim: int, rngs: nnx.Rngs) -> Bijector:
+    """Return `Reverse(dim)`: how layers are mixed by default."""
+    return Reverse(dim)
 
 
 def maf(
@@ -37,6 +43,7 @@ def maf(
     residual: bool = False,
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
+    mix: Mix = reverse,
     data: jax.Array | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
@@ -56,6 +63,8 @@ def maf(
         dtype: operands of the matrix products in each `MADE`: `jnp.bfloat16` computes them
             in mixed precision; log-determinants stay in float32.
         solver: runs the serial direction, here sampling.
+        mix: makes what stands before each layer from `(dim, rngs)`: by default `Reverse`,
+            `lambda dim, rngs: LU(dim, Reverse(dim))` for a trained linear map.
         data: `(N, D)`; if given, the flow standardises by its mean and deviation.
         rngs: its `params` stream draws the initial weights.
 
@@ -70,7 +79,7 @@ def maf(
         (3, 2)
     """
     make = _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
-    return _flow(dim, lambda rngs: Chain([Reverse(dim), make(rngs)]), num_layers, data, rngs)
+    return layered(dim, mixed(dim, mix, make), num_layers, data, rngs)
 
 
 def iaf(
@@ -84,6 +93,7 @@ def iaf(
     residual: bool = False,
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
+    mix: Mix = reverse,
     data: jax.Array | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
@@ -101,9 +111,8 @@ def iaf(
         (3,)
     """
     make = _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
-    return _flow(
-        dim, lambda rngs: Chain([Reverse(dim), Inverse(make(rngs))]), num_layers, data, rngs
-    )
+    read_backwards = mixed(dim, mix, lambda rngs: Inverse(make(rngs)))
+    return layered(dim, read_backwards, num_layers, data, rngs)
 
 
 def made(
@@ -132,7 +141,7 @@ def made(
         -1.8379
     """
     make = _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
-    return _flow(dim, make, 1, data, rngs)
+    return layered(dim, make, 1, data, rngs)
 
 
 def nsf(
@@ -147,6 +156,7 @@ def nsf(
     residual: bool = False,
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
+    mix: Mix = reverse,
     data: jax.Array | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
@@ -165,7 +175,7 @@ def nsf(
     """
     spline = partial(RationalQuadraticSpline, num_bins, bound)
     make = _layer(dim, hidden, context_dim, spline, activation, residual, dtype, solver)
-    return _flow(dim, lambda rngs: Chain([Reverse(dim), make(rngs)]), num_layers, data, rngs)
+    return layered(dim, mixed(dim, mix, make), num_layers, data, rngs)
 
 
 def coupling_flow(
@@ -176,6 +186,7 @@ def coupling_flow(
     context_dim: int = 0,
     univariate: Callable[[], Bijector] = Affine,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    mix: Mix = reverse,
     data: jax.Array | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
@@ -191,6 +202,7 @@ def coupling_flow(
         context_dim: length of the context vector; 0 for an unconditional flow.
         univariate: makes the scalar map of the coordinates.
         activation: the nonlinearity of each network.
+        mix: makes what stands before each layer, as for `maf`.
         data: `(N, D)`; if given, the flow standardises by its mean and deviation.
         rngs: its `params` stream draws the initial weights.
 
@@ -209,10 +221,9 @@ def coupling_flow(
     def make(rngs):
         scalar, options = univariate(), {"context_dim": context_dim, "activation": activation}
         network = MLP(half, dim - half, *num_params(scalar), hidden, **options, rngs=rngs)
-        coupling = Coupling([t < half for t in range(dim)], network, scalar)
-        return Chain([Reverse(dim), coupling])
+        return Coupling([t < half for t in range(dim)], network, scalar)
 
-    return _flow(dim, make, num_layers, data, rngs)
+    return layered(dim, mixed(dim, mix, make), num_layers, data, rngs)
 
 
 def realnvp(
@@ -311,8 +322,20 @@ def _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, so
     return make
 
 
-def _flow(dim: int, make: Make, num_layers: int, data: jax.Array | None, rngs: nnx.Rngs) -> Flow:
-    """Stack layers, and standardisation nearest to the data, on a standard normal."""
+def mixed(dim: int, mix: Mix, make: Make) -> Make:
+    """Return what makes a layer behind a mixing one."""
+    return lambda rngs: Chain([mix(dim, rngs), make(rngs)])
+
+
+def layered(
+    dim: int,
+    make: Make,
+    num_layers: int,
+    data: jax.Array | None,
+    rngs: nnx.Rngs,
+    base: Distribution | None = None,
+) -> Flow:
+    """Stack layers, and standardisation nearest to the data, by default on a standard normal."""
     if dim < 1 or num_layers < 1:
         raise ValueError(f"Expected dim >= 1 and num_layers >= 1, got {dim} and {num_layers}.")
     if num_layers > _CHAIN_UP_TO:
@@ -323,4 +346,4 @@ def _flow(dim: int, make: Make, num_layers: int, data: jax.Array | None, rngs: n
         if jnp.ndim(data) != 2 or jnp.shape(data)[1] != dim:
             raise ValueError(f"Expected data.shape (N, {dim}), got {jnp.shape(data)}.")
         layers.append(Standardize.from_data(data))
-    return Flow(Normal(dim), Chain(layers))
+    return Flow(base or Normal(dim), Chain(layers))

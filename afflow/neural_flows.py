@@ -8,16 +8,17 @@ from flax import nnx
 
 from afflow.actnorm import ActNorm
 from afflow.autoregressive import MaskedAutoregressive
-from afflow.bijector import Bijector, num_params
+from afflow.bijector import num_params
+from afflow.bnaf import BNAF
 from afflow.compose import Chain, Repeat
 from afflow.conditioners.convnet import ConvNet
 from afflow.conditioners.made import MADE
+from afflow.conditioners.mlp import MLP
 from afflow.conditioners.periodic import Periodic
 from afflow.coupling import Coupling
 from afflow.distributions import Flow, Normal, Uniform
 from afflow.domains import CircularShift
-from afflow.elementwise import Elementwise, Standardize
-from afflow.flows import maf
+from afflow.flows import layered, maf, mixed, reverse
 from afflow.image import Conv1x1, multiscale
 from afflow.linear import Householder
 from afflow.permutations import Permutation, Reverse
@@ -163,6 +164,35 @@ def bpf(
     )
 
 
+def bnaf(
+    dim: int,
+    *,
+    num_layers: int = 3,
+    hidden: tuple[int, ...] = (16, 16),
+    context_dim: int = 0,
+    data: jax.Array | None = None,
+    rngs: nnx.Rngs,
+) -> Flow:
+    """Return a block neural autoregressive flow: `BNAF` layers in alternating order.
+
+    `hidden` holds the units *per coordinate* of each hidden layer. The other arguments are
+    those of `maf`; the start is close to the identity near the data. De Cao et al. 2019,
+    arXiv:1904.04676.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> flow = afflow.bnaf(2, num_layers=1, hidden=(4,), rngs=nnx.Rngs(0))
+        >>> flow.sample(jax.random.key(0), 3).shape
+        (3, 2)
+    """
+
+    def block(rngs):
+        return BNAF(dim, hidden, context_dim=context_dim, rngs=rngs)
+
+    return layered(dim, mixed(dim, reverse, block), num_layers, data, rngs)
+
+
 def circular_nsf(
     dim: int,
     *,
@@ -192,7 +222,8 @@ def circular_nsf(
         angles = MaskedAutoregressive(Periodic(made), spline)
         return Chain([Reverse(dim), CircularShift(dim), angles])
 
-    return Flow(Uniform(dim, -math.pi, math.pi), Repeat(layer, num_layers, rngs=rngs))
+    circle = Uniform(dim, -math.pi, math.pi)
+    return layered(dim, layer, num_layers, None, rngs, circle)
 
 
 def gaussianization_flow(
@@ -200,6 +231,8 @@ def gaussianization_flow(
     *,
     num_layers: int = 6,
     num_components: int = 8,
+    hidden: tuple[int, ...] = (64, 64),
+    context_dim: int = 0,
     data: jax.Array | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
@@ -207,7 +240,8 @@ def gaussianization_flow(
 
     Without a network that could part components which start equal, it starts at random
     rather than as the identity, and wants a learning rate near 1e-2. The serial direction
-    is a root search of each coordinate.
+    is a root search of each coordinate. A context sets the mixtures through a network with
+    `hidden` layers; without one there is no network. The other arguments are those of `maf`.
     Meng et al. 2020, arXiv:2003.01941.
 
     Example:
@@ -219,17 +253,16 @@ def gaussianization_flow(
     """
 
     def layer(rngs):
-        curve = Elementwise(MixtureCDF(num_components, GaussianCDF()), dim)
-        noise = jax.random.normal(rngs.params(), curve.params.shape)
-        curve.params = nnx.Param(curve.params[...] + noise)  # equal components would not part
+        curve, widths = MixtureCDF(num_components, GaussianCDF()), hidden if context_dim else ()
+        sizes = 0, dim, *num_params(curve), widths
+        network = MLP(*sizes, context_dim=context_dim, rngs=rngs)
+        noise = jax.random.normal(rngs.params(), network.biases[-1].shape)
+        network.biases[-1] = nnx.Param(noise)  # equal components would not part
         rotation = Householder(dim, dim, rngs=rngs)
         rotation.v = nnx.Param(jax.random.normal(rngs.params(), rotation.v.shape))
-        return Chain([curve, rotation])
+        return Chain([Coupling([False] * dim, network, curve), rotation])
 
-    layers: list[Bijector] = [Repeat(layer, num_layers, rngs=rngs)]
-    if data is not None:
-        layers.append(Standardize.from_data(data))
-    return Flow(Normal(dim), Chain(layers))
+    return layered(dim, layer, num_layers, data, rngs)
 
 
 def glow(
@@ -238,6 +271,7 @@ def glow(
     num_levels: int = 2,
     num_steps: int = 4,
     width: int = 64,
+    context_dim: int = 0,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a multi-scale flow of images: at every scale steps of ActNorm, 1x1 and coupling.
@@ -250,6 +284,7 @@ def glow(
         num_levels: scales.
         num_steps: steps at every scale.
         width: hidden channels of the networks.
+        context_dim: length of the context vector, which every network sees; 0 for none.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
@@ -267,7 +302,8 @@ def glow(
         half = (*shape[:2], shape[2] // 2)
         mask = np.broadcast_to(np.arange(shape[2]) < half[2], shape)
         swap = Permutation([*range(half[2], shape[2]), *range(half[2])])
-        coupling = Coupling(mask, ConvNet(half, 2, width, rngs=rngs), Affine())
+        network = ConvNet(half, 2, width, context_dim=context_dim, rngs=rngs)
+        coupling = Coupling(mask, network, Affine())
         return Chain([coupling, Conv1x1(shape, swap), ActNorm(shape)])
 
     def steps(shape, rngs):

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 
 from afflow.autoregressive import MaskedAutoregressive
 from afflow.bijector import Bijector, Inverse
+from afflow.bnaf import BNAF
 from afflow.compose import Chain, Repeat
 from afflow.distributions import Flow, Normal, Uniform
 from afflow.elementwise import Elementwise, Standardize
 
-_LAYERS = MaskedAutoregressive, Elementwise, Standardize
+_LAYERS = MaskedAutoregressive, BNAF, Elementwise, Standardize
 
 
 def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = None) -> jax.Array:
@@ -17,8 +18,8 @@ def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = N
 
     $$\log p(x_{<k}) = \log p_0(z_{<k}) + \sum_{t<k} \log|\partial z_t / \partial x_t|$$
 
-    It is exact where the flow is lower triangular: `MaskedAutoregressive`, `Elementwise` and
-    `Standardize` layers, in a `Chain`, `Repeat` or `Inverse`, on a `Normal` or `Uniform` base,
+    It is exact where the flow is lower triangular: `MaskedAutoregressive`, `BNAF`, `Elementwise`
+    and `Standardize` layers, in a `Chain`, `Repeat` or `Inverse`, on a `Normal` or `Uniform` base,
     as `afflow.made` builds it. A flow that mixes or reorders its coordinates, as
     `maf` with more than one layer does, has no closed form and is refused. The price is the
     density of `k` events.
@@ -120,6 +121,6 @@ def _check_triangular(bijector: Bijector) -> None:
     elif not isinstance(bijector, _LAYERS):
         raise ValueError(
             f"Expected layers that keep the order of the coordinates (MaskedAutoregressive, "
-            f"Elementwise, Standardize), got {type(bijector).__name__}: use afflow.made, or "
+            f"BNAF, Elementwise, Standardize), got {type(bijector).__name__}: use afflow.made, or "
             f"one layer with the observed coordinates first."
         )

@@ -13,7 +13,7 @@ import afflow
 UNIVARIATES: dict[str, Callable[[], afflow.Bijector]] = {
     "maf": afflow.Affine,
     "nsf": partial(afflow.RationalQuadraticSpline, 8, 3.0),
-    "mixture": partial(afflow.MixtureCDF, 8),
+    "mixture": partial(afflow.MixtureCDF, 5),
 }
 
 
@@ -27,10 +27,11 @@ class Settings:
         residual: whether each MADE is residual.
         lu: LU-factored linear maps between the layers, in place of reversed orders.
         batch_size: rows in a minibatch.
-        learning_rate: of Adam, decaying to zero by a cosine.
+        learning_rate: of AdamW, decaying to zero by a cosine in each cycle.
         weight_decay: of AdamW, times the learning rate.
-        epochs: at most.
-        patience: epochs without a better validation loss before training stops.
+        cycles: the epochs of each cycle (warm restarts: Loshchilov and Hutter 2017,
+            arXiv:1608.03983).
+        patience: epochs without a better validation loss before a cycle stops.
     """
 
     num_layers: int = 5
@@ -40,8 +41,8 @@ class Settings:
     batch_size: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    epochs: int = 30
-    patience: int = 30
+    cycles: tuple[int, ...] = (2, 4, 8)
+    patience: int = 20
 
 
 def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflow.Flow:
@@ -67,12 +68,57 @@ def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflo
 
 
 FAST = {
-    ("power", "nsf"): Settings(hidden=(128,) * 5, batch_size=256, learning_rate=7e-4, epochs=20),
-    ("power", "maf"): Settings(num_layers=10, epochs=15),
-    ("power", "mixture"): Settings(epochs=15),
-}
-PAPER = {
-    ("power", "nsf"): Settings(
-        num_layers=10, hidden=(256,) * 5, learning_rate=5e-4, epochs=123, patience=123
+    ("power", "nsf"): Settings(cycles=(2, 4, 8, 16)),
+    ("power", "maf"): Settings(num_layers=10),
+    ("miniboone_small", "maf"): Settings(
+        hidden=(64,) * 3, batch_size=128, weight_decay=1.0, cycles=(60,)
     ),
+    ("digits", "maf"): Settings(
+        hidden=(64,) * 3, lu=False, batch_size=64, weight_decay=1.0, cycles=(60,)
+    ),
+    ("bsds300", "maf"): Settings(cycles=(2, 4, 8, 16)),
+    ("mnist", "maf"): Settings(
+        hidden=(1024,),
+        residual=False,
+        lu=False,
+        batch_size=100,
+        learning_rate=3e-4,
+        weight_decay=0.1,
+    ),
+    ("mnist", "mixture"): Settings(
+        num_layers=1,
+        hidden=(512,),
+        residual=False,
+        lu=False,
+        batch_size=100,
+        weight_decay=0.01,
+        cycles=(1, 2, 4),
+    ),
+}
+
+
+def maf_paper(*hidden: int) -> Settings:
+    """Return the settings of Papamakarios et al. 2017, without their batch normalisation."""
+    training = {"batch_size": 100, "learning_rate": 1e-4, "cycles": (1000,), "patience": 30}
+    return Settings(hidden=hidden, residual=False, lu=False, **training)
+
+
+def nsf_paper(width: int, batch_size: int, epochs: int) -> Settings:
+    """Return the settings of Durkan et al. 2019, without their dropout."""
+    training = {"batch_size": batch_size, "learning_rate": 5e-4, "cycles": (epochs,)}
+    return Settings(10, (width,) * 5, patience=epochs, **training)
+
+
+PAPER = {
+    ("power", "maf"): maf_paper(100, 100),
+    ("gas", "maf"): maf_paper(100, 100),
+    ("hepmass", "maf"): maf_paper(512, 512),
+    ("miniboone", "maf"): maf_paper(512, 512),
+    ("bsds300", "maf"): maf_paper(512, 512),
+    ("mnist", "maf"): maf_paper(1024),
+    ("power", "nsf"): nsf_paper(256, 512, 123),
+    ("gas", "nsf"): nsf_paper(256, 512, 240),
+    ("hepmass", "nsf"): nsf_paper(256, 256, 325),
+    ("miniboone", "nsf"): nsf_paper(64, 128, 1083),
+    ("bsds300", "nsf"): nsf_paper(512, 512, 205),
 }

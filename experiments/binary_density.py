@@ -26,7 +26,8 @@ import optax
 import tyro
 from datasets import Split, binary
 from flax import nnx
-from report import save, summarize
+from gaussians import summarize
+from report import save
 
 import afflow
 

@@ -1,5 +1,6 @@
 """Fit a flow to one of the field's benchmarks; report its test log-likelihood.
 
+    python experiments/density_estimation.py --dataset digits
     python experiments/density_estimation.py --dataset power --model nsf --data-dir FOLDER
 
 The model is chosen by validation, and the test set is scored once, at the end. Leaves
@@ -9,9 +10,10 @@ results and a learning curve under `results/`, and the parameters under `runs/`.
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 
 matplotlib.use("Agg")
@@ -20,13 +22,18 @@ import numpy as np
 import optax
 import tyro
 from benchmarks import FAST, PAPER, Settings, build
-from datasets import DENSITIES
+from datasets import DENSITIES, Split
+from datasets.mnist import bits_per_dim
 from flax import nnx
+from gaussians import summarize
 from report import save
 
 import afflow
 
 ROOT = Path(__file__).parent
+Dataset = Literal[
+    "power", "gas", "hepmass", "miniboone", "miniboone_small", "bsds300", "mnist", "digits"
+]
 PRESETS = {"fast": FAST, "paper": PAPER}
 
 
@@ -34,7 +41,7 @@ PRESETS = {"fast": FAST, "paper": PAPER}
 class Config:
     """What to fit to what; settings that are not given are those of the preset."""
 
-    dataset: Literal["power", "gas", "hepmass", "miniboone", "bsds300", "mnist"] = "power"
+    dataset: Dataset = "power"
     model: Literal["maf", "nsf", "mixture"] = "maf"
     preset: Literal["fast", "paper"] = "fast"
     data_dir: Path | None = None
@@ -44,21 +51,28 @@ class Config:
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
-    epochs: int | None = None
+    cycles: tuple[int, ...] | None = None
+    minutes: float | None = None
+    """No cycle begins that would end later, at the pace of the one before."""
+    resume: bool = False
+    """Go on after the last cycle that ended."""
     out: Path = ROOT / "results" / "density"
     runs: Path = ROOT.parent / "runs"
 
     @property
     def name(self) -> str:
+        """What the files of this run are called."""
         return f"{self.dataset}_{self.model}"
 
 
 class Fitted(NamedTuple):
-    """A trained flow, and how its training went."""
+    """A trained flow, the losses after each epoch, the seconds and cycles it took."""
 
     flow: afflow.Flow
-    history: afflow.History
-    seconds: float
+    train: list[float]
+    validation: list[float]
+    seconds: float = 0.0
+    cycles: int = 0
 
 
 def settings_of(config: Config) -> Settings:
@@ -79,20 +93,56 @@ def optimizer(settings: Settings):
     return make
 
 
-def train(config: Config, settings: Settings, data) -> Fitted:
-    """Fit the flow, chosen by its validation loss."""
+def train(config: Config, settings: Settings, data: Split) -> Fitted:
+    """Fit the flow in cycles; each begins with the best of the one before."""
+    fitted = Fitted(build(config.model, settings, data.train, config.seed), [], [])
+    path = config.runs / f"{config.name}.npz"
+    if config.resume:
+        fitted = read_checkpoint(fitted.flow, path)
+    for epochs in settings.cycles[fitted.cycles :]:
+        pace = fitted.seconds / max(len(fitted.train), 1)
+        if config.minutes and fitted.seconds + epochs * pace > 60 * config.minutes:
+            break
+        fitted = train_cycle(fitted, epochs, config.seed, settings, data)
+        write_checkpoint(fitted, path)
+    return fitted
+
+
+def train_cycle(fitted: Fitted, epochs: int, seed: int, settings: Settings, data: Split) -> Fitted:
+    """Fit for one cosine cycle."""
     start = time.perf_counter()
     flow, history = afflow.fit(
-        build(config.model, settings, data.train, config.seed),
+        fitted.flow,
         data.train,
-        key=jax.random.key(config.seed),
+        key=jax.random.fold_in(jax.random.key(seed), fitted.cycles),
         validation=data.validation,
         batch_size=settings.batch_size,
-        max_epochs=settings.epochs,
+        max_epochs=epochs,
         patience=settings.patience,
         optimizer=optimizer(settings),
     )
-    return Fitted(flow, history, time.perf_counter() - start)
+    seconds = fitted.seconds + time.perf_counter() - start
+    losses = fitted.train + history.train, fitted.validation + history.validation
+    return Fitted(flow, *losses, seconds, fitted.cycles + 1)
+
+
+def write_checkpoint(fitted: Fitted, path: Path) -> None:
+    """Write the trained arrays, by their paths in the module, and the course of the training."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    course = fitted._asdict()
+    leaves, _ = jax.tree.flatten_with_path(course.pop("flow"))
+    arrays = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
+    np.savez(path, **arrays, **course)
+
+
+def read_checkpoint(flow: afflow.Flow, path: Path) -> Fitted:
+    """Return what `write_checkpoint` wrote, in a flow of the same structure."""
+    file = np.load(path)
+    names, structure = jax.tree.flatten_with_path(flow)
+    leaves = [jnp.asarray(file[jax.tree_util.keystr(name)]) for name, _ in names]
+    losses = file["train"].tolist(), file["validation"].tolist()
+    flow = jax.tree.unflatten(structure, leaves)
+    return Fitted(flow, *losses, float(file["seconds"]), int(file["cycles"]))
 
 
 def log_probs(flow: afflow.Flow, x: np.ndarray, batch_size: int = 4096) -> np.ndarray:
@@ -101,29 +151,40 @@ def log_probs(flow: afflow.Flow, x: np.ndarray, batch_size: int = 4096) -> np.nd
     return np.concatenate([flow.log_prob(x[cut : cut + batch_size]) for cut in cuts], dtype=float)
 
 
-def summarize(scores: np.ndarray) -> dict[str, float]:
-    """Return a mean log-likelihood in nats and two of its standard errors."""
-    return {"nats": scores.mean(), "two_standard_errors": 2 * scores.std() / len(scores) ** 0.5}
-
-
-def draw_history(history: afflow.History, title: str, path: Path) -> None:
-    """Draw the learning curve, from where it has left its first steep fall."""
+def draw(fitted: Fitted, title: str, path: Path) -> None:
+    """Draw the learning curves, from where they have left their first steep rise."""
     figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    for name in ("train", "validation"):
-        losses = getattr(history, name)
-        axis.plot(range(1, len(losses) + 1), np.negative(losses), label=name)
-    axis.axvline(history.best_epoch + 1, color="gray", linewidth=0.8)
+    epochs = np.arange(1, len(fitted.train) + 1)
+    axis.plot(epochs, np.negative(fitted.train), label="train")
+    axis.plot(epochs, np.negative(fitted.validation), label="validation")
+    axis.set_ylim(np.quantile(np.negative(fitted.validation), 0.05))
     axis.set(title=title, xlabel="epoch", ylabel="log-likelihood (nats)")
-    axis.set_ylim(np.quantile(np.negative(history.validation), 0.05))
     axis.legend()
     figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
-def save_params(flow: afflow.Flow, path: Path) -> None:
-    """Write the trained arrays, by their paths in the module, as npz."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    leaves, _ = jax.tree.flatten_with_path(nnx.state(flow))
-    np.savez(path, **{jax.tree_util.keystr(name): leaf for name, leaf in leaves})
+def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
+    """Score the test set and return what the results file says."""
+    best = int(np.argmin(fitted.validation))
+    scores = log_probs(fitted.flow, data.test)
+    images = config.dataset == "mnist"
+    return {
+        "dataset": config.dataset,
+        "model": config.model,
+        "preset": config.preset,
+        "seed": config.seed,
+        "sizes": [len(part) for part in data],
+        "dim": data.test.shape[1],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(fitted.flow, nnx.Param))),
+        "test": summarize(scores),
+        "bits_per_dim": bits_per_dim(scores, data.test) if images else None,
+        "validation": -fitted.validation[best],
+        "best_epoch": best + 1,
+        "epochs": len(fitted.train),
+        "seconds": fitted.seconds,
+        "losses": {"train": fitted.train, "validation": fitted.validation},
+    }
 
 
 def main(config: Config) -> None:
@@ -132,26 +193,10 @@ def main(config: Config) -> None:
     data = DENSITIES[config.dataset](config.data_dir)
     print(config.name, [part.shape for part in data], settings, flush=True)
     fitted = train(config, settings, data)
-    save_params(fitted.flow, config.runs / f"{config.name}.npz")
-    history = fitted.history
-    results = {
-        "dataset": config.dataset,
-        "model": config.model,
-        "preset": config.preset,
-        "seed": config.seed,
-        "sizes": [len(part) for part in data],
-        "dim": data.test.shape[1],
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(fitted.flow, nnx.Param))),
-        "test": summarize(log_probs(fitted.flow, data.test)),
-        "validation": -history.validation[history.best_epoch],
-        "best_epoch": history.best_epoch + 1,
-        "epochs": len(history.train),
-        "seconds": fitted.seconds,
-        "history": history._asdict(),
-    }
+    results = report(config, fitted, data)
     print("{nats:.3f} +- {two_standard_errors:.3f} nats".format(**results["test"]))
     save(config.out / f"{config.name}.json", settings, results)
-    draw_history(history, config.name, config.out / f"{config.name}.png")
+    draw(fitted, config.name, config.out / f"{config.name}.png")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ import optax
 import tyro
 from datasets import fold, rnade
 from flax import nnx
-from report import save, summarize
+from gaussians import gaussian_log_prob, summarize
+from report import save
 from tqdm import tqdm
 
 import afflow
@@ -80,13 +81,6 @@ def makers(config: Config) -> dict[str, Make]:
     }
 
 
-def gaussian(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Return the log-density of test rows under the Gaussian of the training rows."""
-    cov = np.cov(train.T, bias=True)
-    z = np.linalg.solve(np.linalg.cholesky(cov), (test - train.mean(0)).T)
-    return -0.5 * ((z**2).sum(0) + len(cov) * np.log(2 * np.pi) + np.linalg.slogdet(cov)[1])
-
-
 def optimizer(config: Config) -> Callable[[int], optax.GradientTransformation]:
     """Return what makes AdamW with a cosine decay from the number of steps."""
 
@@ -132,7 +126,7 @@ def main(config: Config) -> None:
     """Run all folds of all models; print the table."""
     x = rnade(config.dataset, config.data_dir)
     chosen = {name: makers(config)[name] for name in config.models}
-    scores = {"gaussian": [gaussian(*fold(x, number)) for number in range(FOLDS)]}
+    scores = {"gaussian": [gaussian_log_prob(*fold(x, number)) for number in range(FOLDS)]}
     bar = tqdm([(name, number) for name in chosen for number in range(FOLDS)], unit="fold")
     for name, number in bar:
         scores.setdefault(name, []).append(score(chosen[name], x, number, config))

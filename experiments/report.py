@@ -40,18 +40,12 @@ def _relative(argument: str) -> str:
 
 
 def save(path: Path, config: Any, results: Any) -> None:
-    """Write results with their configuration and environment as JSON."""
+    """Write results with their configuration, less its folders, and environment as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = {
-        name: value for name, value in asdict(config).items() if name not in ("out", "data_dir")
-    }
+    values = asdict(config).items()
+    settings = {name: value for name, value in values if not isinstance(value, Path)}
     content = {"environment": environment(), "config": settings, "results": results}
     path.write_text(json.dumps(content, indent=1, default=float) + "\n")
-
-
-def summarize(scores: np.ndarray) -> dict[str, float]:
-    """Return a mean log-likelihood in nats and two of its standard errors."""
-    return {"nats": scores.mean(), "two_standard_errors": 2 * scores.std() / len(scores) ** 0.5}
 
 
 def compile_seconds(run: Run) -> float:

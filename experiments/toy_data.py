@@ -1,11 +1,13 @@
-"""Eight two-dimensional densities to look at, each about as large as `[-4, 4]^2`.
+"""Two-dimensional densities to look at: eight in the plane, and two on the torus.
 
+Those in the plane are about as large as `[-4, 4]^2`; the torus is `[-pi, pi)^2`.
 A density is a function `f(rng, n)` of a numpy generator that draws `(n, 2)` float32 rows.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import i0, i1
 
 Sampler = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -67,23 +69,30 @@ def wave(rng, n):
     return _rows(x, 2.2 * np.cos(1.6 * x) + 0.35 * rng.normal(size=n))
 
 
-DENSITIES: dict[str, Sampler] = {
-    f.__name__: f
-    for f in [
-        two_moons,
-        rings,
-        pinwheel,
-        checkerboard,
-        spirals,
-        eight_gaussians,
-        swiss_roll,
-        wave,
-    ]
-}
+def winding(rng, n):
+    """A band that winds around the torus, twice in one direction and once in the other."""
+    x = rng.uniform(-np.pi, np.pi, n)
+    return _angles(x, 2 * x + rng.vonmises(0, 8, n))
+
+
+def torus_checkerboard(rng, n):
+    """Uniform on every other of 4 x 4 squares, half a square off the seams."""
+    return _angles(*(np.pi / 4 * (checkerboard(rng, n) + 1)).T)
+
+
+def _named(*samplers: Sampler) -> dict[str, Sampler]:
+    return {f.__name__: f for f in samplers}
+
+
+PLANE = _named(two_moons, rings, pinwheel, checkerboard, spirals, eight_gaussians, swiss_roll, wave)
+TORUS = _named(winding, torus_checkerboard)
+DENSITIES = PLANE | TORUS
 
 ENTROPIES = {
     "checkerboard": np.log(32),  # uniform on eight squares of area four
     "eight_gaussians": np.log(8) + np.log(2 * np.pi * np.e * 0.3**2),  # they do not touch
+    "winding": 2 * np.log(2 * np.pi) + np.log(i0(8)) - 8 * i1(8) / i0(8),
+    "torus_checkerboard": np.log(2 * np.pi**2),
 }
 
 
@@ -93,6 +102,10 @@ def _polar(radius, angle):
 
 def _noisy(rng, x, y, scale):
     return _rows(x, y) + scale * rng.normal(size=(len(x), 2)).astype(np.float32)
+
+
+def _angles(x, y):
+    return np.remainder(_rows(x, y) + np.float32(np.pi), np.float32(2 * np.pi)) - np.float32(np.pi)
 
 
 def _rows(x, y):

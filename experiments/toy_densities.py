@@ -1,4 +1,4 @@
-"""Fit a flow to each of eight two-dimensional densities, and draw what it learned.
+"""Fit a flow to each of some two-dimensional densities, and draw what it learned.
 
     python experiments/toy_densities.py --help
 
@@ -20,11 +20,11 @@ import numpy as np
 import tyro
 from flax import nnx
 from report import save
-from toy_data import DENSITIES, ENTROPIES
+from toy_data import DENSITIES, ENTROPIES, PLANE, TORUS
 
 import afflow
 
-EDGE = 4.4  # every panel shows [-EDGE, EDGE]^2
+EDGE = 4.4  # a panel shows [-EDGE, EDGE]^2, or the torus
 
 
 def stack(factory: Callable[..., afflow.Flow]) -> Callable:
@@ -50,11 +50,18 @@ def gaussianization(config: "Config", x: np.ndarray, rngs: nnx.Rngs) -> afflow.F
     return afflow.gaussianization_flow(2, num_layers=config.num_layers, data=x, rngs=rngs)
 
 
+def circular(config: "Config", x: np.ndarray, rngs: nnx.Rngs) -> afflow.Flow:
+    """Return a flow of angles."""
+    sizes = {"num_layers": config.num_layers, "hidden": config.hidden}
+    return afflow.circular_nsf(2, **sizes, rngs=rngs)
+
+
 STACKS = (
     afflow.maf,
     afflow.iaf,
     afflow.nsf,
     afflow.naf,
+    afflow.bnaf,
     afflow.umnn,
     afflow.sospf,
     afflow.bpf,
@@ -66,7 +73,7 @@ STACKS = (
 MODELS = (
     {factory.__name__: stack(factory) for factory in STACKS}
     | {factory.__name__: single(factory) for factory in (afflow.made, afflow.cnf)}
-    | {"gaussianization_flow": gaussianization}
+    | {"gaussianization_flow": gaussianization, "circular_nsf": circular}
 )
 Model = tyro.extras.literal_type_from_choices(MODELS)
 Density = tyro.extras.literal_type_from_choices(DENSITIES)
@@ -76,14 +83,14 @@ Density = tyro.extras.literal_type_from_choices(DENSITIES)
 class Config:
     """Fit a flow to two-dimensional densities, and draw what it learned."""
 
-    densities: tuple[Density, ...] = tuple(DENSITIES)
-    """The densities to fit: a column of the picture each."""
+    densities: tuple[Density, ...] = ()
+    """The densities to fit, a column of the picture each; by default all of the model's space."""
     model: Model = "maf"
     """The factory of the flow."""
     num_layers: int = 16
     """Layers, for factories that stack them; 16 suits affine ones, 3 to 5 splines."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers of each network."""
+    """Widths of the hidden layers of each network; for `bnaf` per coordinate."""
     num_samples: int = 100_000
     """Rows of data; a tenth of them is held out to choose the best epoch."""
     num_test: int = 20_000
@@ -141,15 +148,16 @@ def draw(fits: list[Fit], path: Path) -> None:
         samples = fitted.flow.sample(jax.random.key(0), 6000)
         scatter(column[0], fitted.x[:6000])
         scatter(column[1], samples)
-        heat(column[2], fitted.flow)
+        edge = np.pi if fitted.density in TORUS else EDGE
+        heat(column[2], fitted.flow, edge)
         column[0].set_title(fitted.density.replace("_", " "), fontsize=11)
         nats = f"{fitted.score['test_log_likelihood']:.2f} nats".replace("-", "\N{MINUS SIGN}")
         column[2].set_xlabel(nats, fontsize=10)
+        for ax in column:
+            ax.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
     for ax, label in zip(axes[:, 0], ["data", "samples", "density"], strict=True):
         ax.set_ylabel(label, fontsize=11)
-    for ax in axes.flat:
-        ax.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
     figure.savefig(path, dpi=150)
 
 
@@ -159,11 +167,11 @@ def scatter(ax: plt.Axes, x: np.ndarray) -> None:
     ax.scatter(*x.T, s=1.2, color=plt.get_cmap("magma")(0.8), alpha=0.5, linewidths=0)
 
 
-def heat(ax: plt.Axes, flow: afflow.Flow, size: int = 300) -> None:
+def heat(ax: plt.Axes, flow: afflow.Flow, edge: float, size: int = 300) -> None:
     """Draw a density on a grid, its highest half percent in one colour."""
-    ticks = np.linspace(-EDGE, EDGE, size, dtype=np.float32)
+    ticks = np.linspace(-edge, edge, size, endpoint=False, dtype=np.float32)
     density = np.exp(flow.log_prob(np.stack(np.meshgrid(ticks, ticks), -1)))  # (size, size)
-    extent = (-EDGE, EDGE, -EDGE, EDGE)
+    extent = (-edge, edge, -edge, edge)
     top = np.quantile(density, 0.995)
     ax.imshow(density, cmap="magma", origin="lower", extent=extent, vmin=0, vmax=top)
 
@@ -171,7 +179,8 @@ def heat(ax: plt.Axes, flow: afflow.Flow, size: int = 300) -> None:
 def main(config: Config) -> None:
     """Fit every density, then write the picture and the scores."""
     fits = []
-    for density in config.densities:
+    space = TORUS if config.model == "circular_nsf" else PLANE
+    for density in config.densities or space:
         print(density)
         fits.append(fit(density, config))
         print("{test_log_likelihood} +- {standard_error} nats".format(**fits[-1].score))

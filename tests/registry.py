@@ -75,6 +75,11 @@ def coupling(mask, univariate=None, context_dim=0) -> afflow.Coupling:
 DIAMOND = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0]]
 
 
+def bnaf(dim, hidden, **options) -> afflow.BNAF:
+    """Return a block neural autoregressive layer with random weights."""
+    return randomize(afflow.BNAF(dim, hidden, rngs=nnx.Rngs(0), **options))
+
+
 def graphical(adjacency, **options) -> afflow.MaskedAutoregressive:
     """Return an affine layer over a graph, with random weights."""
     options = {"activation": jnp.tanh, "rngs": nnx.Rngs(0)} | options
@@ -203,6 +208,9 @@ TRIANGULAR: dict[str, Make] = {
     "triangular": lambda: randomize(afflow.Triangular(3)),
     "triangular D=1": lambda: randomize(afflow.Triangular(1)),
     "triangular D=2": lambda: randomize(afflow.Triangular(2)),
+    # block neural autoregressive
+    "bnaf D=1 context": lambda: bnaf(1, (3,), context_dim=2),
+    "bnaf D=2": lambda: bnaf(2, (3, 2)),
     # Domains
     "domain interval": lambda: interval(3),
     "domain interval D=1": lambda: interval(1),
@@ -289,6 +297,54 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     "continuous D=1": lambda: continuous(1),
 }
 
+DATA = np.array([[1.0, -2.0, 0.5], [2.0, 3.0, 0.0], [-3.0, 1.0, 4.0], [0.0, 0.0, 1.0]])
+
+
+def flow(factory, dim=2, **options) -> afflow.Flow:
+    """Return a small conditional flow with random weights."""
+    options = {"num_layers": 1, "hidden": (12,), "context_dim": 2} | options
+    return randomize(factory(dim, data=DATA[:, :dim], **options, rngs=nnx.Rngs(0)))
+
+
+def circular_nsf() -> afflow.Flow:
+    sizes = {"num_layers": 1, "hidden": (5,), "num_bins": 3, "context_dim": 2}
+    return randomize(afflow.circular_nsf(2, **sizes, rngs=nnx.Rngs(0)))
+
+
+def glow() -> afflow.Flow:
+    sizes = {"num_levels": 1, "num_steps": 2, "width": 3, "context_dim": 2}
+    return randomize(afflow.glow((2, 2, 2), **sizes, rngs=nnx.Rngs(0)))
+
+
+def one_layer(factory) -> afflow.Flow:
+    """Return a flow of a factory that has no number of layers."""
+    return randomize(factory(2, hidden=(12,), context_dim=2, data=DATA[:, :2], rngs=nnx.Rngs(0)))
+
+
+def lu(dim, rngs) -> afflow.LU:
+    return afflow.LU(dim, afflow.Reverse(dim))
+
+
+FLOWS: dict[str, Callable[[], afflow.Flow]] = {
+    "maf": lambda: flow(afflow.maf, 3, num_layers=3),
+    "iaf": lambda: flow(afflow.iaf),
+    "made": lambda: one_layer(afflow.made),
+    "nsf mixed by lu": lambda: flow(afflow.nsf, 3, num_bins=3, mix=lu),
+    "coupling mixed by lu": lambda: flow(afflow.coupling_flow, 3, num_layers=2, mix=lu),
+    "realnvp": lambda: flow(afflow.realnvp, 3, num_layers=2),
+    "nice": lambda: flow(afflow.nice, 3, num_layers=2),
+    "nsf_coupling": lambda: flow(afflow.nsf_coupling, num_layers=2, num_bins=3),
+    "naf": lambda: flow(afflow.naf, sigmoids=(3,)),
+    "bnaf": lambda: flow(afflow.bnaf, hidden=(3,)),
+    "umnn": lambda: flow(afflow.umnn, embedding=2, integrand=(3,)),
+    "sospf": lambda: flow(afflow.sospf, num_polynomials=2, degree=2),
+    "bpf": lambda: flow(afflow.bpf, degree=4),
+    "gaussianization_flow": lambda: flow(afflow.gaussianization_flow, num_components=3),
+    "circular_nsf": circular_nsf,
+    "glow": glow,
+    "cnf": lambda: one_layer(afflow.cnf),
+}
+
 CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "made": lambda: made(5, 3),
     "made D=1": lambda: made(1, 2),
@@ -303,6 +359,7 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "graphical": lambda: graphical(DIAMOND, context_dim=1).conditioner,
     "graphical chain": lambda: graphical(np.eye(5, k=-1)).conditioner,
     "periodic": lambda: afflow.Periodic(made(6, 2, (7,), context_dim=1)),
+    "bnaf context": lambda: bnaf(3, (3, 2), context_dim=1).network,
     "graphical linear": lambda: randomize(afflow.Graphical(DIAMOND, 3, (), rngs=nnx.Rngs(0))),
     "nade": lambda: nade(7, context_dim=2, rescale=True),
     "nade D=1": lambda: nade(1),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import autoregressive, repeated
+from registry import autoregressive, bnaf, repeated
 
 import afflow
 
@@ -22,6 +22,14 @@ def test_marginal_integrates_the_rest_out():
     axis = jnp.linspace(samples.min() - 60, samples.max() + 60, 200001)
     x = jnp.column_stack([jnp.broadcast_to(prefix, (len(axis), 2)), axis])
     expected = jnp.log(jnp.exp(model.log_prob(x)).sum() * (axis[1] - axis[0]))
+    np.testing.assert_allclose(afflow.prefix_log_prob(model, prefix), expected, rtol=1e-6)
+
+
+def test_a_block_neural_layer_has_prefixes():
+    model, prefix = afflow.Flow(afflow.Normal(2), bnaf(2, (3, 2))), jnp.array([0.7])
+    rest = jnp.linspace(-60, 60, 20001)
+    x = jnp.column_stack([jnp.broadcast_to(prefix, (len(rest), 1)), rest])
+    expected = jnp.log(jnp.exp(model.log_prob(x)).sum() * (rest[1] - rest[0]))
     np.testing.assert_allclose(afflow.prefix_log_prob(model, prefix), expected, rtol=1e-6)
 
 

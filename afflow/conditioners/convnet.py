@@ -20,6 +20,7 @@ class ConvNet(nnx.Module):
         shape: `(H, W, C)` of what passes, and of what is transformed.
         num_params: parameters per transformed element `P`.
         width: channels of the two hidden layers.
+        context_dim: length of the context vector, seen at every pixel; 0 for none.
         rngs: its `params` stream draws the initial weights.
 
     Example:
@@ -30,11 +31,13 @@ class ConvNet(nnx.Module):
         (48, 2)
     """
 
-    def __init__(self, shape: Shape, num_params: int, width: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, shape: Shape, num_params: int, width: int, *, context_dim: int = 0, rngs: nnx.Rngs
+    ):
         self.shape = tuple(shape)
-        self.context_shape = None
+        self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
-        sizes = pairwise([shape[2], width, width, shape[2] * num_params])
+        sizes = pairwise([shape[2] + context_dim, width, width, shape[2] * num_params])
         init = jax.nn.initializers.he_normal()
         kernels = [
             init(rngs.params(), (side, side, *channels))
@@ -44,12 +47,15 @@ class ConvNet(nnx.Module):
         self.kernels = nnx.List([nnx.Param(kernel) for kernel in kernels])
         self.biases = nnx.List([nnx.Param(jnp.zeros(kernel.shape[-1])) for kernel in kernels])
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return parameters `(H W C, P)` of a flattened image `(H W C,)`."""
         h = x.reshape(self.shape)
+        if context is not None:
+            spread = jnp.broadcast_to(context.astype(x.dtype), (*self.shape[:2], len(context)))
+            h = jnp.concatenate([h, spread], -1)
         for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             h = jax.nn.relu(h) if layer else h
-            h = _convolve(h, kernel[...].astype(x.dtype)) + bias[...].astype(x.dtype)
+            h = _convolve(h, kernel[...].astype(x.dtype)) + bias[...].astype(x.dtype)[None, None]
         return h.reshape(-1, self.num_params)
 
 

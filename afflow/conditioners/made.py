@@ -115,7 +115,7 @@ class MADE(Conditioner):
         segments, buffers = cache
         layers, dim = self._serial_layers(None), self.event_shape[0]
         starts = np.stack([layer.starts(0, dim) for layer in layers], 1)  # (D, layers, 2)
-        sizes = [layer.fullest(0, dim)[0] for layer in layers]
+        sizes = [layer.fullest(0, dim) for layer in layers]
         x_prev = jnp.where(t == 0, 0, x_prev)[..., None]
         network = partial(self._network, self._activate)
         params, buffers = advance(network, sizes, segments, jnp.asarray(starts)[t], x_prev, buffers)
@@ -166,7 +166,7 @@ class MADE(Conditioner):
     def _fold(self, layer: Masked, context: jax.Array | None) -> Masked:
         width, bias = _length(self.context_shape), layer.bias
         if context is not None:
-            bias += matmul(layer.kernel[:, :width], context)
+            bias = bias + matmul(layer.kernel[:, :width], context)
         kernel = jnp.pad(layer.kernel[:, width:], ((0, 0), (self.features, 0)))
         slots = np.repeat(np.arange(self.event_shape[0]), self.features)
         return Masked(slots, layer.rows, kernel, bias)

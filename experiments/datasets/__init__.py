@@ -6,6 +6,7 @@ variable `AFFLOW_DATA`. A file that is missing is an error that says where to ge
 
 from datasets.binary import BINARY, binary
 from datasets.bsds300 import bsds300
+from datasets.digits import digits
 from datasets.files import Split
 from datasets.gas import gas
 from datasets.hepmass import hepmass
@@ -22,6 +23,7 @@ DENSITIES = {
     "miniboone_small": miniboone_small,
     "bsds300": bsds300,
     "mnist": mnist_logits,
+    "digits": digits,
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Split",
     "binary",
     "bsds300",
+    "digits",
     "fold",
     "gas",
     "hepmass",

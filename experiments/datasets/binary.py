@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.datasets import load_digits
 
+from datasets.digits import SIZES, binary_digits
 from datasets.files import Folder, Split, checked, find
 
 LAROCHELLE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
@@ -29,7 +29,7 @@ BINARY = {
     "dna": Published(180, 1_600, 400, 1_186),
     "mushrooms": Published(112, 2_000, 500, 5_624),
     "nips": Published(500, 400, 100, 1_240),
-    "digits": Published(64, 1_257, 180, 360),
+    "digits": Published(64, *SIZES),
 }
 
 
@@ -50,15 +50,8 @@ def binary(name: str, folder: Folder = None) -> Split:
     if name not in BINARY:
         raise ValueError(f"Expected one of {sorted(BINARY)}, got {name!r}.")
     dim, *sizes = BINARY[name]
-    split = _digits() if name == "digits" else _read(name, folder)
+    split = binary_digits() if name == "digits" else _read(name, folder)
     return checked(name, split, sizes, dim)
-
-
-def _digits() -> Split:
-    """Return scikit-learn's handwritten digits, dark pixels as ones, in a seeded split."""
-    images = np.random.default_rng(0).permutation(load_digits().data)
-    _, *sizes = BINARY["digits"]
-    return Split(*np.split((images >= 8).astype(np.uint8), np.cumsum(sizes)[:-1]))
 
 
 def _read(name: str, folder: Folder) -> Split:

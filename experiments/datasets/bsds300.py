@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from datasets.files import Folder, Split, checked, find
 
@@ -59,6 +58,8 @@ def _test(path: Path) -> Path:
 
 def _images(path: Path) -> Iterator[np.ndarray]:
     """Yield the images of a tar in the order of their names, in grey levels."""
+    from PIL import Image
+
     with tarfile.open(path) as tar:
         for member in sorted(tar.getmembers(), key=lambda member: member.name):
             if member.name.endswith(".jpg"):

@@ -43,7 +43,7 @@ def find(folder: Folder, names: Sequence[str], source: str) -> Path:
             return path
     raise FileNotFoundError(
         f"Expected {' or '.join(names)} in {folder}, got no such file: "
-        f"get it from {source}, and put it in place as {paths[0]}."
+        f"get it from {source}, and put it there, as {paths[0]}."
     )
 
 

@@ -16,7 +16,7 @@ from datasets.files import (
 )
 
 SIZES = 29_556, 3_284, 3_648
-SIGNAL, MISSING = 36_499, -100
+MISSING = -100
 SOURCE = "https://archive.ics.uci.edu/dataset/199 (MiniBooNE, MiniBooNE_PID.txt)"
 PREPARED = (
     "https://github.com/vsimkus/variational-gibbs-inference (data/miniboone/val.npy and test.npy)"
@@ -56,7 +56,9 @@ def miniboone_small(folder: Folder = None) -> Split:
 
 
 def _features(path: Path) -> np.ndarray:
-    """Return the signal's rows; the first line of the file counts signal and background."""
-    rows = np.loadtxt(path, skiprows=1, max_rows=SIGNAL, ndmin=2)
+    """Return the usable rows of signal; the first line counts signal and background."""
+    with path.open() as file:
+        signal, _ = map(int, file.readline().split())
+        rows = np.loadtxt(file, max_rows=signal, ndmin=2)
     (rows,) = without_repeats(rows[rows[:, 0] >= MISSING])
     return rows

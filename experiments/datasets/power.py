@@ -8,10 +8,14 @@ from datasets.files import Folder, Split, checked, find, hold_out, standardized
 
 SIZES = 1_659_917, 184_435, 204_928
 SOURCE = (
-    "https://archive.ics.uci.edu/dataset/235 (Individual household electric power "
-    "consumption, household_power_consumption.txt)"
+    "https://zenodo.org/records/1161203 (the published table), or as "
+    "power/household_power_consumption.txt from https://archive.ics.uci.edu/dataset/235"
 )
-NAMES = "power/household_power_consumption.txt", "power/household_power.npz"
+NAMES = (
+    "power/data.npy",
+    "power/household_power_consumption.txt",
+    "power/household_power.npz",
+)
 MINUTES_A_DAY = 24 * 60
 
 
@@ -19,8 +23,8 @@ def power(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
     """Return POWER as Papamakarios et al. 2017 (arXiv:1705.07057, appendix D) made it.
 
     Complete rows, shuffled; reactive power and intensity dropped; the time of day added;
-    uniform noise as wide as the meter's steps on all columns but the time. The file is
-    UCI's text, or its columns packed as integers.
+    uniform noise as wide as the meter's steps on all columns but the time. The file is the
+    published table, UCI's text, or its columns packed as integers.
 
     Args:
         folder: the data folder, see `find`.
@@ -30,7 +34,7 @@ def power(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
         Z-scores `(N, 6)`: active power, voltage, three sub-meterings, minute of the day.
     """
     path = find(folder, NAMES, SOURCE)
-    rows = _packed(path) if path.suffix == ".npz" else _text(path)  # (N, 8)
+    rows = READERS[path.suffix](path)  # (N, 8)
     rng = np.random.RandomState(42)
     rng.shuffle(rows)
     rows = rows[:, [0, 2, 4, 5, 6, 7]] + _noise(rng, len(rows))
@@ -67,3 +71,6 @@ def _packed(path: Path) -> np.ndarray:
     minutes = (60 * int(hour) + int(minute) + np.arange(file["n"])) % MINUTES_A_DAY
     missing = np.unpackbits(file["missing"])[: file["n"]].astype(bool)
     return np.column_stack([*values, minutes])[~missing]
+
+
+READERS = {".npy": np.load, ".npz": _packed, ".txt": _text}
