@@ -52,6 +52,7 @@ class Config:
     num_samples: int = 128
     max_epochs: int = 25
     learning_rate: float = 3e-3
+    gaussian_learning_rate: float = 3e-2
     test_samples: int = 20_000
     """Samples of each flow, and of each reference, for the table."""
     seed: int = 0
@@ -77,6 +78,7 @@ def build(model: str, dim: int, config: Config) -> afflow.Flow:
 def fit(model: str, posterior: Posterior, label: str, config: Config) -> Fit:
     """Fit one flow to one posterior; return its samples and how good they are."""
     flow = build(model, posterior.reference.shape[1], config)
+    rate = config.gaussian_learning_rate if model == "gaussian" else config.learning_rate
     start = time.perf_counter()
     flow, _ = afflow.fit_to_density(
         flow,
@@ -85,7 +87,7 @@ def fit(model: str, posterior: Posterior, label: str, config: Config) -> Fit:
         objective=OBJECTIVES[config.objective],
         num_samples=config.num_samples,
         max_epochs=config.max_epochs,
-        learning_rate=config.learning_rate,
+        learning_rate=rate,
         label=label,
     )
     seconds = time.perf_counter() - start
@@ -125,7 +127,7 @@ def draw(rows: dict[str, tuple[Posterior, dict[str, Fit]]], path: Path) -> None:
         axes[0].set_ylabel(f"{name.replace('_', ' ')}\n{posterior.labels[1]}")
         marginals(axes[-1], posterior, fits, box[1])
     grid[0, -1].set_title("marginals", fontsize=9)
-    grid[0, -1].legend(frameon=False, fontsize=7)
+    grid[min(1, len(grid) - 1), -1].legend(loc="upper right", frameon=False, fontsize=7)
     figure.savefig(path, dpi=140)
 
 
