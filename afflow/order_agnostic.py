@@ -217,7 +217,8 @@ def _estimate(model, item, context):
 
 @per_event
 def _estimate_together(model, item, context, key):
-    return _estimated(model, *item, context, key)
+    (x,) = item
+    return _estimated(model, x, context, key)
 
 
 def _estimated(model, x, context, key):
