@@ -220,6 +220,7 @@ def _advanced(program: Program, run: Run, stack: Any) -> Run:
         program.optimizer,
         program.ema,
         size,
+        program.placement,
         program.graph,
         program.rest,
         program.loss,
@@ -254,8 +255,8 @@ def _call(program: Program, run: Run, speed: float) -> bool:
     return any([callback(epoch) for callback in program.callbacks])  # each is called
 
 
-@partial(jax.jit, static_argnames=("optimizer", "ema", "size", "graph"))
-def _scan(optimizer, ema, size, graph, rest, loss, key, first, state, stack):
+@partial(jax.jit, static_argnames=("optimizer", "ema", "size", "placement", "graph"))
+def _scan(optimizer, ema, size, placement, graph, rest, loss, key, first, state, stack):
     """Take `size` optimizer steps; return the state and the sum of losses."""
 
     def loss_of(params, t, batch):
@@ -271,7 +272,7 @@ def _scan(optimizer, ema, size, graph, rest, loss, key, first, state, stack):
 
     state, losses = jax.lax.scan(step, state, (first + jnp.arange(size), stack))
     finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state.params)]).all()
-    return state, jnp.where(finite, losses.sum(), jnp.nan)
+    return placement.held(state), jnp.where(finite, losses.sum(), jnp.nan)
 
 
 def _averaged(ema, t, average, params):
