@@ -150,8 +150,8 @@ def train(
         label: stands in front of the bar.
 
     Returns:
-        The best model, and the `History` of its losses. Ctrl-C ends training with the best
-        so far and a warning.
+        The best model, and the `History` of its losses. Ctrl-C ends training after the
+        current chunk, with the best so far and a warning.
 
     Raises:
         ValueError: for numbers out of range, or a checkpoint that is damaged or of another run.
@@ -168,7 +168,7 @@ def train(
         >>> history.train[1] < history.train[0]
         True
     """
-    _check(num_steps=num_steps, max_epochs=max_epochs, chunk=chunk, ema=ema)
+    _check({"num_steps": num_steps, "max_epochs": max_epochs, "chunk": chunk}, ema)
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     placement = placement_on(mesh)
     program = Program(
@@ -286,7 +286,7 @@ def typed(key: jax.Array) -> jax.Array:
     return key if is_typed else jax.random.wrap_key_data(key)
 
 
-def _check(ema, **numbers):
+def _check(numbers, ema):
     wrong = {name: n for name, n in numbers.items() if n is not None and n < 1}
     if wrong:
         raise ValueError(f"Expected whole numbers of at least 1, got {wrong}.")
