@@ -15,3 +15,4 @@ def test_examples_run():
     assert scope["log_prob"].shape == (1000,)
     shape = scope["conditional"].sample(scope["jax"].random.key(4), 2, scope["context"]).shape
     assert shape == (2, 5, 2)
+    assert len(scope["history"].train) == 3
