@@ -8,10 +8,11 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_examples_run():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 2
     scope: dict = {}
     for block in blocks:
         exec(block, scope)
     assert scope["log_prob"].shape == (1000,)
     shape = scope["conditional"].sample(scope["jax"].random.key(4), 2, scope["context"]).shape
     assert shape == (2, 5, 2)
+    assert scope["draws"].shape == (2000, 3)
+    assert scope["history"].train[-1] < scope["history"].train[0]
