@@ -11,34 +11,32 @@ from afflow.bijector import Bijector, Shape, total
 from afflow.compose import Chain
 from afflow.linear import LU
 from afflow.permutations import Permutation
-from afflow.walk import copied, walk
+from afflow.walk import walk
 
 Make = Callable[[Shape, nnx.Rngs], Bijector]
+Layout = Callable[[jax.Array, Shape], jax.Array]
 
 
-class Reshape(Bijector):
-    """A bijector of events of another shape, element for element in row-major order.
+class Rearranged(Bijector):
+    """A bijector of events whose elements are laid out in another way.
 
     Args:
         bijector: the map to run, on events of `bijector.event_shape`.
         event_shape: the shape of the events here, of the same size.
+        lay_in: `lay_in(x, shape)` lays an event out for the bijector inside, in its shape.
+        lay_out: `lay_out(x, shape)` undoes it.
 
     Raises:
         ValueError: if the sizes differ.
-
-    Example:
-        >>> import afflow, jax.numpy as jnp
-        >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
-        >>> afflow.Reshape(afflow.Reverse(4), (2, 2)).forward(x).tolist()
-        [[4.0, 3.0], [2.0, 1.0]]
     """
 
-    def __init__(self, bijector: Bijector, event_shape: Shape):
+    def __init__(self, bijector: Bijector, event_shape: Shape, lay_in: Layout, lay_out: Layout):
         if math.prod(event_shape) != math.prod(bijector.event_shape):
             raise ValueError(
                 f"Expected event shapes of one size, got {event_shape} and {bijector.event_shape}."
             )
         self.bijector = bijector
+        self.lay_in, self.lay_out = lay_in, lay_out
         self.event_shape = tuple(event_shape)
         self.context_shape = bijector.context_shape
 
@@ -52,22 +50,33 @@ class Reshape(Bijector):
 
     def enter(self, x: jax.Array) -> jax.Array:
         """Return an event of this shape in that of the bijector inside."""
-        return x.reshape(self.bijector.event_shape)
+        return self.lay_in(x, self.bijector.event_shape)
 
     def leave(self, x: jax.Array) -> jax.Array:
         """Undo `enter`."""
-        return x.reshape(self.event_shape)
+        return self.lay_out(x, self.event_shape)
 
 
-class Squeeze(Bijector):
-    """A bijector that sees blocks of 2 by 2 pixels as one pixel of four times the channels.
+def Reshape(bijector: Bijector, event_shape: Shape) -> Rearranged:  # noqa: N802 (reads as a bijector)
+    """Return a bijector of events of another shape, element for element in row-major order.
+
+    `bijector` is the map to run, `event_shape` the shape of events, of the same size.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+        >>> afflow.Reshape(afflow.Reverse(4), (2, 2)).forward(x).tolist()
+        [[4.0, 3.0], [2.0, 1.0]]
+    """
+    return Rearranged(bijector, event_shape, jnp.reshape, jnp.reshape)
+
+
+def Squeeze(bijector: Bijector) -> Rearranged:  # noqa: N802
+    """Return a bijector that sees 2 by 2 pixels as one pixel of four times the channels.
 
     The bijector inside has events `(H / 2, W / 2, 4 C)`; here they are `(H, W, C)`, in both
     directions, so that noise and data keep one shape. Dinh et al. 2017, arXiv:1605.08803,
     section 3.6.
-
-    Args:
-        bijector: the map of squeezed events.
 
     Raises:
         ValueError: if its events are not `(H / 2, W / 2, 4 C)`.
@@ -78,34 +87,11 @@ class Squeeze(Bijector):
         >>> layer.event_shape, layer.enter(jnp.zeros((28, 28, 1))).shape
         ((28, 28, 1), (14, 14, 4))
     """
-
-    def __init__(self, bijector: Bijector):
-        shape = bijector.event_shape
-        if len(shape) != 3 or shape[2] % 4:
-            raise ValueError(f"Expected a bijector of event_shape (H/2, W/2, 4 C), got {shape}.")
-        self.bijector = bijector
-        self.event_shape = (2 * shape[0], 2 * shape[1], shape[2] // 4)
-        self.context_shape = bijector.context_shape
-
-    def forward_and_log_det(self, x, context=None):
-        y, log_det = self.bijector.forward_and_log_det(self.enter(x), context)
-        return self.leave(y), log_det
-
-    def inverse_and_log_det(self, y, context=None):
-        x, log_det = self.bijector.inverse_and_log_det(self.enter(y), context)
-        return self.leave(x), log_det
-
-    def enter(self, x: jax.Array) -> jax.Array:
-        """Move each block of 2 by 2 pixels to the channels: space to depth."""
-        height, width, channels = self.event_shape
-        x = x.reshape(height // 2, 2, width // 2, 2, channels)
-        return x.transpose(0, 2, 1, 3, 4).reshape(self.bijector.event_shape)
-
-    def leave(self, x: jax.Array) -> jax.Array:
-        """Undo `enter`: depth to space."""
-        height, width, channels = self.event_shape
-        x = x.reshape(height // 2, width // 2, 2, 2, channels)
-        return x.transpose(0, 2, 1, 3, 4).reshape(self.event_shape)
+    shape = bijector.event_shape
+    if len(shape) != 3 or shape[2] % 4:
+        raise ValueError(f"Expected a bijector of event_shape (H/2, W/2, 4 C), got {shape}.")
+    event_shape = (2 * shape[0], 2 * shape[1], shape[2] // 4)
+    return Rearranged(bijector, event_shape, _space_to_depth, _depth_to_space)
 
 
 class Split(Bijector):
@@ -215,16 +201,27 @@ def multiscale(make: Make, event_shape: Shape, num_levels: int, *, rngs: nnx.Rng
     return Squeeze(Chain([Split(multiscale(make, kept, num_levels - 1, rngs=rngs)), step]))
 
 
+def _space_to_depth(x, shape):
+    height, width, channels = shape
+    x = x.reshape(height, 2, width, 2, channels // 4)
+    return x.transpose(0, 2, 1, 3, 4).reshape(shape)
+
+
+def _depth_to_space(x, shape):
+    height, width, channels = shape
+    x = x.reshape(height // 2, width // 2, 2, 2, channels)
+    return x.transpose(0, 2, 1, 3, 4).reshape(shape)
+
+
 def _per_pixel(f, x):
     x, log_dets = jax.vmap(jax.vmap(f))(x)
     return x, total(log_dets)
 
 
-@walk.register(Reshape)
-@walk.register(Squeeze)
-def _(outer, y, context, visit):
-    changed = copied(outer)
-    changed.bijector, y = walk(outer.bijector, jax.vmap(outer.enter)(y), context, visit)
+@walk.register
+def _(outer: Rearranged, y, context, visit):
+    bijector, y = walk(outer.bijector, jax.vmap(outer.enter)(y), context, visit)
+    changed = Rearranged(bijector, outer.event_shape, outer.lay_in, outer.lay_out)
     return changed, jax.vmap(outer.leave)(y)
 
 

@@ -1,6 +1,7 @@
 """Factories of further flows, named as in their papers."""
 
 import math
+from functools import partial
 
 import jax
 import numpy as np
@@ -53,15 +54,9 @@ def naf(
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    return maf(
-        dim,
-        num_layers=num_layers,
-        hidden=hidden,
-        context_dim=context_dim,
-        univariate=lambda: Sigmoidal(sigmoids),
-        data=data,
-        rngs=rngs,
-    )
+    sigmoidal = partial(Sigmoidal, sigmoids)
+    options = {"hidden": hidden, "context_dim": context_dim, "data": data, "rngs": rngs}
+    return maf(dim, num_layers=num_layers, univariate=sigmoidal, **options)
 
 
 def umnn(
@@ -88,15 +83,9 @@ def umnn(
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    return maf(
-        dim,
-        num_layers=num_layers,
-        hidden=hidden,
-        context_dim=context_dim,
-        univariate=lambda: UMNN(embedding, integrand, rngs=rngs),
-        data=data,
-        rngs=rngs,
-    )
+    monotonic = partial(UMNN, embedding, integrand, rngs=rngs)
+    options = {"hidden": hidden, "context_dim": context_dim, "data": data, "rngs": rngs}
+    return maf(dim, num_layers=num_layers, univariate=monotonic, **options)
 
 
 def sospf(
@@ -121,15 +110,9 @@ def sospf(
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    return maf(
-        dim,
-        num_layers=num_layers,
-        hidden=hidden,
-        context_dim=context_dim,
-        univariate=lambda: SumOfSquares(num_polynomials, degree),
-        data=data,
-        rngs=rngs,
-    )
+    squares = partial(SumOfSquares, num_polynomials, degree)
+    options = {"hidden": hidden, "context_dim": context_dim, "data": data, "rngs": rngs}
+    return maf(dim, num_layers=num_layers, univariate=squares, **options)
 
 
 def bpf(
@@ -153,15 +136,9 @@ def bpf(
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    return maf(
-        dim,
-        num_layers=num_layers,
-        hidden=hidden,
-        context_dim=context_dim,
-        univariate=lambda: BernsteinPolynomial(degree),
-        data=data,
-        rngs=rngs,
-    )
+    bernstein = partial(BernsteinPolynomial, degree)
+    options = {"hidden": hidden, "context_dim": context_dim, "data": data, "rngs": rngs}
+    return maf(dim, num_layers=num_layers, univariate=bernstein, **options)
 
 
 def bnaf(

@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.tree_util import Partial
 
 from afflow.bijector import Bijector, total
 from afflow.linear import check_size
 from afflow.positive import positive
-from afflow.root import root
+from afflow.univariate.monotone import solve_monotone
 
 
 class Planar(Bijector):
@@ -52,8 +53,7 @@ class Planar(Bijector):
 
     def inverse_and_log_det(self, y, context=None):
         w, u, b, kappa = self._parameters(y)
-        target, reach = jnp.sum(w * y), jnp.abs(kappa)
-        a = root(lambda a: a + kappa * jnp.tanh(a + b) - target, target - reach, target + reach)
+        a = solve_monotone(Partial(bend), jnp.sum(w * y), (kappa, jnp.ones_like(b), b))
         h = jnp.tanh(a + b)
         return y - u * h, -total(jnp.log1p(kappa * (1 - h**2)))
 
@@ -62,3 +62,10 @@ class Planar(Bijector):
         along = jnp.sum(w * u)
         kappa = positive(along) - 1
         return w, u + (kappa - along) * w / jnp.sum(w * w), b, kappa
+
+
+def bend(a: jax.Array, params: tuple[jax.Array, jax.Array, jax.Array]):
+    r"""Return $a + r \tanh(\tilde r a + b)$ and its log-slope, for $r \tilde r > -1$."""
+    r, r_tilde, b = params
+    h = jnp.tanh(r_tilde * a + b)
+    return a + r * h, jnp.log1p(r * r_tilde * (1 - h**2))

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.scipy.linalg import solve_triangular
+from jax.tree_util import Partial
 
 from afflow.bijector import Bijector, total
 from afflow.linear import check_size, product, reflect, reflect_back
+from afflow.planar import bend
 from afflow.positive import positive
-from afflow.root import find_root
+from afflow.univariate.monotone import solve_monotone
 
 
 class Sylvester(Bijector):
@@ -106,15 +108,8 @@ def _substitute(r, r_tilde, b, w):
     def step(state, i):
         v, h = state  # zero from coordinate i down
         c, target = product(r_tilde[i], v) + b[i], w[i] - product(r[i], h)
-        reach = jnp.abs(r[i, i])
-
-        def height(v_i):
-            return jnp.tanh(r_tilde[i, i] * v_i + c)
-
-        v_i = find_root(
-            lambda v_i: v_i + r[i, i] * height(v_i) - target, target - reach, target + reach
-        )
-        return (v.at[i].set(v_i), h.at[i].set(height(v_i))), None
+        v_i = solve_monotone(Partial(bend), target, (r[i, i], r_tilde[i, i], c))
+        return (v.at[i].set(v_i), h.at[i].set(jnp.tanh(r_tilde[i, i] * v_i + c))), None
 
     zeros = jnp.zeros_like(w)
     (v, _), _ = jax.lax.scan(step, (zeros, zeros), np.arange(len(w))[::-1])

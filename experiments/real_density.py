@@ -52,11 +52,11 @@ class Config:
     data_dir: Path | None = None
     seed: int = 0
     hidden: int = 50
-    num_components: int = 10
+    num_components: int = 20
     batch_size: int = 100
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.1
-    epochs: int = 300
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.3
+    epochs: int = 150
     patience: int = 40
     out: Path = Path(__file__).parent / "results" / "real"
 

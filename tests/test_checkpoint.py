@@ -69,6 +69,29 @@ def test_goes_on_to_the_same_bits(whole, tmp_path, at):
     assert_same(fit(tmp_path), whole[0])
 
 
+def mapped(folder):
+    np.save(folder / "x.npy", X)
+    return np.load(folder / "x.npy", mmap_mode="r")
+
+
+def streamed(folder):
+    def make(epoch):
+        rng = np.random.default_rng(epoch)
+        while True:
+            yield rng.normal(size=(8, 2))
+
+    return afflow.Stream(make, num_steps=9)
+
+
+@pytest.mark.parametrize("source", [mapped, streamed])
+def test_data_from_elsewhere_goes_on_to_the_same_bits(tmp_path, source):
+    options = {"x": source(tmp_path), "validation": X, "steps": 2}
+    whole = fit(tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        fit(tmp_path / "killed", callbacks=[kill(1)], **options)
+    assert_same(fit(tmp_path / "killed", **options), whole)
+
+
 def test_checkpoints_rotate(whole):
     assert sorted(p.name for p in whole[1].iterdir() if p.is_dir()) == ["26", "27"]
 

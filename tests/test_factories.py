@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from registry import FLOWS, KEY, cast
+from scipy import stats
 
 import afflow
 
@@ -55,6 +56,32 @@ def _gradients(flow, x, context):
     return flow.log_prob(x, context)
 
 
+STARTS = {
+    "maf": afflow.maf,
+    "iaf": afflow.iaf,
+    "made": afflow.made,
+    "nsf": afflow.nsf,
+    "coupling_flow": afflow.coupling_flow,
+    "realnvp": afflow.realnvp,
+    "nice": afflow.nice,
+    "nsf_coupling": afflow.nsf_coupling,
+    "naf": partial(afflow.naf, sigmoids=(2,), num_layers=1),
+    "umnn": partial(afflow.umnn, embedding=2, integrand=(2,), num_layers=1),
+    "sospf": partial(afflow.sospf, degree=1, num_layers=1),
+    "bpf": partial(afflow.bpf, degree=2, num_layers=1),
+    "cnf": afflow.cnf,
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_starts_as_the_standardised_base(name):
+    data = np.asarray(5 + 3 * jax.random.normal(KEY, (50, 3)))
+    flow = STARTS[name](3, hidden=(4,), context_dim=1, data=data, rngs=nnx.Rngs(0))
+    standardized = (data - data.mean(0)) / data.std(0)
+    expected = stats.norm.logpdf(standardized).sum(1) - np.log(data.std(0)).sum()
+    np.testing.assert_allclose(flow.log_prob(data, jnp.ones(1)), expected, rtol=1e-6)
+
+
 def test_bnaf_starts_close_to_the_identity():
     layer = afflow.BNAF(2, (16, 16), rngs=nnx.Rngs(0))
     y = jnp.linspace(-2, 2, 9)
@@ -62,3 +89,15 @@ def test_bnaf_starts_close_to_the_identity():
     x, log_det = jax.jit(jax.vmap(layer.inverse_and_log_det))(y)
     assert np.abs(x - y).max() < 0.3
     assert np.abs(log_det).max() < 0.3
+
+
+def test_circular_nsf_integrates_to_one_and_closes():
+    flow = FLOWS["circular_nsf"]()
+    angles = -jnp.pi + 2 * jnp.pi / 200 * (jnp.arange(200) + 0.5)
+    grid = jnp.stack(jnp.meshgrid(angles, angles), -1)  # (200, 200, 2)
+    density = jnp.exp(flow.log_prob(grid, CONTEXT))
+    np.testing.assert_allclose(density.mean() * (2 * np.pi) ** 2, 1, atol=2e-3)
+    seams = jnp.concatenate([grid[:, 0], grid[0]]).at[:200, 0].set(jnp.pi).at[200:, 1].set(jnp.pi)
+    across = jnp.where(seams == jnp.pi, -jnp.pi, seams)
+    here, there = (flow.log_prob(x, CONTEXT) for x in (seams - 1e-9, across + 1e-9))
+    np.testing.assert_allclose(here, there, atol=1e-6)

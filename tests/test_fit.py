@@ -9,7 +9,7 @@ from flax import nnx
 
 import afflow
 from afflow.training import loop
-from afflow.training.fit import _mean_loss as mean_loss
+from afflow.training.sources import _mean_loss as mean_loss
 
 KEY = jax.random.key(0)
 X = np.array([2.0, -1.0]) + np.random.default_rng(0).normal(size=(600, 2)) * [0.5, 3.0]
@@ -245,7 +245,54 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing():
     assert (loop._scan._cache_size(), mean_loss._cache_size()) == compiled
 
 
+@pytest.fixture
+def on_disk(tmp_path):
+    """The data in a file, mapped into memory."""
+    np.save(tmp_path / "x.npy", X)
+    return np.load(tmp_path / "x.npy", mmap_mode="r")
+
+
+def test_rows_in_a_file_each_count_once(on_disk):
+    weights = 1 + np.arange(600.0)
+    options = OPTIONS | {"optimizer": optax.sgd(0.0), "validation": 0.5, "max_epochs": 2}
+    start = randomized()
+    _, plain = afflow.fit(start, on_disk, **options)
+    expected = -2 * start.log_prob(X).mean()
+    np.testing.assert_allclose(np.add(plain.train, plain.validation), expected, rtol=1e-9)
+    _, given = afflow.fit(start, on_disk, **options | {"validation": (on_disk, None, weights)})
+    expected = np.average(-start.log_prob(X), weights=weights)
+    np.testing.assert_allclose(given.validation, expected, rtol=1e-9)
+
+
+def test_rows_in_a_file_are_learned(on_disk):
+    _, history = afflow.fit(small(), on_disk, max_epochs=40, learning_rate=0.03, **OPTIONS)
+    assert abs(min(history.validation) - gaussian_loss(X)) < 0.3
+    assert history.train[0] - history.train[-1] > 1
+
+
+def test_a_stream_is_the_same_as_its_rows():
+    """One minibatch an epoch of all the rows, from memory and from an iterator."""
+    options = OPTIONS | {"validation": X[:50], "max_epochs": 3, "batch_size": 600}
+    stream = afflow.Stream(lambda epoch: iter([(X, None, np.full(600, 1.0))]), num_steps=1)
+    streamed, there = afflow.fit(small(), stream, **options)
+    in_memory, here = afflow.fit(small(), X, **options)
+    np.testing.assert_allclose(there.train, here.train, rtol=1e-9)
+    np.testing.assert_allclose(there.validation, here.validation, rtol=1e-9)
+
+
+def short_stream():
+    return afflow.Stream(lambda epoch: [X[:10]] * (4 - epoch), num_steps=4)
+
+
 ERRORS = {
+    "a stream that ends": (
+        lambda: afflow.fit(small(), short_stream(), **OPTIONS | {"validation": 0}),
+        "4 minibatches in epoch 1, got 3",
+    ),
+    "a fraction of a stream": (
+        lambda: afflow.fit(small(), short_stream(), **OPTIONS),
+        "held-out data as validation of a Stream",
+    ),
     "negative weights": (
         lambda: afflow.fit(small(), X, weights=-np.ones(600), **OPTIONS),
         "none negative",

@@ -9,7 +9,6 @@ from registry import BIJECTORS, KEY, image_step, randomize
 
 import afflow
 from afflow.positive import positive, positive_inverse
-from afflow.root import find_root
 
 
 def test_positive_inverts():
@@ -168,17 +167,6 @@ def test_fit_holds_the_statistics():
     fitted, _ = afflow.fit(flow, skewed(), **options)
     np.testing.assert_array_equal(fitted.bijector.mean[...], flow.bijector.mean[...])
     assert jnp.abs(fitted.bijector.gamma[...] - flow.bijector.gamma[...]).max() > 0
-
-
-def test_root_where_newton_alone_fails():
-    def solve(t):
-        return find_root(lambda x: x + 50 * jnp.tanh(40 * (x - 3)) - t, t - 50, t + 50)
-
-    t = jnp.linspace(-100, 100, 41)
-    x = jax.vmap(solve)(t)
-    np.testing.assert_allclose(x + 50 * jnp.tanh(40 * (x - 3)), t, atol=1e-9)
-    assert jnp.isnan(solve(jnp.nan))
-    np.testing.assert_allclose(find_root(lambda x: x - 2, 2.0, 2.0), 2.0)
 
 
 def stiff(make, drive):

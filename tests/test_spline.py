@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import cast, randomize
+from registry import randomize
 
 import afflow
 from afflow.univariate.spline import knots, unstack, weigh
@@ -106,22 +106,3 @@ def test_bad_sizes(sizes):
     for make in (afflow.RationalQuadraticSpline, afflow.CircularSpline):
         with pytest.raises(ValueError, match="Expected"):
             make(**sizes)
-
-
-def test_factories():
-    """Identity before training, in both directions and with a context."""
-    x, context = jnp.array([0.5, -1.0, 2.0]), jnp.ones(2)
-    for make in (
-        afflow.nsf,
-        afflow.nsf_coupling,
-        afflow.realnvp,
-        afflow.nice,
-        afflow.coupling_flow,
-    ):
-        flow = cast(make(3, num_layers=3, hidden=(8,), context_dim=2, rngs=nnx.Rngs(0)), x.dtype)
-        expected = afflow.Normal(3).log_prob(x)
-        np.testing.assert_allclose(flow.log_prob(x, context), expected, atol=1e-6)
-        moved = randomize(flow, 0.3)
-        sample, log_prob = moved.sample_and_log_prob(jax.random.key(0), 4, context)
-        np.testing.assert_allclose(moved.log_prob(sample, context), log_prob, rtol=1e-6)
-        assert not np.allclose(log_prob, moved.log_prob(sample, 2 * context))

@@ -244,16 +244,3 @@ def test_per_dimension_shares_what_is_one_object():
 def test_sizes_out_of_range(make):
     with pytest.raises(ValueError, match="Expected"):
         make()
-
-
-def test_factories_start_as_the_base():
-    x = jnp.linspace(-3, 3, 8).reshape(4, 2)
-    options = {"num_layers": 1, "hidden": (4,), "context_dim": 1, "rngs": nnx.Rngs(0)}
-    expected = afflow.Flow(afflow.Normal(2), afflow.Reverse(2)).log_prob(x)
-    for flow in (
-        afflow.naf(2, sigmoids=(2,), **options),
-        afflow.umnn(2, embedding=2, integrand=(2,), **options),
-        afflow.sospf(2, degree=1, **options),
-        afflow.bpf(2, degree=2, **options),
-    ):
-        np.testing.assert_allclose(flow.log_prob(x, jnp.ones(1)), expected, rtol=1e-6)

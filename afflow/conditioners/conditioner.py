@@ -20,8 +20,8 @@ class Conditioner(nnx.Module):
 
     A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`, and maps
     one event `(D,)` to parameters `(D, P)` in `__call__`. An event whose coordinates are
-    encoded by vectors is `(D, features)`. `init_cache` and `step` make it
-    incremental; by default a step is a full pass.
+    encoded by vectors is `(D, features)`. `init_cache` and `step`, or a `decode` of its
+    own, make it incremental; by default a step is a full pass.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -41,6 +41,12 @@ class Conditioner(nnx.Module):
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the parameters `(D, P)` of every coordinate of one event `(D,)`."""
+
+    @property
+    def is_incremental(self) -> bool:
+        """Return whether a step or a decoding of its own spares it full passes."""
+        own, default = type(self), Conditioner
+        return own.step is not default.step or own.decode is not default.decode
 
     def init_cache(self, context: jax.Array | None = None, dtype: Any = float) -> Any:
         """Return what `step` needs before the first coordinate, of type `dtype`, is known."""

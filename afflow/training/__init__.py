@@ -6,6 +6,7 @@ from afflow.training.fit import fit
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import maximum_likelihood
+from afflow.training.stream import Stream
 
 __all__ = [
     "CSVLogger",
@@ -14,6 +15,7 @@ __all__ = [
     "History",
     "NonFiniteLossError",
     "ScalarLogger",
+    "Stream",
     "fit",
     "maximum_likelihood",
     "train",

@@ -1,11 +1,11 @@
 """Fitting a model to data, an epoch at a time on the device."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
-from jax.tree_util import Partial
+from jax.sharding import Mesh
 
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
@@ -13,7 +13,10 @@ from afflow.training.history import History
 from afflow.training.loop import train, typed
 from afflow.training.objectives import Objective, maximum_likelihood
 from afflow.training.optimizer import Optimizer
-from afflow.training.rows import Rows, Shuffle, checked, split
+from afflow.training.placement import placement_on
+from afflow.training.rows import Rows
+from afflow.training.sources import source_of
+from afflow.training.stream import Stream
 
 
 class Density(Protocol):
@@ -27,7 +30,7 @@ Model = TypeVar("Model", bound=Density)
 
 def fit(
     flow: Model,
-    x: jax.Array,
+    x: jax.Array | np.ndarray | Stream,
     *,
     key: jax.Array,
     context: jax.Array | None = None,
@@ -42,6 +45,7 @@ def fit(
     ema: float | None = None,
     checkpoint: Checkpoint | None = None,
     callbacks: Iterable[Callback] = (),
+    mesh: Mesh | None = None,
     progress: bool = True,
     label: str = "",
 ) -> tuple[Model, History]:
@@ -62,7 +66,9 @@ def fit(
 
     Args:
         flow: the model to start from; it is not changed.
-        x: data `(N, *event_shape)`.
+        x: data `(N, *event_shape)`. A `numpy.memmap` stays in its file, and minibatches of
+            it, of context and of weights are read while the device trains; so are those of
+            a `Stream`.
         key: drives the validation split and the order of the minibatches.
         context: `(N, *context_shape)` for a conditional model.
         weights: `(N,)`, how much each row counts; by default all the same.
@@ -83,6 +89,8 @@ def fit(
             when `fit` is called again with the same arguments, to the same bits.
         callbacks: called with an `Epoch` after each, loggers too; training stops where one
             returns true.
+        mesh: train on all its devices: rows of each minibatch split over its axis `data`,
+            matrices over an axis `model`, if it has one.
         progress: show a progress bar, if `tqdm` is installed.
         label: stands in front of the bar.
 
@@ -120,58 +128,27 @@ def fit(
         raise ValueError(
             f"Expected max_epochs and batch_size >= 1, got {max_epochs} and {batch_size}."
         )
-    split_key, epochs_key = jax.random.split(typed(key))
-    rows, held_out = split(checked(Rows(x, context, weights), "x"), validation, split_key)
-    jax.eval_shape(flow.log_prob, *rows.at(slice(0, 1))[:2])  # the model's own checks
-    batch_size = min(batch_size, rows.size)
-    losses = Partial(objective)
-    validate = None if held_out is None else Partial(_mean_loss, losses, held_out, split_key)
+    placement = placement_on(mesh)
+    keys = jax.random.split(typed(key))
+    rows = x if isinstance(x, Stream) else Rows(x, context, weights)
+    source = source_of(rows, objective, validation, batch_size, keys, placement)
+    jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
     return train(
         flow,
-        Partial(_minibatch_loss, losses, _of_mean_weight_one(rows)),
-        key=jax.random.fold_in(epochs_key, max_epochs),
-        num_steps=rows.size // batch_size,
+        source.loss,
+        key=jax.random.fold_in(keys[1], max_epochs),
+        num_steps=source.num_steps,
         max_epochs=max_epochs,
-        batches=Shuffle(rows.size, batch_size, epochs_key),
-        validate=validate,
+        batches=source.batches,
+        validate=source.validate,
         patience=patience,
         learning_rate=learning_rate,
         optimizer=optimizer,
         ema=ema,
+        chunk=(checkpoint and checkpoint.steps) or source.chunk,
         checkpoint=checkpoint,
         callbacks=callbacks,
+        mesh=mesh,
         progress=progress,
         label=label,
     )
-
-
-def _minibatch_loss(objective: Any, data: Rows, model: Any, key: jax.Array, index: Any):
-    x, context, weights = data.at(index)
-    return _weighted(objective(model, key, x, context), weights).mean()
-
-
-def _weighted(losses, weights):
-    return losses if weights is None else losses * weights
-
-
-def _of_mean_weight_one(rows: Rows) -> Rows:
-    w = rows.weights
-    return rows if w is None else rows._replace(weights=w / w.mean())
-
-
-@jax.jit
-def _mean_loss(objective: Any, data: Rows, key: jax.Array, model: Any) -> jax.Array:
-    """Return the mean loss over all of `data`, a batch at a time."""
-    data = _of_mean_weight_one(data)
-    size, batch_size = data.size, 1024
-    cut = size - size % batch_size
-    index = np.arange(cut).reshape(-1, batch_size)
-    keys = jax.random.split(key, cut // batch_size)
-
-    def loss(batch):
-        key, index = batch
-        return _minibatch_loss(objective, data, model, key, index)
-
-    total = jax.lax.map(loss, (keys, index)).sum() * batch_size
-    last = loss((key, slice(cut, None))) * (size - cut) if cut < size else 0.0
-    return (total + last) / size

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from afflow.training.callbacks import Callback, Epoch
@@ -20,6 +21,7 @@ from afflow.training.checkpoint import Checkpoint, digest, open_store
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.interrupt import interruptible
 from afflow.training.optimizer import Optimizer, optimizer_for
+from afflow.training.placement import Placement, placement_on
 from afflow.training.progress import progress_bar
 from afflow.training.run import Run, State
 
@@ -45,15 +47,21 @@ class Program:
     optimizer: optax.GradientTransformation
     ema: float | None
     callbacks: tuple[Callback, ...]
+    placement: Placement
 
     def model(self, params: Any) -> Any:
         """Return the model with these parameters."""
         return nnx.merge(self.graph, params, self.rest)
 
+    def fetched(self, params: Any) -> Any:
+        """Return the model with these parameters, on one device."""
+        return self.placement.fetched(self.model(params))
+
     def start(self, params: Any) -> Run:
         """Return the run before its first step."""
         average = None if self.ema is None else params
-        return Run(State(params, self.optimizer.init(params), average), best=params)
+        state = State(params, self.optimizer.init(params), average)
+        return Run(*self.placement.params((state, params)))
 
     def identity(self, run: Run) -> dict[str, str]:
         """Return digests of all that decides the bits of a run, given its start."""
@@ -78,12 +86,13 @@ class Program:
         """Return the stacked minibatches of what is left of the epoch."""
         if self.batches is None:
             return repeat(None, -(-(self.num_steps - run.step) // self.chunk))
-        return self.batches(run.epoch, run.step, self.chunk)
+        stacks = self.batches(run.epoch, run.step, self.chunk)
+        return map(self.placement.stack, stacks)
 
     def failed(self, run: Run, train_loss: float, value: float | None) -> NonFiniteLossError:
         """Return the error with the best model before it."""
         history = run.history.after(train_loss, value)
-        return NonFiniteLossError(run.epoch, self.model(run.best), history)
+        return NonFiniteLossError(run.epoch, self.fetched(run.best), history)
 
 
 def train(
@@ -102,6 +111,7 @@ def train(
     chunk: int | None = None,
     checkpoint: Checkpoint | None = None,
     callbacks: Iterable[Callback] = (),
+    mesh: Mesh | None = None,
     progress: bool = True,
     label: str = "",
 ) -> tuple[Model, History]:
@@ -134,6 +144,8 @@ def train(
             checkpoint to the next.
         checkpoint: go on from the latest checkpoint of this run, and write them.
         callbacks: called with an `Epoch` after each; training stops where one returns true.
+        mesh: train on all its devices: the second axis of stacked minibatches is split over
+            its axis `data`, matrices over an axis `model`, if it has one.
         progress: show a progress bar, if `tqdm` is installed.
         label: stands in front of the bar.
 
@@ -158,10 +170,11 @@ def train(
     """
     _check(num_steps=num_steps, max_epochs=max_epochs, chunk=chunk, ema=ema)
     graph, params, rest = nnx.split(model, nnx.Param, ...)
+    placement = placement_on(mesh)
     program = Program(
         graph,
-        rest,
-        loss if isinstance(loss, Partial) else Partial(loss),
+        placement.everywhere(rest),
+        placement.everywhere(loss if isinstance(loss, Partial) else Partial(loss)),
         typed(key),
         num_steps,
         max_epochs,
@@ -172,6 +185,7 @@ def train(
         optimizer_for(max_epochs * num_steps, optimizer, learning_rate),
         ema,
         tuple(callbacks),
+        placement,
     )
     start = program.start(params)
     store = open_store(checkpoint, partial(program.identity, start))
@@ -184,7 +198,7 @@ def train(
             if interrupt.pressed:
                 warnings.warn(f"Interrupted in epoch {run.epoch}.", stacklevel=2)
                 break
-    return program.model(run.best if validate else run.state.evaluated), run.history
+    return program.fetched(run.best if validate else run.state.evaluated), run.history
 
 
 def _runs(program: Program, run: Run) -> Iterator[Run]:
@@ -222,16 +236,22 @@ def _advanced(program: Program, run: Run, stack: Any) -> Run:
 
 def _closed(program: Program, run: Run, speed: float) -> Run:
     """Return the run at the end of its epoch."""
-    model, value = program.model(run.state.evaluated), None
+    value = None
     train_loss = run.loss_sum / run.step
     if program.validate is not None:
-        value = float(program.validate(model))
+        value = float(program.validate(program.model(run.state.evaluated)))
         if not np.isfinite(value):
             raise program.failed(run, train_loss, value)
     run = run.validated(train_loss, value)
-    epoch = Epoch(model, run.history, speed)
-    wishes = [callback(epoch) for callback in program.callbacks]
-    return run._replace(stopped=any(wishes) or run.waited(program.patience))
+    return run._replace(stopped=_call(program, run, speed) or run.waited(program.patience))
+
+
+def _call(program: Program, run: Run, speed: float) -> bool:
+    """Call the callbacks; return whether one wants to stop."""
+    if not program.callbacks:
+        return False
+    epoch = Epoch(program.fetched(run.state.evaluated), run.history, speed)
+    return any([callback(epoch) for callback in program.callbacks])  # each is called
 
 
 @partial(jax.jit, static_argnames=("optimizer", "ema", "size", "graph"))

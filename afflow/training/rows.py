@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+_PART = 2**18  # rows that are checked at a time
+
 
 class Rows(NamedTuple):
     """Data `(N, *event_shape)`, contexts `(N, *context_shape)` and weights `(N,)`, or `None`."""
@@ -20,13 +22,18 @@ class Rows(NamedTuple):
         """The number of rows."""
         return len(self.x)
 
+    @property
+    def is_on_host(self) -> bool:
+        """Whether the rows stay in the memory of the host, or in a file, until their turn."""
+        return isinstance(self.x, np.memmap)
+
     def at(self, index: Any) -> "Rows":
         """Return some of the rows."""
         return jax.tree.map(lambda a: a[index], self)
 
 
 def checked(rows: Rows, name: str) -> Rows:
-    """Return the rows as arrays on the device; `ValueError` for unusable ones."""
+    """Return the rows, on the device unless in a file; `ValueError` for unusable ones."""
     x, context, weights = rows
     if len(x) == 0:
         raise ValueError(f"Expected at least one row in {name}, got none.")
@@ -39,7 +46,7 @@ def checked(rows: Rows, name: str) -> Rows:
     for part, value in zip((name, "context", "weights"), rows, strict=True):
         if value is not None:
             _check_finite(part, value)
-    return jax.tree.map(jnp.asarray, rows)
+    return jax.tree.map(np.asarray if rows.is_on_host else jnp.asarray, rows)
 
 
 def split(rows: Rows, validation: Any, key: jax.Array) -> tuple[Rows, Rows | None]:
@@ -48,17 +55,24 @@ def split(rows: Rows, validation: Any, key: jax.Array) -> tuple[Rows, Rows | Non
         return rows, checked(Rows(*validation), "validation x")
     if jnp.ndim(validation):
         return rows, checked(Rows(validation), "validation x")
+    held_out = held_out_size(rows.size, validation)
+    order = jax.random.permutation(key, rows.size)
+    return rows.at(order[held_out:]), rows.at(order[:held_out]) if held_out else None
+
+
+def held_out_size(size: int, validation: Any) -> int:
+    """Return how many of `size` rows to hold out: none where validation data are given."""
+    if isinstance(validation, tuple) or jnp.ndim(validation):
+        return 0
     if not 0 <= validation < 1:
         raise ValueError(f"Expected validation in [0, 1) or an array, got {validation}.")
-    size = rows.size
     held_out = max(1, round(validation * size)) if validation else 0
     if held_out >= size:
         raise ValueError(
             f"Expected more rows to train on than validation={validation} leaves of {size}: "
             f"give more data, or validation=0."
         )
-    order = jax.random.permutation(key, size)
-    return rows.at(order[held_out:]), rows.at(order[:held_out]) if held_out else None
+    return held_out
 
 
 class Shuffle(NamedTuple):
@@ -88,10 +102,14 @@ def _check_weights(weights, size):
 
 
 def _check_finite(name, value):
-    value = np.asarray(value)
-    bad = np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(1))
+    bad = np.concatenate([_bad_rows(value, start) for start in range(0, len(value), _PART)])
     if len(bad):
         raise ValueError(
             f"Expected finite {name}, got {len(bad)} of {len(value)} rows with NaN or "
             f"infinity, the first at index {bad[0]}: drop or impute them."
         )
+
+
+def _bad_rows(value, start):
+    part = np.asarray(value[start : start + _PART])
+    return start + np.flatnonzero(~np.isfinite(part.reshape(len(part), -1)).all(1))
