@@ -2,7 +2,7 @@
 
     python experiments/variational_inference.py --help
 
-Writes a picture and a table of evidence bounds: about five minutes on two CPU cores.
+Writes a picture and a table of evidence bounds: three minutes on two CPU cores.
 """
 
 import time
