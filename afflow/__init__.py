@@ -2,6 +2,7 @@
 
 from afflow.actnorm import ActNorm, initialize_actnorm
 from afflow.autoregressive import MaskedAutoregressive
+from afflow.autoregressive_model import AutoregressiveModel
 from afflow.bases import (
     ClassConditional,
     DiagonalNormal,
@@ -17,15 +18,49 @@ from afflow.bijector import Bijector, Inverse
 from afflow.bnaf import BNAF
 from afflow.checks import check_bijector
 from afflow.compose import Chain, Repeat
-from afflow.conditioners import MADE, MLP, Conditioner, ConvNet, Graphical, Periodic
+from afflow.conditionals import Bernoulli, Categorical, Conditional, DiscretizedLogistics, MixtureOf
+from afflow.conditioners import (
+    MADE,
+    MLP,
+    NADE,
+    AgnosticMADE,
+    Conditioner,
+    ConvNet,
+    DeepNADE,
+    Draw,
+    Graphical,
+    IndependentMLPs,
+    OrderAgnostic,
+    Periodic,
+)
 from afflow.continuous import Continuous, ExactTrace, Hutchinson, MLPField, Trace, VectorField, cnf
 from afflow.coupling import Coupling
+from afflow.density_models import (
+    choose_order,
+    deep_nade,
+    eonade,
+    fvsbn,
+    independent_mlps,
+    made_ensemble,
+    made_model,
+    nade,
+    rnade,
+)
 from afflow.dequantization import (
     Logit,
     VariationalDequantization,
     bits_per_dim,
     dequantize,
     quantize,
+)
+from afflow.diagnostics import (
+    Estimate,
+    effective_sample_size,
+    elbo,
+    importance_weights,
+    log_evidence,
+    pareto_k,
+    pareto_smoothed,
 )
 from afflow.distributions import Distribution, Flow, Normal, Uniform
 from afflow.domains import CircularShift, Interval, Ordered, Positive, Simplex
@@ -34,6 +69,7 @@ from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling,
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.linear import LU, Householder, Rotation, Triangular
+from afflow.names import saveable
 from afflow.neural_flows import (
     bnaf,
     bpf,
@@ -44,12 +80,34 @@ from afflow.neural_flows import (
     sospf,
     umnn,
 )
+from afflow.order_agnostic import OrderAgnosticModel
 from afflow.permutations import Permutation, Reverse
 from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
+from afflow.saving import load, save
 from afflow.sylvester import Sylvester
-from afflow.training import History, NonFiniteLossError, fit
+from afflow.training import (
+    Checkpoint,
+    CSVLogger,
+    Epoch,
+    History,
+    NonFiniteLossError,
+    ScalarLogger,
+    Stream,
+    fit,
+    maximum_likelihood,
+    train,
+)
+from afflow.training.divergences import (
+    Divergence,
+    doubly_reparameterized,
+    forward_kl,
+    importance_weighted,
+    reverse_kl,
+    sticking_the_landing,
+)
+from afflow.training.variational import fit_to_density
 from afflow.univariate import (
     UMNN,
     Additive,
@@ -57,6 +115,7 @@ from afflow.univariate import (
     BernsteinPolynomial,
     CircularSpline,
     GaussianCDF,
+    LaplaceCDF,
     LogisticCDF,
     MixtureCDF,
     PerDimension,
@@ -73,26 +132,40 @@ __all__ = [
     "LU",
     "MADE",
     "MLP",
+    "NADE",
     "UMNN",
     "ActNorm",
     "Additive",
     "Affine",
+    "AgnosticMADE",
+    "AutoregressiveModel",
     "BatchNorm",
+    "Bernoulli",
     "BernsteinPolynomial",
     "Bijector",
+    "CSVLogger",
+    "Categorical",
     "Chain",
+    "Checkpoint",
     "CircularShift",
     "CircularSpline",
     "ClassConditional",
+    "Conditional",
     "Conditioner",
     "Constant",
     "Continuous",
     "Conv1x1",
     "ConvNet",
     "Coupling",
+    "DeepNADE",
     "DiagonalNormal",
+    "DiscretizedLogistics",
     "Distribution",
+    "Divergence",
+    "Draw",
     "Elementwise",
+    "Epoch",
+    "Estimate",
     "ExactTrace",
     "Flow",
     "GaussianCDF",
@@ -101,10 +174,12 @@ __all__ = [
     "Householder",
     "Hutchinson",
     "Incremental",
+    "IndependentMLPs",
     "Interval",
     "Inverse",
     "Jacobi",
     "Laplace",
+    "LaplaceCDF",
     "LocationScale",
     "Logistic",
     "LogisticCDF",
@@ -113,9 +188,12 @@ __all__ = [
     "MaskedAutoregressive",
     "Mixture",
     "MixtureCDF",
+    "MixtureOf",
     "MultivariateNormal",
     "NonFiniteLossError",
     "Normal",
+    "OrderAgnostic",
+    "OrderAgnosticModel",
     "Ordered",
     "PerDimension",
     "Periodic",
@@ -128,6 +206,7 @@ __all__ = [
     "Reshape",
     "Reverse",
     "Rotation",
+    "ScalarLogger",
     "Sequential",
     "Sigmoidal",
     "Simplex",
@@ -135,6 +214,7 @@ __all__ = [
     "Split",
     "Squeeze",
     "Standardize",
+    "Stream",
     "StudentT",
     "SumOfSquares",
     "Sylvester",
@@ -147,27 +227,53 @@ __all__ = [
     "bnaf",
     "bpf",
     "check_bijector",
+    "choose_order",
     "circular_nsf",
     "cnf",
     "coupling_flow",
+    "deep_nade",
     "dequantize",
+    "doubly_reparameterized",
+    "effective_sample_size",
+    "elbo",
+    "eonade",
     "fit",
+    "fit_to_density",
+    "forward_kl",
+    "fvsbn",
     "gaussianization_flow",
     "glow",
     "iaf",
+    "importance_weighted",
+    "importance_weights",
+    "independent_mlps",
     "initialize_actnorm",
+    "load",
+    "log_evidence",
     "made",
+    "made_ensemble",
+    "made_model",
     "maf",
+    "maximum_likelihood",
     "multiscale",
+    "nade",
     "naf",
     "nice",
     "nsf",
     "nsf_coupling",
+    "pareto_k",
+    "pareto_smoothed",
     "prefix_log_prob",
     "quantize",
     "realnvp",
+    "reverse_kl",
+    "rnade",
     "sample_rest",
+    "save",
+    "saveable",
     "sospf",
+    "sticking_the_landing",
+    "train",
     "umnn",
     "update_batchnorm",
     "walk",

@@ -2,13 +2,13 @@
 
 import math
 from abc import abstractmethod
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from afflow.bijector import Bijector, Shape, common_context_shape
+from afflow.calls import call, floating, per_event
 
 
 class Distribution(nnx.Module):
@@ -124,14 +124,8 @@ class Flow(nnx.Module):
 
         The leading axes of `x` and of `context` `(..., *context_shape)` broadcast.
         """
-        x = _floating("x", x, self.event_shape)
-        context = self._check_context(context)
-        batch = _leading(x, self.event_shape)
-        if context is not None:
-            batch = jnp.broadcast_shapes(batch, _leading(context, self.context_shape))
-        x = _flatten(x, self.event_shape, batch)
-        context = self._flatten_context(context, batch)
-        return _log_prob(self, x, context).reshape(batch)
+        x = floating("x", x, self.event_shape)
+        return call(_log_prob, self, (x,), context)
 
     def sample(
         self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
@@ -143,90 +137,34 @@ class Flow(nnx.Module):
             shape: how many samples to draw, for each leading index of `context`.
             context: `(*context_batch, *context_shape)`.
         """
-        return self._sample(_sample, key, shape, context)
+        return call(_sample, self, context=context, key=key, shape=shape)
 
     def sample_and_log_prob(
         self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """Draw samples as `sample` does, with their log-densities from the same sweep."""
-        return self._sample(_sample_and_log_prob, key, shape, context)
-
-    def _sample(self, draw, key, shape, context):
-        context = self._check_context(context)
-        batch = (shape,) if isinstance(shape, int) else tuple(shape)
-        if context is not None:
-            batch += _leading(context, self.context_shape)
-        keys = jax.random.split(key, math.prod(batch))
-        out = draw(self, keys, self._flatten_context(context, batch))
-        return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
-
-    def _check_context(self, context):
-        if context is None and self.context_shape is not None:
-            raise ValueError(
-                f"Expected context.shape (..., {_inner(self.context_shape)}), got no context."
-            )
-        if context is not None and self.context_shape is None:
-            raise ValueError(
-                f"Expected no context: this flow is unconditional, got context.shape "
-                f"{jnp.shape(context)}."
-            )
-        return None if context is None else _floating("context", context, self.context_shape)
-
-    def _flatten_context(self, context, batch):
-        """Return the context with one batch axis, or none if all events share it."""
-        if context is None or context.shape == self.context_shape:
-            return context
-        return _flatten(context, self.context_shape, batch)
+        return call(_sample_and_log_prob, self, context=context, key=key, shape=shape)
 
 
-def _per_event(f):
-    """Compile `f(flow, item, context)`, mapped over items, and contexts if they differ."""
-
-    @jax.jit
-    def mapped(flow, items, context):
-        shared = context is None or context.shape == flow.context_shape
-        return jax.vmap(partial(f, flow), in_axes=(0, None if shared else 0))(items, context)
-
-    return mapped
-
-
-@_per_event
-def _log_prob(flow, x, context):
+@per_event
+def _log_prob(flow, item, context):
+    (x,) = item
     z, log_det = flow.bijector.inverse_and_log_det(x, context)
     return flow.base.log_prob(z, context) + log_det
 
 
-@_per_event
-def _sample(flow, key, context):
+@per_event
+def _sample(flow, item, context):
+    (key,) = item
     return flow.bijector.forward(flow.base.sample(key, context), context)
 
 
-@_per_event
-def _sample_and_log_prob(flow, key, context):
+@per_event
+def _sample_and_log_prob(flow, item, context):
+    (key,) = item
     z = flow.base.sample(key, context)
     x, log_det = flow.bijector.forward_and_log_det(z, context)
     return x, flow.base.log_prob(z, context) - log_det
-
-
-def _floating(name, value, shape):
-    """Return `value` as a floating array that ends in `shape`, or raise `ValueError`."""
-    value = jnp.asarray(value)
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(
-            f"Expected floating-point {name}, got {value.dtype}: convert it, and add noise "
-            f"(dequantize) if it is discrete."
-        )
-    if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
-        raise ValueError(f"Expected {name}.shape (..., {_inner(shape)}), got {value.shape}.")
-    return value
-
-
-def _leading(value, shape):
-    return value.shape[: value.ndim - len(shape)]
-
-
-def _flatten(value, shape, batch):
-    return jnp.broadcast_to(value, batch + shape).reshape((-1, *shape))
 
 
 def checked_shape(name: str, shape: int | Shape) -> Shape:
@@ -235,7 +173,3 @@ def checked_shape(name: str, shape: int | Shape) -> Shape:
     if any(size < 1 for size in shape):
         raise ValueError(f"Expected {name} with positive sizes, got {shape}.")
     return shape
-
-
-def _inner(shape):
-    return ", ".join(map(str, shape))

@@ -15,7 +15,18 @@ from afflow.conditioners.conditioner import Conditioner, Emit
 class Solver(ABC):
     """How to run `x[t], aux[t] = emit(inputs[t], params[t])` where `params[t]` needs `x[:t]`.
 
-    Solvers are hashable values without parameters, passed as `solver=`.
+    Solvers are hashable values without parameters, passed as `solver=`. The derivatives of
+    what they find do not depend on them.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from jax.tree_util import Partial
+        >>> made = afflow.MADE(3, 2, rngs=nnx.Rngs(0))
+        >>> shift = Partial(lambda z, params: (z + params[0], params[1]))
+        >>> x, aux = afflow.Sequential().run(made, shift, jnp.arange(3.0), None)
+        >>> x.tolist()
+        [0.0, 1.0, 2.0]
     """
 
     @abstractmethod
@@ -27,10 +38,25 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Incremental(Solver):
-    """One step of the conditioner a coordinate: about the work of one pass for MADE."""
+    """One step of the conditioner a coordinate: about the work of one pass for MADE.
+
+    A conditioner without steps of its own would make a full pass in each: it is swept to
+    its fixed point by `Jacobi()` instead, in `D` passes at most and often in a few.
+
+    On CPUs steps beat `Jacobi` at every size measured, up to `D = 784`. An accelerator
+    that takes longer to launch `D` small steps than to run some passes may turn that around.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> afflow.MADE(3, 2, rngs=nnx.Rngs(0)).is_incremental
+        True
+    """
 
     def run(self, conditioner, emit, inputs, context):
-        return conditioner.decode(emit, inputs, context)
+        if conditioner.is_incremental:
+            return conditioner.decode(emit, inputs, context)
+        return Jacobi().run(conditioner, emit, inputs, context)
 
 
 @dataclass(frozen=True)
@@ -64,12 +90,14 @@ class Jacobi(Solver):
 
     def run_and_count(self, conditioner, emit, inputs, context) -> tuple[jax.Array, Any, Any]:
         """Return what `run` does, and the number of sweeps that it took."""
-        (dim,) = conditioner.event_shape
+        dim = conditioner.event_shape[0]
 
         def sweep(x):
             return jax.vmap(emit)(inputs, conditioner(x, context))
 
         def settled(x, previous):
+            if not jnp.issubdtype(x.dtype, jnp.floating):
+                return jnp.all(x == previous)
             tol = 8 * jnp.finfo(x.dtype).eps if self.tol is None else self.tol
             return jnp.all(jnp.abs(x - previous) <= tol * (1 + jnp.abs(x)))
 
@@ -82,15 +110,17 @@ class Jacobi(Solver):
             _, _, done, count = state
             return ~done & (count < min(dim, self.max_steps or dim))
 
-        dtype = jnp.result_type(*jax.tree.leaves(inputs))
-        start = jax.eval_shape(sweep, jax.ShapeDtypeStruct((dim,), dtype))
+        dtype = jax.tree.leaves(inputs)[0].dtype
+        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(float)
+        start = jax.eval_shape(sweep, jax.ShapeDtypeStruct(conditioner.event_shape, dtype))
         start = jax.eval_shape(sweep, start[0])
         x, aux = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), start)
         x, aux, done, count = jax.lax.while_loop(
             unfinished, advance, (x, aux, jnp.zeros((), bool), 0)
         )
-        exact = done | (count >= dim)
-        x, aux = jax.tree.map(lambda leaf: jnp.where(exact, leaf, jnp.nan), (x, aux))
+        if (self.max_steps or dim) < dim:
+            exact = done | (count >= dim)
+            x, aux = jax.tree.map(lambda leaf: jnp.where(exact, leaf, jnp.nan), (x, aux))
         return x, aux, count
 
 

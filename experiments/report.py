@@ -40,9 +40,10 @@ def _relative(argument: str) -> str:
 
 
 def save(path: Path, config: Any, results: Any) -> None:
-    """Write results with their configuration and environment as JSON."""
+    """Write results with their configuration, less its folders, and environment as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = {name: value for name, value in asdict(config).items() if name != "out"}
+    values = asdict(config).items()
+    settings = {name: value for name, value in values if not isinstance(value, Path)}
     content = {"environment": environment(), "config": settings, "results": results}
     path.write_text(json.dumps(content, indent=1, default=float) + "\n")
 

@@ -92,6 +92,11 @@ def through(univariate, dim) -> afflow.MaskedAutoregressive:
     return afflow.MaskedAutoregressive(made(dim, *univariate.context_shape, (5,)), univariate)
 
 
+def nade(dim, **options) -> afflow.NADE:
+    """Return a NADE with random weights."""
+    return randomize(afflow.NADE(dim, 2, 4, **options, rngs=nnx.Rngs(0)))
+
+
 def each(univariate, dim) -> afflow.Elementwise:
     """Return a univariate at every coordinate, with random parameters."""
     return randomize(afflow.Elementwise(univariate, dim))
@@ -198,6 +203,7 @@ TRIANGULAR: dict[str, Make] = {
     "elementwise bernstein D=1": lambda: each(afflow.BernsteinPolynomial(5, 2.0), 1),
     "elementwise sum of squares D=1": lambda: each(afflow.SumOfSquares(2, 3), 1),
     "elementwise umnn D=1": lambda: each(umnn(), 1),
+    "nade": lambda: afflow.MaskedAutoregressive(nade(4, context_dim=1), afflow.Affine()),
     # linear
     "triangular": lambda: randomize(afflow.Triangular(3)),
     "triangular D=1": lambda: randomize(afflow.Triangular(1)),
@@ -355,6 +361,11 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "periodic": lambda: afflow.Periodic(made(6, 2, (7,), context_dim=1)),
     "bnaf context": lambda: bnaf(3, (3, 2), context_dim=1).network,
     "graphical linear": lambda: randomize(afflow.Graphical(DIAMOND, 3, (), rngs=nnx.Rngs(0))),
+    "nade": lambda: nade(7, context_dim=2, rescale=True),
+    "nade D=1": lambda: nade(1),
+    "independent": lambda: randomize(
+        afflow.IndependentMLPs(5, 2, 3, context_dim=2, rngs=nnx.Rngs(0))
+    ),
 }
 
 

@@ -8,6 +8,8 @@ import pytest
 from flax import nnx
 
 import afflow
+from afflow.training import loop
+from afflow.training.sources import _mean_loss as mean_loss
 
 KEY = jax.random.key(0)
 X = np.array([2.0, -1.0]) + np.random.default_rng(0).normal(size=(600, 2)) * [0.5, 3.0]
@@ -132,7 +134,170 @@ def bad_rows():
     return x
 
 
+def test_weights_count_rows():
+    """Whole weights are the same as repeated rows; the validation loss too."""
+    weights = np.repeat([0.0, 1.0, 3.0], 200)
+    options = OPTIONS | {"batch_size": 600, "max_epochs": 2, "optimizer": optax.sgd(0.01)}
+    start = randomized()
+    _, history = afflow.fit(start, X, weights=weights, validation=(X, None, weights), **options)
+    counted = np.repeat(X, weights.astype(int), 0)
+    before = -start.log_prob(counted).mean()
+    np.testing.assert_allclose(history.train[0], before, rtol=1e-9)
+    options |= {"batch_size": 800, "validation": counted}
+    _, expected = afflow.fit(start, counted, **options)
+    np.testing.assert_allclose(history.validation, expected.validation, rtol=1e-9)
+
+
+def randomized():
+    return jax.tree.map(lambda a: a + 0.1 * jnp.cos(jnp.arange(a.size).reshape(a.shape)), small())
+
+
+def test_an_objective_of_ones_own():
+    def half_squares(model, key, x, context):
+        return 0.5 * (model.bijector.inverse(x) ** 2).sum(-1)
+
+    def objective(model, key, x, context):
+        return jax.vmap(lambda row: half_squares(model, key, row, None))(x)
+
+    options = OPTIONS | {"objective": objective, "optimizer": optax.sgd(0.0), "validation": 0}
+    _, history = afflow.fit(small(), X, max_epochs=1, **options)
+    np.testing.assert_allclose(history.train[0], 0.5 * (X**2).sum(1).mean(), rtol=1e-9)
+
+
+def test_ema_is_validated_and_returned():
+    """Of 20 steps of size one down a slope, the average has a mean that is known."""
+    flow = afflow.Flow(afflow.Normal(1), afflow.Elementwise(afflow.Additive(), 1))
+
+    def slope(model, key, x, context):
+        return jnp.zeros(len(x)) + model.bijector.params[...].sum()
+
+    options = OPTIONS | {"objective": slope, "optimizer": optax.sgd(1.0), "ema": 0.5}
+    flow, history = afflow.fit(flow, X[:, :1], max_epochs=4, **options)
+    expected, average = [], 0.0
+    for t in range(1, 21):
+        decay = min(0.5, t / (t + 9))
+        average = decay * average - (1 - decay) * t
+        expected.append(average)
+    np.testing.assert_allclose(history.validation, expected[4::5], rtol=1e-6)
+    np.testing.assert_allclose(flow.bijector.params[...], [expected[-1:]], rtol=1e-6)
+
+
+def test_callbacks_see_each_epoch_and_may_stop(tmp_path):
+    seen = []
+
+    def callback(epoch):
+        assert np.isfinite(epoch.model.log_prob(X)).all()
+        assert epoch.steps_per_second > 0
+        seen.append((epoch.number, epoch.history.validation[-1]))
+        return epoch.number == 2
+
+    log = tmp_path / "log.csv"
+    options = OPTIONS | {"callbacks": [callback, afflow.CSVLogger(log)]}
+    _, history = afflow.fit(small(), X, max_epochs=9, **options)
+    assert seen == list(enumerate(history.validation))
+    assert len(seen) == 3
+    rows = np.loadtxt(log, delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(rows, np.c_[np.arange(3), history.train, history.validation])
+
+
+def test_parameters_that_turn_infinite_in_the_last_step():
+    """Without validation, no loss would ever show them."""
+    optimizer = optax.scale_by_schedule(lambda step: jnp.where(step == 5, jnp.inf, 0.0))
+    options = OPTIONS | {"validation": 0, "optimizer": optimizer}
+    with pytest.raises(afflow.NonFiniteLossError, match="finite parameters"):
+        afflow.fit(small(), X, max_epochs=1, **options)
+
+
+def test_train_without_data():
+    def loss(flow, key, batch):
+        assert batch is None
+        return -flow.log_prob(5 + jax.random.normal(key, (32, 2))).mean()
+
+    options = {"num_steps": 40, "max_epochs": 5, "chunk": 16, "learning_rate": 0.1}
+    flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.Additive(), 2))
+    flow, history = afflow.train(flow, loss, key=KEY, progress=False, **options)
+    np.testing.assert_allclose(flow.bijector.params[..., 0], 5.0, atol=0.3)
+    assert len(history.train) == 5
+
+
+def test_chunks_change_nothing():
+    """Every step has a key of its own, whatever is compiled together."""
+
+    def loss(flow, key, batch):
+        return jax.random.uniform(key) + 0 * flow.bijector.params[...].sum()
+
+    def history(chunk):
+        flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.Additive(), 2))
+        options = {"num_steps": 7, "max_epochs": 2, "chunk": chunk, "progress": False}
+        return afflow.train(flow, loss, key=KEY, **options)[1].train
+
+    steps = [float(jax.random.uniform(jax.random.fold_in(KEY, t))) for t in range(14)]
+    expected = np.mean([steps[:7], steps[7:]], 1)
+    np.testing.assert_allclose(history(None), expected, rtol=1e-6)
+    np.testing.assert_allclose(history(3), expected, rtol=1e-6)
+
+
+def test_a_second_fit_of_the_same_shape_compiles_nothing():
+    options = OPTIONS | {"max_epochs": 1}
+    afflow.fit(small(), X, **options)
+    compiled = loop._scan._cache_size(), mean_loss._cache_size()
+    afflow.fit(small(), X + 1, **options)
+    assert (loop._scan._cache_size(), mean_loss._cache_size()) == compiled
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    """The data in a file, mapped into memory."""
+    np.save(tmp_path / "x.npy", X)
+    return np.load(tmp_path / "x.npy", mmap_mode="r")
+
+
+def test_rows_in_a_file_each_count_once(on_disk):
+    weights = 1 + np.arange(600.0)
+    options = OPTIONS | {"optimizer": optax.sgd(0.0), "validation": 0.5, "max_epochs": 2}
+    start = randomized()
+    _, plain = afflow.fit(start, on_disk, **options)
+    expected = -2 * start.log_prob(X).mean()
+    np.testing.assert_allclose(np.add(plain.train, plain.validation), expected, rtol=1e-9)
+    _, given = afflow.fit(start, on_disk, **options | {"validation": (on_disk, None, weights)})
+    expected = np.average(-start.log_prob(X), weights=weights)
+    np.testing.assert_allclose(given.validation, expected, rtol=1e-9)
+
+
+def test_rows_in_a_file_are_learned(on_disk):
+    _, history = afflow.fit(small(), on_disk, max_epochs=40, learning_rate=0.03, **OPTIONS)
+    assert abs(min(history.validation) - gaussian_loss(X)) < 0.3
+    assert history.train[0] - history.train[-1] > 1
+
+
+def test_a_stream_is_the_same_as_its_rows():
+    """One minibatch an epoch of all the rows, from memory and from an iterator."""
+    options = OPTIONS | {"validation": X[:50], "max_epochs": 3, "batch_size": 600}
+    stream = afflow.Stream(lambda epoch: iter([(X, None, np.full(600, 1.0))]), num_steps=1)
+    streamed, there = afflow.fit(small(), stream, **options)
+    in_memory, here = afflow.fit(small(), X, **options)
+    np.testing.assert_allclose(there.train, here.train, rtol=1e-9)
+    np.testing.assert_allclose(there.validation, here.validation, rtol=1e-9)
+
+
+def short_stream():
+    return afflow.Stream(lambda epoch: [X[:10]] * (4 - epoch), num_steps=4)
+
+
 ERRORS = {
+    "a stream that ends": (
+        lambda: afflow.fit(small(), short_stream(), **OPTIONS | {"validation": 0}),
+        "4 minibatches in epoch 1, got 3",
+    ),
+    "a fraction of a stream": (
+        lambda: afflow.fit(small(), short_stream(), **OPTIONS),
+        "held-out data as validation of a Stream",
+    ),
+    "negative weights": (
+        lambda: afflow.fit(small(), X, weights=-np.ones(600), **OPTIONS),
+        "none negative",
+    ),
+    "an ema of 1": (lambda: afflow.fit(small(), X, ema=1.0, **OPTIONS), r"ema in \(0, 1\)"),
     "NaN rows": (lambda: afflow.fit(small(), bad_rows(), **OPTIONS), "2 of 600 rows.*index 3"),
     "NaN contexts": (
         lambda: afflow.fit(small(2), X, context=bad_rows(), **OPTIONS),

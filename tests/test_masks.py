@@ -1,10 +1,14 @@
-"""MADE over a grid of every width, depth and kind, and its two solvers against each other."""
+"""MADE over a grid of every width, depth and kind, and its two solvers against each other.
+
+The whole grid runs on NumPy, and a part of it, of changing depth and kind, on JAX.
+"""
 
 from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy_backend
 import pytest
 from flax import nnx
 from registry import cast, randomize
@@ -13,12 +17,13 @@ import afflow
 
 DIMS = range(1, 10)
 GRID = [(dim, width) for dim in DIMS for width in range(1, 3 * dim + 1)]
-KINDS = list(product((1, 2, 3, 4), (False, True), (0, 2)))  # depth, residual, context_dim
+DEPTHS = [(1, False), (2, False), (3, False), (4, False), (3, True), (5, True)]  # residual?
+KINDS = [(*depth, context_dim) for depth, context_dim in product(DEPTHS, (0, 2))]
+INCREMENTAL, SEQUENTIAL = afflow.Incremental(), afflow.Sequential()
 
 
 def build(dim, width, depth, residual, context_dim):
-    """Return a MADE with random weights; residual networks have odd depths."""
-    depth += residual and depth % 2 == 0
+    """Return a MADE with random weights."""
     made = afflow.MADE(
         dim,
         2,
@@ -74,30 +79,55 @@ def check_solvers(made):
                 np.testing.assert_array_less(np.abs(a - b) / scale, tol)
 
 
-@pytest.mark.parametrize(("dim", "width"), GRID)
-def test_masks(dim, width):
-    number = GRID.index((dim, width))
-    check_masks(build(dim, width, *KINDS[number % len(KINDS)]))
-
-
 @pytest.mark.parametrize(("dim", "width"), GRID[::5])
-def test_solvers_agree(dim, width):
-    number = GRID.index((dim, width))
-    check_solvers(build(dim, width, *KINDS[(number // 5) % len(KINDS)]))
+def test_on_jax(dim, width):
+    number = GRID.index((dim, width)) // 5
+    made = build(dim, width, *KINDS[number % len(KINDS)])
+    check_masks(made)
+    check_solvers(made)
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize(("dim", "width"), GRID)
+def check_dependence(made, context):
+    """Row `t` changes with every `x[i]`, `i < t`, and not by a bit with any other."""
+    (dim,) = made.event_shape
+    x = np.linspace(-1, 1, dim)
+    rows = made(x, context)
+    for i in range(dim):
+        moved = made(np.where(np.arange(dim) == i, 0.3, x), context) != rows
+        assert not moved[: i + 1].any()
+        assert moved[i + 1 :].all()
+
+
+def check_sweeps(made, context):
+    """Incremental equals Sequential on NumPy, by itself and in `Repeat`."""
+    z = np.linspace(-1, 1, *made.event_shape)
+    for dtype, tol in ((np.float64, 1e-11), (np.float32, 1e-5)):
+        arguments = jax.tree.map(lambda a, dtype=dtype: a.astype(dtype), (made, z, context))
+        fast, slow = (decode(solver, *arguments) for solver in (INCREMENTAL, SEQUENTIAL))
+        for a, b in zip(fast, slow, strict=True):
+            assert a.dtype == dtype
+            np.testing.assert_array_less(np.abs(a - b) / np.maximum(1, np.abs(b)), tol)
+
+
+def decode(solver, made, z, context):
+    layer = afflow.MaskedAutoregressive(made, afflow.Affine(), solver)
+    repeated = afflow.Repeat(lambda rngs: layer, 2, rngs=None)
+    return *layer.forward_and_log_det(z, context), *repeated.forward_and_log_det(z, context)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_mask(dim, width, kind):
-    check_masks(build(dim, width, *kind))
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize(("dim", "width"), GRID)
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_solver(dim, width, kind):
-    check_solvers(build(dim, width, *kind))
+@pytest.mark.parametrize("dim", DIMS)
+def test_whole_grid(dim, kind, monkeypatch):
+    numpy_backend.install(monkeypatch)
+    depth, residual, context_dim = kind
+    context = np.linspace(-1, 1, context_dim) if context_dim else None
+    options = {"residual": residual, "context_dim": context_dim, "activation": np.tanh}
+    rng = np.random.default_rng(0)
+    for width in range(1, 3 * dim + 1):
+        made = afflow.MADE(dim, 2, (width,) * depth, **options, rngs=nnx.Rngs(0))
+        made = jax.tree.map(lambda a: rng.normal(0, 0.3, a.shape), made)
+        check_dependence(made, context)
+        check_sweeps(made, context)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 8, 11, 40])

@@ -8,7 +8,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_examples_run():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     scope: dict = {}
     for block in blocks:
         exec(block, scope)

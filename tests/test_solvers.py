@@ -120,6 +120,70 @@ def test_jacobi_never_returns_an_unconverged_answer():
     assert np.isnan(log_det)
 
 
+class Plain(afflow.Conditioner):
+    """A conditioner without steps of its own, which records its passes."""
+
+    def __init__(self, conditioner, passes):
+        self.conditioner, self.record = conditioner, passes.append
+        self.event_shape, self.context_shape = conditioner.event_shape, None
+        self.num_params = conditioner.num_params
+
+    def __call__(self, x, context=None):
+        jax.debug.callback(lambda: self.record(1))
+        return self.conditioner(x)
+
+
+@pytest.mark.parametrize(("gain", "most"), [(1.0, 12), (1e-4, 5)])
+def test_incremental_without_steps_takes_few_passes(gain, most):
+    made = jax.tree.map(lambda a: gain * a, autoregressive(12).conditioner)
+    passes = []
+    emit = Partial(afflow.Affine.forward_and_log_det, afflow.Affine())
+    arguments = Plain(made, passes), emit, jax.random.normal(KEY, (12,)), None
+    found = afflow.Incremental().run(*arguments)
+    jax.effects_barrier()
+    assert 1 < len(passes) <= most
+    expected = afflow.Sequential().run(*arguments)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_incremental_without_steps_draws_integers():
+    """From random keys, as a discrete model does."""
+    plain = Plain(autoregressive(6).conditioner, [])
+
+    def emit(key, params):
+        return jax.random.bernoulli(key, jax.nn.sigmoid(4 * params[0])).astype(int), params[1]
+
+    arguments = plain, Partial(emit), jax.random.split(KEY, 6), None
+    found, expected = (
+        solver.run(*arguments) for solver in (SOLVERS["incremental"], SOLVERS["sequential"])
+    )
+    assert found[0].dtype == expected[0].dtype == int
+    assert found[0].tolist() == expected[0].tolist()
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-11)
+
+
+@pytest.mark.parametrize("layer", ["D=1", "H<D", "residual"])
+def test_second_derivatives(layer):
+    """Along a direction, forward over reverse, against those of the loop itself."""
+    bijector = LAYERS[layer](afflow.Incremental())
+    x, context = events(bijector, num=1)
+    z, context = x[0], None if context is None else context[0]
+    emit = Partial(afflow.Affine.forward_and_log_det, bijector.univariate)
+
+    def curvature(run):
+        def loss(z):
+            y, log_dets = run(bijector.conditioner, emit, z, context)
+            return jnp.sum(jnp.sin(y)) + jnp.sum(log_dets**2)
+
+        return jax.jit(lambda z: jax.jvp(jax.grad(loss), (z,), (jnp.cos(z),))[1])(z)
+
+    implicit = curvature(lambda *args: afflow.inversion.solve(afflow.Incremental(), *args))
+    expected = curvature(afflow.Sequential().run)
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(implicit, expected, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_solvers_compose(solver):
     """Inside `Chain`, `Repeat` and `Inverse`, under `jit`, `vmap` and `scan`."""
@@ -140,20 +204,61 @@ def test_solvers_compose(solver):
     np.testing.assert_allclose(back, x, rtol=1e-9, atol=1e-9)
 
 
-def test_bfloat16_networks():
-    """Products in bfloat16: both directions still agree, and sums stay in float32."""
-    options = {"num_layers": 2, "hidden": (32, 32), "context_dim": 1, "rngs": nnx.Rngs(0)}
-    half = cast(randomize(afflow.maf(9, dtype=jnp.bfloat16, **options), 0.1), jnp.float32)
-    full = afflow.maf(9, **options)
+@pytest.mark.parametrize("make", [afflow.maf, afflow.iaf])
+@pytest.mark.parametrize("solver", ["incremental", "jacobi"])
+def test_bfloat16_networks(make, solver):
+    """Products in bfloat16, in a `Repeat`: both directions agree, and sums stay in float32."""
+    options = {"num_layers": 3, "hidden": (32, 32), "context_dim": 1, "rngs": nnx.Rngs(0)}
+    half = make(9, dtype=jnp.bfloat16, solver=SOLVERS[solver], **options)
+    half = cast(randomize(half, 0.1), jnp.float32)
+    full = make(9, **options)
     full = jax.tree.unflatten(jax.tree.structure(full), jax.tree.leaves(half))
-    z = jax.random.normal(KEY, (50, 9), jnp.float32)
+    z = jax.random.normal(KEY, (2, 25, 9), jnp.float32)
     context = jnp.ones((1,), jnp.float32)
-    x, log_det = jax.jit(jax.vmap(lambda z: half.bijector.forward_and_log_det(z, context)))(z)
+
+    @jax.jit
+    def run(z):
+        many = jax.vmap(lambda z: half.bijector.forward_and_log_det(z, context))
+        return jax.lax.scan(lambda _, z: (None, many(z)), None, z)[1]
+
+    x, log_det = run(z)
     log_prob = half.log_prob(x, context)
     assert x.dtype == log_det.dtype == log_prob.dtype == jnp.float32
-    base = jax.vmap(half.base.log_prob)(z)
+    base = jax.vmap(jax.vmap(half.base.log_prob))(z)
     np.testing.assert_allclose(log_prob, base - log_det, atol=1e-3)
     error = np.abs(log_prob - full.log_prob(x, context))
     assert 1e-4 < error.max() < 0.5
-    gradient = jax.jit(jax.grad(lambda flow: flow.log_prob(x, context).mean()))(half)
+
+
+def test_bfloat16_gradients_are_wide():
+    options = {"num_layers": 3, "hidden": (32, 32), "dtype": jnp.bfloat16, "rngs": nnx.Rngs(0)}
+    flow = cast(randomize(afflow.iaf(9, **options), 0.1), jnp.float32)
+    x = jax.random.normal(KEY, (5, 9), jnp.float32)
+    gradient = jax.jit(jax.grad(lambda flow: flow.log_prob(x).mean()))(flow)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_solvers_agree_on_a_trained_flow():
+    """Where training made scales steep and couplings strong."""
+    x = jax.random.normal(KEY, (600, 6)).cumsum(-1)
+    x = x.at[:, ::2].set(0.05 * x[:, ::2] + jnp.sin(3 * x[:, ::2]))
+
+    def flow(solver):
+        options = {"hidden": (24,), "solver": solver, "data": x, "rngs": nnx.Rngs(0)}
+        return afflow.maf(6, num_layers=3, **options)
+
+    options = {"max_epochs": 30, "batch_size": 100, "progress": False}
+    trained, _ = afflow.fit(flow(afflow.Incremental()), x, key=KEY, **options)
+    z = jax.random.normal(KEY, (200, 6))
+    for dtype, tol in ((jnp.float64, 1e-11), (jnp.float32, 1e-5)):
+        results = []
+        for solver in SOLVERS.values():
+            leaves = jax.tree.leaves(cast(trained, dtype))
+            same = jax.tree.unflatten(jax.tree.structure(flow(solver)), leaves)
+            forward = jax.jit(jax.vmap(same.bijector.forward_and_log_det))
+            results.append(forward(z.astype(dtype)))
+        assert np.ptp(results[0][1]) > 1.0
+        for y, log_det in results[1:]:
+            np.testing.assert_allclose(y, results[0][0], rtol=tol, atol=tol)
+            np.testing.assert_allclose(log_det, results[0][1], rtol=tol, atol=tol)

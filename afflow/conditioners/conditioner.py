@@ -19,8 +19,9 @@ class Conditioner(nnx.Module):
     r"""A network whose row `t` sees earlier coordinates only: $p_t = c_t(x_{<t}, context)$.
 
     A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`, and maps
-    one event `(D,)` to parameters `(D, P)` in `__call__`. `init_cache` and `step` make it
-    incremental; by default a step is a full pass.
+    one event `(D,)` to parameters `(D, P)` in `__call__`. An event whose coordinates are
+    encoded by vectors is `(D, features)`. `init_cache` and `step`, or a `decode` of its
+    own, make it incremental; by default a step is a full pass.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -41,6 +42,12 @@ class Conditioner(nnx.Module):
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the parameters `(D, P)` of every coordinate of one event `(D,)`."""
 
+    @property
+    def is_incremental(self) -> bool:
+        """Return whether a step or a decoding of its own spares it full passes."""
+        own, default = type(self), Conditioner
+        return own.step is not default.step or own.decode is not default.decode
+
     def init_cache(self, context: jax.Array | None = None, dtype: Any = float) -> Any:
         """Return what `step` needs before the first coordinate, of type `dtype`, is known."""
         return jnp.zeros(self.event_shape, dtype), context
@@ -51,7 +58,7 @@ class Conditioner(nnx.Module):
         Steps run in order from `t = 0`, where `x_prev` has no meaning.
         """
         x, context = cache
-        x = jnp.where(jnp.arange(len(x)) == t - 1, x_prev.astype(x.dtype), x)
+        x = placed(x, x_prev, t - 1)
         return self(x, context)[t], (x, context)
 
     def decode(
@@ -69,7 +76,7 @@ class Conditioner(nnx.Module):
         first = jax.tree.map(lambda leaf: leaf[0], inputs)
         dtype = jax.tree.leaves(inputs)[0].dtype
         cache = self.init_cache(context, dtype if jnp.issubdtype(dtype, jnp.floating) else float)
-        params, _ = jax.eval_shape(self.step, jnp.zeros(()), 0, cache)
+        params, _ = jax.eval_shape(self.step, jnp.zeros(self.event_shape[1:]), 0, cache)
         x_t, _ = jax.eval_shape(emit, first, params)
         carry = jnp.zeros(x_t.shape, x_t.dtype), cache
         _, out = jax.lax.scan(body, carry, (jnp.arange(self.event_shape[0]), inputs))
@@ -89,6 +96,30 @@ class Conditioner(nnx.Module):
         r"""Solve $v = b + C'(x)^T (g\, v + s)$, with `source` $s$ `(D, P)`."""
         _, pull = jax.vjp(lambda x: self(x, context), x)
         return neumann(lambda v: pull(gain * v[:, None])[0], b + pull(source)[0])
+
+
+def given(x_t: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Emit a coordinate that is known already, and its parameters: a density pass."""
+    return x_t, params
+
+
+def placed(x: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
+    """Return `x` with `x_t` at index `t`, unchanged where there is no such index."""
+    here = (jnp.arange(len(x)) == t).reshape(-1, *(1,) * (x.ndim - 1))
+    return jnp.where(here, x_t[None].astype(x.dtype), x)
+
+
+def check_sizes(
+    dim: int, num_params: int, hidden: tuple[int, ...], context_dim: int, features: int = 1
+):
+    """Raise `ValueError` for sizes of a conditioner that are out of range."""
+    sizes = {"dim": dim, "num_params": num_params, "features": features}
+    sizes |= {f"hidden[{i}]": width for i, width in enumerate(hidden)}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"Expected {name} >= 1, got {size}.")
+    if context_dim < 0:
+        raise ValueError(f"Expected context_dim >= 0, got {context_dim}.")
 
 
 def neumann(linear: Callable, b: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from afflow.batching import batch_last
 from afflow.bijector import Shape
-from afflow.conditioners.conditioner import Conditioner, Emit
+from afflow.conditioners.conditioner import Conditioner, Emit, check_sizes
 from afflow.conditioners.sweep import Masked, Segment, advance, empty_buffers, matmul, sweep
 
 
@@ -31,6 +31,8 @@ class MADE(Conditioner):
         dim: number of coordinates `D`.
         num_params: parameters per coordinate `P`.
         hidden: widths of the hidden layers; `()` is a masked linear map.
+        features: numbers that encode a coordinate, 1 for a scalar. With more, an event is
+            `(D, features)`, for `AutoregressiveModel`.
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
         residual: read `hidden` as one layer and then pre-activation residual blocks of
@@ -59,6 +61,7 @@ class MADE(Conditioner):
         num_params: int,
         hidden: tuple[int, ...] = (64, 64),
         *,
+        features: int = 1,
         context_dim: int = 0,
         activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
         residual: bool = False,
@@ -66,15 +69,16 @@ class MADE(Conditioner):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        _check_sizes(dim, num_params, hidden, context_dim)
+        check_sizes(dim, num_params, hidden, context_dim, features)
         if residual and (len(hidden) % 2 == 0 or len(set(hidden)) > 1):
             raise ValueError(
                 f"Expected an odd number of equal hidden widths (a layer, then blocks of "
                 f"two) with residual=True, got {hidden}."
             )
-        self.event_shape = (dim,)
+        self.event_shape = (dim,) if features == 1 else (dim, features)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
+        self.features = features
         self.hidden = tuple(hidden)
         self.activation = activation
         self.residual = residual
@@ -94,7 +98,8 @@ class MADE(Conditioner):
 
     def _run(self, act, x, context):
         layers = self._layers()
-        x = x[:-1] if context is None else jnp.concatenate([context, x[:-1]])
+        x = x[:-1].reshape(-1)
+        x = x if context is None else jnp.concatenate([context, x])
         return self._network(act, lambda layer, h: layers[layer](h), x)
 
     def init_cache(self, context=None, dtype=float):
@@ -110,8 +115,8 @@ class MADE(Conditioner):
         segments, buffers = cache
         layers, dim = self._serial_layers(None), self.event_shape[0]
         starts = np.stack([layer.starts(0, dim) for layer in layers], 1)  # (D, layers, 2)
-        sizes = [layer.fullest(0, dim)[0] for layer in layers]
-        x_prev = jnp.where(t == 0, 0, x_prev)[None]
+        sizes = [layer.fullest(0, dim) for layer in layers]
+        x_prev = jnp.where(t == 0, 0, x_prev)[..., None]
         network = partial(self._network, self._activate)
         params, buffers = advance(network, sizes, segments, jnp.asarray(starts)[t], x_prev, buffers)
         return params[:, 0], (segments, buffers)
@@ -134,7 +139,8 @@ class MADE(Conditioner):
         They are the layers of the stack in order, then the direct map if there is one.
         """
         dim, first = self.event_shape[0], self._first_slot()
-        inputs = np.concatenate([np.zeros(_length(self.context_shape), int), np.arange(1, dim)])
+        slots = np.repeat(np.arange(1, dim), self.features)
+        inputs = np.concatenate([np.zeros(_length(self.context_shape), int), slots])
         hidden = [first + np.arange(width) * (dim - first) // width for width in self.hidden]
         outputs = np.repeat(np.arange(dim), self.num_params)
         stack = list(pairwise([inputs, *hidden, outputs]))
@@ -160,9 +166,10 @@ class MADE(Conditioner):
     def _fold(self, layer: Masked, context: jax.Array | None) -> Masked:
         width, bias = _length(self.context_shape), layer.bias
         if context is not None:
-            bias += matmul(layer.kernel[:, :width], context)
-        kernel = jnp.pad(layer.kernel[:, width:], ((0, 0), (1, 0)))
-        return Masked(np.arange(self.event_shape[0]), layer.rows, kernel, bias)
+            bias = bias + matmul(layer.kernel[:, :width], context)
+        kernel = jnp.pad(layer.kernel[:, width:], ((0, 0), (self.features, 0)))
+        slots = np.repeat(np.arange(self.event_shape[0]), self.features)
+        return Masked(slots, layer.rows, kernel, bias)
 
     def _network(self, act: Callable, linear: Callable, x: jax.Array) -> jax.Array:
         """Run the layers on `x`, given `linear(layer, h)` for their masked linear maps.
@@ -279,13 +286,3 @@ def _cut(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
 
 def _length(shape: Shape | None) -> int:
     return shape[0] if shape else 0
-
-
-def _check_sizes(dim, num_params, hidden, context_dim):
-    sizes = {"dim": dim, "num_params": num_params}
-    sizes |= {f"hidden[{i}]": width for i, width in enumerate(hidden)}
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"Expected {name} >= 1, got {size}.")
-    if context_dim < 0:
-        raise ValueError(f"Expected context_dim >= 0, got {context_dim}.")

@@ -86,19 +86,9 @@ class Masked(NamedTuple):
         first = [np.searchsorted(slots, np.arange(lo, hi)) for slots in (self.rows, self.cols)]
         return np.stack(first, -1) - [span.start for span in self.spans(lo, hi)]
 
-    def fullest(self, lo: int, hi: int) -> tuple[int, int]:
-        """Return the numbers of rows and columns in the fullest of the slots `lo..hi-1`."""
-        rows, cols = (
-            np.bincount(slots, minlength=hi)[lo:hi].max() for slots in (self.rows, self.cols)
-        )
-        return int(rows), int(cols)
-
-    def padding(self, lo: int, hi: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return by how much reading the fullest number from each slot on leaves the segment."""
-        sizes = [span.stop - span.start for span in self.spans(lo, hi)]
-        reach = self.starts(lo, hi).max(0) + self.fullest(lo, hi)
-        rows, cols = np.maximum(reach - sizes, 0).tolist()
-        return (0, rows), (0, cols)
+    def fullest(self, lo: int, hi: int) -> int:
+        """Return the number of rows in the fullest of the slots `lo..hi-1`."""
+        return int(np.bincount(self.rows, minlength=hi)[lo:hi].max())
 
     def transpose(self, last: int) -> "Masked":
         """Return the transposed linear part, with slots `last..0` (and units) as `0..last`."""
@@ -119,13 +109,14 @@ class Segment(NamedTuple):
 
     Every step computes as many rows as the fullest slot has, from the first row of its
     own slot on. Rows of later slots among them meet masked weights only, and are
-    overwritten when their step comes. The padding keeps the last step in bounds.
+    overwritten when their step comes. At the end of the segment it begins earlier instead
+    (as dynamic slices do), and computes rows of earlier slots again.
     """
 
-    kernel: jax.Array  # (rows + padding, columns + padding)
-    base: jax.Array  # (rows + padding, B): the bias and what earlier slots contribute
-    before: jax.Array | None  # (columns + padding, B)
-    after: jax.Array | None  # (rows + padding, B)
+    kernel: jax.Array  # (rows, columns)
+    base: jax.Array  # (rows, B): the bias and what earlier slots contribute
+    before: jax.Array | None  # (columns, B)
+    after: jax.Array | None  # (rows, B)
 
     @staticmethod
     def cut(masked: Masked, known: jax.Array, lo: int, hi: int) -> "Segment":
@@ -133,13 +124,12 @@ class Segment(NamedTuple):
         rows, cols = masked.spans(lo, hi)
         base = masked.bias[rows]
         if cols.start:
-            base += matmul(masked.kernel[rows, : cols.start], known)
-        below, beside = masked.padding(lo, hi)
+            base = base + matmul(masked.kernel[rows, : cols.start], known)
         return Segment(
-            jnp.pad(masked.block(rows, cols), (below, beside)),
-            jnp.pad(base, (below, (0, 0))),
-            None if masked.before is None else jnp.pad(masked.before[cols], (beside, (0, 0))),
-            None if masked.after is None else jnp.pad(masked.after[rows], (below, (0, 0))),
+            masked.block(rows, cols),
+            base,
+            None if masked.before is None else masked.before[cols],
+            None if masked.after is None else masked.after[rows],
         )
 
 
@@ -161,7 +151,7 @@ def advance(
     """Compute one slot: place `x_prev` `(..., B)`, return its output rows `(P, B)`.
 
     `sizes` holds how many rows to compute of each layer, `starts` the first row and column
-    of the slot in each, and `buffers` the inputs of each so far, `(columns + padding, B)`.
+    of the slot in each, and `buffers` the inputs of each so far, `(columns, B)`.
     """
     buffers = list(buffers)
 
@@ -186,7 +176,7 @@ def empty_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype:
     def empty(masked):
         cols = masked.spans(lo, hi)[1]
         narrow = masked.kernel.dtype.itemsize <= 2
-        shape = cols.stop - cols.start + masked.padding(lo, hi)[1][1], batch
+        shape = cols.stop - cols.start, batch
         return jnp.zeros(shape, masked.kernel.dtype if narrow else dtype)
 
     return [empty(masked) for masked in layers]
@@ -216,7 +206,7 @@ def sweep(
     for lo, hi in pairwise(segment_cuts(len(jax.tree.leaves(inputs)[0]))):
         segments = [Segment.cut(m, k, lo, hi) for m, k in zip(layers, known, strict=True)]
 
-        sizes = [masked.fullest(lo, hi)[0] for masked in layers]
+        sizes = [masked.fullest(lo, hi) for masked in layers]
 
         def body(carry, scanned, segments=segments, sizes=sizes):
             starts, inputs_t = scanned
@@ -229,11 +219,7 @@ def sweep(
         buffers = empty_buffers(layers, lo, hi, batch, dtype)
         (x_prev, buffers), out = jax.lax.scan(body, (x_prev, buffers), scanned)
         outs.append(out)
-        spans = [masked.spans(lo, hi)[1] for masked in layers]
-        known = [
-            jnp.concatenate([k, b[: cols.stop - cols.start]])
-            for k, b, cols in zip(known, buffers, spans, strict=True)
-        ]
+        known = [jnp.concatenate(pair) for pair in zip(known, buffers, strict=True)]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outs)
 
 

@@ -1,5 +1,22 @@
 """Training: functions that take a model and return a new one."""
 
-from afflow.training.fit import History, NonFiniteLossError, fit
+from afflow.training.callbacks import CSVLogger, Epoch, ScalarLogger
+from afflow.training.checkpoint import Checkpoint
+from afflow.training.fit import fit
+from afflow.training.history import History, NonFiniteLossError
+from afflow.training.loop import train
+from afflow.training.objectives import maximum_likelihood
+from afflow.training.stream import Stream
 
-__all__ = ["History", "NonFiniteLossError", "fit"]
+__all__ = [
+    "CSVLogger",
+    "Checkpoint",
+    "Epoch",
+    "History",
+    "NonFiniteLossError",
+    "ScalarLogger",
+    "Stream",
+    "fit",
+    "maximum_likelihood",
+    "train",
+]

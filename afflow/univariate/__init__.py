@@ -3,7 +3,7 @@
 from afflow.univariate.additive import Additive
 from afflow.univariate.affine import Affine
 from afflow.univariate.bernstein import BernsteinPolynomial
-from afflow.univariate.mixture_cdf import GaussianCDF, LogisticCDF, MixtureCDF
+from afflow.univariate.mixture_cdf import GaussianCDF, LaplaceCDF, LogisticCDF, MixtureCDF
 from afflow.univariate.per_dimension import PerDimension
 from afflow.univariate.sigmoidal import Sigmoidal
 from afflow.univariate.sos import SumOfSquares
@@ -17,6 +17,7 @@ __all__ = [
     "BernsteinPolynomial",
     "CircularSpline",
     "GaussianCDF",
+    "LaplaceCDF",
     "LogisticCDF",
     "MixtureCDF",
     "PerDimension",

@@ -7,17 +7,27 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, log_softmax, logsumexp
+from jax.typing import DTypeLike
 
 from afflow.bijector import Bijector
 from afflow.univariate.bounds import gains, soft_bound
 from afflow.univariate.monotone import forward_by_search
 
+_LOG_2 = math.log(2)
 _LOG_SQRT_2PI = math.log(2 * math.pi) / 2
 _FAR = 10.0
 
 
 class Component(ABC):
     """A distribution symmetric about zero, known by the logarithms of its tail."""
+
+    @abstractmethod
+    def log_density(self, u: jax.Array) -> jax.Array:
+        r"""Return $\log g(u)$, $g = -S'$."""
+
+    @abstractmethod
+    def sample(self, key: jax.Array, dtype: DTypeLike) -> jax.Array:
+        """Draw one value."""
 
     @abstractmethod
     def log_tail(self, u: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -31,6 +41,12 @@ class Component(ABC):
 @dataclass(frozen=True)
 class LogisticCDF(Component):
     r"""The standard logistic distribution: $S(u) = \sigma(-u)$, $\lambda(u) = \sigma(u)$."""
+
+    def log_density(self, u):
+        return log_sigmoid(u) + log_sigmoid(-u)
+
+    def sample(self, key, dtype):
+        return jax.random.logistic(key, (), dtype)
 
     def log_tail(self, u):
         log_hazard = log_sigmoid(u)
@@ -48,8 +64,14 @@ class GaussianCDF(Component):
     reached float rounding.
     """
 
+    def log_density(self, u):
+        return -jnp.square(u) / 2 - _LOG_SQRT_2PI
+
+    def sample(self, key, dtype):
+        return jax.random.normal(key, (), dtype)
+
     def log_tail(self, u):
-        log_density = -jnp.square(u) / 2 - _LOG_SQRT_2PI
+        log_density = self.log_density(u)
         log_s = jnp.log(jax.lax.erfc(jnp.minimum(u, _FAR) / math.sqrt(2)) / 2)
         v = hazard = jnp.maximum(u, _FAR)
         for n in range(8, 0, -1):
@@ -60,6 +82,24 @@ class GaussianCDF(Component):
 
     def quantile(self, log_s):
         return _normal_quantile(log_s)
+
+
+@dataclass(frozen=True)
+class LaplaceCDF(Component):
+    r"""The standard Laplace distribution: $S(u) = \tfrac12 e^{-u}$ for $u \ge 0$."""
+
+    def log_density(self, u):
+        return -jnp.abs(u) - _LOG_2
+
+    def sample(self, key, dtype):
+        return jax.random.laplace(key, (), dtype)
+
+    def log_tail(self, u):
+        log_s = jnp.where(u > 0, -u - _LOG_2, jnp.log1p(-jnp.exp(jnp.minimum(u, 0)) / 2))
+        return log_s, self.log_density(u) - log_s
+
+    def quantile(self, log_s):
+        return -log_s - _LOG_2
 
 
 class MixtureCDF(Bijector):
@@ -115,13 +155,17 @@ class MixtureCDF(Bijector):
         return forward_by_search(self, x, context)
 
     def inverse_and_log_det(self, y, context=None):
-        log_pi, mu, log_s = self._parameters(context)
+        log_pi, mu, log_s = mixture_parameters(context, self.max_log_scale)
         return mix(self.component, log_pi, (y - mu) * jnp.exp(-log_s), -log_s)
 
-    def _parameters(self, params):
-        logits, mu, s = jnp.split(params, 3)  # (K,) each
-        gain = gains(self.num_components, params.dtype)
-        return log_softmax(logits), gain * mu, soft_bound(gain * s, self.max_log_scale)
+
+def mixture_parameters(
+    params: jax.Array | None, max_log_scale: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    r"""Return $\log\pi_k$, $\mu_k$ and $\log s_k$ `(K,)` from unbounded `(3 K,)`."""
+    logits, mu, s = jnp.split(jnp.asarray(params), 3)
+    gain = gains(len(logits), logits.dtype)
+    return log_softmax(logits), gain * mu, soft_bound(gain * s, max_log_scale)
 
 
 def mix(
@@ -160,7 +204,7 @@ def _normal_quantile(log_s: jax.Array) -> jax.Array:
         log_survival, log_hazard = GaussianCDF().log_tail(u)
         return u + (log_survival - log_s) * jnp.exp(-log_hazard)
 
-    start = jnp.sqrt(jnp.maximum(-2 * (log_s + math.log(2)), 0))
+    start = jnp.sqrt(jnp.maximum(-2 * (log_s + _LOG_2), 0))
     return jax.lax.fori_loop(0, 6, newton, start)
 
 

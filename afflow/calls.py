@@ -1,0 +1,97 @@
+"""The outermost call: leading axes, checks, and compilation around a function of one event."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from afflow.bijector import Shape
+
+
+def per_event(f: Callable) -> Callable:
+    """Compile `f(model, item, context, *shared)`, mapped over items and differing contexts."""
+
+    @jax.jit
+    def mapped(model, items, context, *shared):
+        one = context is None or context.shape == model.context_shape
+        in_axes = 0, None if one else 0
+        return jax.vmap(lambda item, h: f(model, item, h, *shared), in_axes)(items, context)
+
+    return mapped
+
+
+def call(
+    f: Callable,
+    model: Any,
+    events: Sequence[jax.Array] = (),
+    context: jax.Array | None = None,
+    shared: tuple = (),
+    *,
+    key: jax.Array | None = None,
+    shape: int | Shape = (),
+) -> Any:
+    """Call `f`, made by `per_event`, on all leading axes of events and context.
+
+    An item is a tuple of one event of each of `events`, and a key of its own if `key` is
+    given. The results have the axes `(*shape, *batch)` in front, where the leading axes of
+    `events` `(..., *event_shape)` and `context` `(..., *context_shape)` broadcast to `batch`.
+    """
+    context = _checked_context(model, context)
+    leading = [_leading(event, model.event_shape) for event in events]
+    if context is not None:
+        leading.append(_leading(context, model.context_shape))
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    batch = shape + jnp.broadcast_shapes(*leading)
+    items = tuple(_flatten(event, model.event_shape, batch) for event in events)
+    if key is not None:
+        items += (jax.random.split(key, math.prod(batch)),)
+    if context is not None and context.shape != model.context_shape:
+        context = _flatten(context, model.context_shape, batch)
+    out = f(model, items, context, *shared)
+    return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
+
+
+def floating(name: str, value: Any, shape: Shape) -> jax.Array:
+    """Return `value` as a floating array that ends in `shape`, or raise `ValueError`."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(
+            f"Expected floating-point {name}, got {value.dtype}: convert it, and add noise "
+            f"(dequantize) if it is discrete."
+        )
+    return ending(name, value, shape)
+
+
+def ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
+    """Return `value` if it ends in `shape`, or raise `ValueError`."""
+    if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
+        raise ValueError(f"Expected {name}.shape (..., {_inner(shape)}), got {value.shape}.")
+    return value
+
+
+def _checked_context(model, context):
+    shape: Shape | None = model.context_shape
+    if shape is None and context is not None:
+        raise ValueError(
+            f"Expected no context: this model is unconditional, got context.shape "
+            f"{jnp.shape(context)}."
+        )
+    if shape is None:
+        return None
+    if context is None:
+        raise ValueError(f"Expected context.shape (..., {_inner(shape)}), got no context.")
+    return floating("context", context, shape)
+
+
+def _leading(value, shape):
+    return value.shape[: value.ndim - len(shape)]
+
+
+def _flatten(value, shape, batch):
+    return jnp.broadcast_to(value, batch + shape).reshape((-1, *shape))
+
+
+def _inner(shape):
+    return ", ".join(map(str, shape))

@@ -1,0 +1,15 @@
+"""Scalar distributions, whose parameters a conditioner computes from the earlier coordinates."""
+
+from afflow.conditionals.bernoulli import Bernoulli
+from afflow.conditionals.categorical import Categorical
+from afflow.conditionals.conditional import Conditional
+from afflow.conditionals.discretized import DiscretizedLogistics
+from afflow.conditionals.mixture import MixtureOf
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Conditional",
+    "DiscretizedLogistics",
+    "MixtureOf",
+]

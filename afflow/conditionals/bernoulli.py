@@ -1,0 +1,43 @@
+"""Bernoulli: a coin for every coordinate."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from afflow.conditionals.conditional import Conditional, as_float, supported
+
+
+@dataclass(frozen=True)
+class Bernoulli(Conditional):
+    r"""$p(x; \theta) = \sigma(\theta)^x (1 - \sigma(\theta))^{1-x}$ over $x \in \{0, 1\}$.
+
+    The one parameter is the logit. Elsewhere the log-probability is $-\infty$.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from afflow.conditionals import Bernoulli
+        >>> Bernoulli().mode(jnp.array([2.0])).item()
+        1
+    """
+
+    num_params = 1
+    is_discrete = True
+
+    def log_prob(self, x, params):
+        (logit,) = params
+        sign = 1 - 2 * as_float(x).astype(logit.dtype)
+        return supported(-jax.nn.softplus(sign * logit), x, 2)
+
+    def sample(self, key, params, temperature=1.0):
+        return jax.random.bernoulli(key, jax.nn.sigmoid(params[0] / temperature)).astype(int)
+
+    def mode(self, params):
+        return (params[0] > 0).astype(int)
+
+    def cdf(self, x, params):
+        below = jnp.where(x < 0, 0.0, jax.nn.sigmoid(-params[0]))
+        return jnp.where(x < 1, below, 1.0)
+
+    def encode(self, x):
+        return as_float(x)

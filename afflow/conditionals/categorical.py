@@ -1,0 +1,63 @@
+"""Categorical: one of K symbols for every coordinate."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from afflow.conditionals.conditional import Conditional, as_float, supported
+
+
+@dataclass(frozen=True)
+class Categorical(Conditional):
+    r"""$p(x; \theta) = e^{\theta_x} / \sum_k e^{\theta_k}$ over $x \in \{0, \dots, K-1\}$.
+
+    The parameters are `K` logits. A conditioner reads a symbol as its indicator vector, so
+    it needs `features=K`.
+
+    Args:
+        num_classes: the number of symbols `K`, at least 2.
+
+    Raises:
+        ValueError: if `num_classes < 2`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from afflow.conditionals import Categorical
+        >>> round(Categorical(4).log_prob(jnp.array(3), jnp.zeros(4)).item(), 4)
+        -1.3863
+    """
+
+    num_classes: int
+    is_discrete = True
+
+    def __post_init__(self):
+        if self.num_classes < 2:
+            raise ValueError(f"Expected num_classes >= 2, got {self.num_classes}.")
+
+    @property
+    def num_params(self) -> int:
+        return self.num_classes
+
+    @property
+    def features(self) -> int:
+        return self.num_classes
+
+    def log_prob(self, x, params):
+        chosen = jnp.where(self._indicator(x), jax.nn.log_softmax(params), 0).sum()
+        return supported(chosen, x, self.num_classes)
+
+    def sample(self, key, params, temperature=1.0):
+        return jax.random.categorical(key, params / temperature).astype(int)
+
+    def mode(self, params):
+        return jnp.argmax(params).astype(int)
+
+    def cdf(self, x, params):
+        return jax.nn.softmax(params) @ (jnp.arange(self.num_classes) <= x)
+
+    def encode(self, x):
+        return self._indicator(x).astype(as_float(x).dtype)
+
+    def _indicator(self, x):
+        return as_float(x) == jnp.arange(self.num_classes)

@@ -1,0 +1,82 @@
+"""Mixtures of a continuous kernel: the conditionals of RNADE."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.nn import logsumexp
+
+from afflow.conditionals.conditional import Conditional, as_float
+from afflow.univariate.mixture_cdf import Component, GaussianCDF, mixture_parameters
+
+
+@dataclass(frozen=True)
+class MixtureOf(Conditional):
+    r"""$p(x; \theta) = \sum_k \pi_k\, g\big((x - \mu_k) / s_k\big) / s_k$ with a kernel $g$.
+
+    The kernel is the density of a component: `GaussianCDF()` (RNADE-MoG), `LaplaceCDF()`
+    (RNADE-MoL) or `LogisticCDF()`. The parameters are those of the univariate `MixtureCDF`,
+    which is the same density read as a map: $x \mapsto G^{-1}(F(x))$ on noise of
+    distribution $G$.
+
+    `mode` is the location of the component where the density is highest; at temperature $T$
+    weights are $\pi_k^{1/T}$ and scales $s_k \sqrt T$.
+
+    Uria, Murray & Larochelle 2013, arXiv:1306.0186.
+
+    Args:
+        num_components: the number of components `K`.
+        component: the kernel.
+        max_log_scale: the bound on $|\log s_k|$.
+
+    Raises:
+        ValueError: if `num_components < 1` or `max_log_scale <= 0`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from afflow.conditionals import MixtureOf
+        >>> round(MixtureOf(1).log_prob(jnp.array(0.0), jnp.zeros(3)).item(), 4)
+        -0.9189
+    """
+
+    num_components: int = 10
+    component: Component = GaussianCDF()
+    max_log_scale: float = 7.0
+    is_discrete = False
+
+    def __post_init__(self):
+        if self.num_components < 1 or not self.max_log_scale > 0:
+            raise ValueError(
+                f"Expected num_components >= 1 and max_log_scale > 0, got "
+                f"{self.num_components} and {self.max_log_scale}."
+            )
+
+    @property
+    def num_params(self) -> int:
+        return 3 * self.num_components
+
+    def log_prob(self, x, params):
+        log_pi, mu, log_s = self._parameters(params)
+        return logsumexp(log_pi + self.component.log_density((x - mu) * jnp.exp(-log_s)) - log_s)
+
+    def sample(self, key, params, temperature=1.0):
+        log_pi, mu, log_s = self._parameters(params)
+        which, noise = jax.random.split(key)
+        k = jax.random.categorical(which, log_pi / temperature)
+        u = self.component.sample(noise, mu.dtype)
+        return mu[k] + u * jnp.exp(log_s[k]) * jnp.sqrt(temperature)
+
+    def mode(self, params):
+        _, mu, _ = self._parameters(params)
+        return mu[jnp.argmax(jax.vmap(self.log_prob, (0, None))(mu, params))]
+
+    def cdf(self, x, params):
+        log_pi, mu, log_s = self._parameters(params)
+        log_below, _ = self.component.log_tail((mu - x) * jnp.exp(-log_s))
+        return jnp.exp(logsumexp(log_pi + log_below))
+
+    def encode(self, x):
+        return as_float(x)
+
+    def _parameters(self, params):
+        return mixture_parameters(params, self.max_log_scale)

@@ -1,0 +1,83 @@
+"""Public names of classes and functions, and back, for those that a file may name."""
+
+import enum
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+Named = TypeVar("Named", bound=Callable)
+
+_PACKAGES = ("afflow", "diffrax", "equinox", "flax", "jax", "optimistix")
+_FUNCTIONS = {"jax.nn": jax.nn, "jax.numpy": jnp, "jax.lax": jax.lax}
+_registered: dict[str, Any] = {}
+
+
+def saveable(named: Named) -> Named:
+    """Let models that hold this class or function be saved and loaded; use it as a decorator.
+
+    A file holds its module and name; what it does must be there again, registered, when
+    the file is loaded.
+
+    Args:
+        named: a class or a function with a name of its own.
+
+    Raises:
+        ValueError: if it has no name at the top of its module: a lambda, or one made in a call.
+
+    Example:
+        >>> import afflow, jax
+        >>> def swish_squared(x):
+        ...     return jax.nn.swish(x) ** 2
+        >>> activation = afflow.saveable(swish_squared)
+    """
+    name = f"{named.__module__}:{named.__qualname__}"
+    if "<" in name:
+        raise ValueError(f"Expected a class or function with a name, got {name}: use def.")
+    _registered[name] = named
+    return named
+
+
+def name_of(value: Any) -> str | None:
+    """Return the name under which `named` finds a class, function or enum; or `None`."""
+    for module, namespace in _FUNCTIONS.items():
+        if getattr(namespace, getattr(value, "__name__", ""), None) is value:
+            return f"{module}:{value.__name__}"
+    name = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
+    try:
+        return name if named(name) is value else None
+    except ValueError:
+        return None
+
+
+def named(name: str) -> Any:
+    """Return the class or function of a name, if it is one that a file may name.
+
+    Raises:
+        ValueError: if it is not there, or not of these packages and not registered.
+    """
+    if name in _registered:
+        return _registered[name]
+    module, _, path = name.partition(":")
+    if not _is_allowed(module):
+        raise ValueError(
+            f"Expected a class or function of {', '.join(_PACKAGES)} or a registered one, got "
+            f"{name}: import its module and register it with afflow.saveable first."
+        )
+    try:
+        found = import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"Expected to find {name}, got {error}: is another version here?"
+        ) from error
+    if not _is_allowed(str(getattr(found, "__module__", ""))) or isinstance(found, enum.Enum):
+        raise ValueError(f"Expected a class or function of {module}, got {name}.")
+    return found
+
+
+def _is_allowed(module: str) -> bool:
+    return module.split(".")[0] in (*_PACKAGES, "jaxlib")

@@ -1,0 +1,251 @@
+"""The density model over an order-agnostic network: any order, any subset, ensembles."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.tree_util import Partial
+
+from afflow.autoregressive_model import check_fit, emit_coordinate, heat
+from afflow.bijector import Shape
+from afflow.calls import call, ending, per_event
+from afflow.conditionals.conditional import Conditional
+from afflow.conditioners.agnostic import Draw, OrderAgnostic
+
+
+class OrderAgnosticModel(nnx.Module):
+    r"""An ensemble of the orders of one network: an equal mixture of `M` densities.
+
+    $$p(x) = \frac1M \sum_{m=1}^M \prod_t p\big(x_{o_t} \mid x_{o_{<t}};\, o = o^{(m)}\big).$$
+
+    It trains on random orders (and splits, for `DeepNADE`), in `fit` as any other model.
+    The members of the ensemble are drawn from a fixed seed, so that the density is one and
+    the same at every call.
+
+    Args:
+        network: serves the conditionals of any order.
+        conditional: a scalar distribution with as many parameters.
+        num_orders: the number of members `M`.
+        natural: keep the natural order; the members differ in what else a network draws.
+        members_only: train on the `M` members only, not on ever new draws.
+
+    Raises:
+        ValueError: if the parts do not fit each other, or `num_orders < 1`.
+
+    Example:
+        >>> import afflow, jax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> net = afflow.DeepNADE(3, 1, (8,), rngs=nnx.Rngs(0))
+        >>> model = afflow.OrderAgnosticModel(net, afflow.Bernoulli(), num_orders=4)
+        >>> x = jnp.array([0, 1, 1])
+        >>> round(model.log_prob(x).item(), 4)
+        -2.0794
+        >>> round(model.marginal_log_prob(x, jnp.array([True, False, True])).item(), 4)
+        -1.3863
+    """
+
+    def __init__(
+        self,
+        network: OrderAgnostic,
+        conditional: Conditional,
+        num_orders: int = 1,
+        *,
+        natural: bool = False,
+        members_only: bool = False,
+    ):
+        check_fit(network, conditional)
+        if num_orders < 1:
+            raise ValueError(f"Expected num_orders >= 1, got {num_orders}.")
+        self.network = network
+        self.conditional = conditional
+        self.num_orders = num_orders
+        self.natural = natural
+        self.members_only = members_only
+        self.event_shape = network.event_shape[:1]
+        self.context_shape = network.context_shape
+
+    def with_orders(self, num_orders: int) -> "OrderAgnosticModel":
+        """Return the ensemble of `num_orders` members of the same network."""
+        options = {"natural": self.natural, "members_only": self.members_only}
+        return OrderAgnosticModel(self.network, self.conditional, num_orders, **options)
+
+    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return the log-probability, or log-density, of `x` `(..., D)`: `(...)` in nats."""
+        return call(_log_prob, self, self._events(x), context)
+
+    def marginal_log_prob(
+        self, x: jax.Array, subset: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the log-probability of the coordinates in `subset`, the others summed out.
+
+        Every member takes the coordinates of the subset first, in its own order: exact for
+        that order, at the price of one density. Members in other orders need not agree, so
+        marginals of an ensemble are those of another ensemble.
+
+        Args:
+            x: `(..., D)`; what is not in the subset is not read.
+            subset: booleans `(..., D)`.
+            context: `(..., *context_shape)`.
+        """
+        return call(_marginal, self, self._events(x, subset), context)
+
+    def log_conditionals(
+        self, x: jax.Array, order: Sequence[int] | jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the log-probability of every coordinate given those before it in `order`.
+
+        Coordinate `i` of the result `(..., D)` belongs to coordinate `i` of `x`. The order
+        `(D,)` is any permutation; connections are those of the first member.
+        """
+        if sorted(map(int, order)) != list(range(*self.event_shape)):
+            raise ValueError(f"Expected a permutation of the coordinates, got order={order}.")
+        return call(_in_order, self, self._events(x), context, (jnp.asarray(order),))
+
+    def training_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return an estimate of the log-probability averaged over orders, for `fit`."""
+        if self.network.draws_per_batch:
+            return call(_estimate_together, self, self._events(x), context, (key,))
+        return call(_estimate, self, self._events(x), context, key=key)
+
+    def sample(
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> jax.Array:
+        """Draw samples `(*shape, *context_batch, D)`, each from a member drawn at random.
+
+        Exact at temperature 1; every conditional is sharpened by a `temperature` below 1.
+        """
+        nothing = self._events(jnp.zeros(self.event_shape), jnp.zeros(self.event_shape, bool))
+        return call(_fill, self, nothing, context, heat(temperature), key=key, shape=shape)
+
+    def complete(
+        self,
+        x: jax.Array,
+        observed: jax.Array,
+        key: jax.Array | None = None,
+        context: jax.Array | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> jax.Array:
+        """Draw the coordinates of `x` `(..., D)` that are not `observed`, given those that are.
+
+        Any subset: the order begins with what is observed, so one step a coordinate is
+        exact. For every event an order of the others is drawn.
+
+        Args:
+            x: events; what is not observed is not read.
+            observed: booleans `(..., D)`.
+            key: a PRNG key; without one every coordinate is the mode of its conditional, in
+                the order of the first member.
+            context: `(..., *context_shape)`.
+            temperature: as in `sample`.
+        """
+        events = self._events(x, observed)
+        return call(_fill, self, events, context, heat(temperature), key=key)
+
+    def _events(self, *events):
+        return tuple(ending("x", jnp.asarray(event), self.event_shape) for event in events)
+
+    def _member(self, number) -> Draw:
+        """Return the draw of a member of the ensemble."""
+        return self._draw(jax.random.fold_in(jax.random.key(0), number))
+
+    def _draw(self, key) -> Draw:
+        (dim,), (order_key, key) = self.event_shape, jax.random.split(key)
+        order = jnp.arange(dim) if self.natural else jax.random.permutation(order_key, dim)
+        return Draw(order, key)
+
+    def _training_draw(self, key) -> Draw:
+        if self.members_only:
+            return self._member(jax.random.randint(key, (), 0, self.num_orders))
+        return self._draw(key)
+
+    def _log_conditionals(self, x, draw, context):
+        """Return the terms of the chain rule, in the order drawn."""
+        x = x[draw.order]
+        params = self.network.in_order(self._codes(x), draw, context)
+        return jax.vmap(self.conditional.log_prob)(x, params)
+
+    def _codes(self, x):
+        return jax.vmap(self.conditional.encode)(x)
+
+
+@per_event
+def _log_prob(model, item, context):
+    return _mixed(model, lambda draw: model._log_conditionals(*item, draw, context).sum())
+
+
+@per_event
+def _marginal(model, item, context):
+    x, subset = item
+    x = jnp.where(subset, x, 0)
+
+    def log_prob(draw):
+        draw = _first(subset, draw)
+        terms = model._log_conditionals(x, draw, context)
+        return jnp.where(subset[draw.order], terms, 0).sum()
+
+    return _mixed(model, log_prob)
+
+
+def _mixed(model, log_prob):
+    """Return the log of the mean probability over the members."""
+    each = jax.lax.map(lambda m: log_prob(model._member(m)), jnp.arange(model.num_orders))
+    return jax.nn.logsumexp(each) - math.log(model.num_orders)
+
+
+@per_event
+def _in_order(model, item, context, order):
+    draw = model._member(0)._replace(order=order)
+    return model._log_conditionals(*item, draw, context)[jnp.argsort(order)]
+
+
+@per_event
+def _estimate(model, item, context):
+    x, key = item
+    return _estimated(model, x, context, key)
+
+
+@per_event
+def _estimate_together(model, item, context, key):
+    (x,) = item
+    return _estimated(model, x, context, key)
+
+
+def _estimated(model, x, context, key):
+    draw_key, key = jax.random.split(key)
+    draw = model._training_draw(draw_key)
+    x = x[draw.order]
+    params, weights = model.network.estimate(key, model._codes(x), draw, context)
+    terms = jax.vmap(model.conditional.log_prob)(x, params)
+    return jnp.where(weights > 0, weights * terms, 0).sum()
+
+
+@per_event
+def _fill(model, item, context, temperature):
+    """Draw what is not observed, or with no key take its mode."""
+    x, observed, *keys = item
+    draw = model._member(0)
+    if keys:
+        member, key = jax.random.split(keys[0])
+        draw = model._member(jax.random.randint(member, (), 0, model.num_orders))
+        keys = [jax.random.key_data(jax.random.split(key, len(x)))]
+    draw = _first(observed, draw)
+    emit = Partial(partial(emit_coordinate, model.conditional), temperature)
+    inputs = x[draw.order], observed[draw.order], *keys
+    _, x = model.network.decode(emit, inputs, draw, context)
+    return x[jnp.argsort(draw.order)]
+
+
+def _first(subset, draw):
+    """Bring a subset of the coordinates to the front of an order."""
+    return draw._replace(order=draw.order[jnp.argsort(~subset[draw.order], stable=True)])

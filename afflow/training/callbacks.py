@@ -1,0 +1,92 @@
+"""What a caller may do after each epoch: look, log, stop."""
+
+import csv
+import os
+from collections.abc import Callable
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from afflow.training.history import History
+
+
+class Epoch(NamedTuple):
+    """What a callback is shown after an epoch.
+
+    `model` is the one that was validated, `history` the losses so far, and
+    `steps_per_second` the speed of the epoch, without validation.
+    """
+
+    model: Any
+    history: History
+    steps_per_second: float
+
+    @property
+    def number(self) -> int:
+        """The epoch, from 0."""
+        return len(self.history.train) - 1
+
+
+Callback = Callable[[Epoch], bool | None]
+
+
+class CSVLogger:
+    """A callback that keeps the losses of all epochs in a CSV file.
+
+    The file is written anew each time, so that it is right for a resumed run too.
+
+    Args:
+        path: the file.
+
+    Example:
+        >>> import afflow, pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "run.csv"
+        >>> history = afflow.History([2.0, 1.0], [2.5, 1.5], 1)
+        >>> afflow.CSVLogger(path)(afflow.Epoch(None, history, 10.0))
+        >>> path.read_text().split()
+        ['epoch,train,validation', '0,2.0,2.5', '1,1.0,1.5']
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def __call__(self, epoch: Epoch) -> None:
+        train, validation, _ = epoch.history
+        beside = self.path.with_name(self.path.name + ".tmp")
+        with beside.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["epoch", "train", "validation"])
+            losses = zip_longest(train, validation, fillvalue="")
+            table.writerows([number, *pair] for number, pair in enumerate(losses))
+        os.replace(beside, self.path)
+
+
+class ScalarLogger:
+    """A callback that hands losses and speed to `writer.add_scalar(tag, value, step)`.
+
+    TensorBoard's `SummaryWriter` has that method, from `torch.utils.tensorboard` as from
+    `tensorboardX`.
+
+    Args:
+        writer: the writer.
+
+    Example:
+        >>> import afflow
+        >>> class Print:
+        ...     def add_scalar(self, tag, value, step):
+        ...         print(step, tag, value)
+        >>> history = afflow.History([2.0, 1.0], [2.5, 1.5], 1)
+        >>> afflow.ScalarLogger(Print())(afflow.Epoch(None, history, 10.0))
+        1 loss/train 1.0
+        1 loss/validation 1.5
+        1 steps_per_second 10.0
+    """
+
+    def __init__(self, writer: Any):
+        self.writer = writer
+
+    def __call__(self, epoch: Epoch) -> None:
+        losses = {"loss/train": epoch.history.train, "loss/validation": epoch.history.validation}
+        scalars = {tag: values[-1] for tag, values in losses.items() if values}
+        for tag, value in (scalars | {"steps_per_second": epoch.steps_per_second}).items():
+            self.writer.add_scalar(tag, value, epoch.number)

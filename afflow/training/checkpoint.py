@@ -1,0 +1,168 @@
+"""Checkpoints of a training run: atomic, rotated, and recognised as its own."""
+
+import hashlib
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from afflow.training.run import Run
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often a training run saves all that it goes on from.
+
+    A run that is killed, at any moment, goes on from its last checkpoint when it is started
+    again with the same arguments, and ends with the very bits of a run that was not. A
+    checkpoint is complete or absent; orbax does the storing. One that cannot be written
+    (a full disk, say) is a warning, and training goes on.
+
+    Args:
+        folder: holds the checkpoints of one run, and nothing else; made if missing.
+        every: epochs from one checkpoint to the next.
+        keep: how many to keep, the latest.
+        steps: save within an epoch too, after each so many steps.
+
+    Raises:
+        ValueError: for numbers below one.
+
+    Example:
+        >>> import afflow, jax, tempfile
+        >>> flow = afflow.Flow(afflow.Normal(1), afflow.Elementwise(afflow.Affine(), 1))
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> options = {"key": jax.random.key(1), "max_epochs": 2, "progress": False}
+        >>> options |= {"checkpoint": afflow.Checkpoint(folder.name)}
+        >>> _, first = afflow.fit(flow, jax.numpy.ones((9, 1)), **options)
+        >>> _, again = afflow.fit(flow, jax.numpy.ones((9, 1)), **options)  # finished: at once
+        >>> first == again
+        True
+    """
+
+    folder: str | Path
+    every: int = 1
+    keep: int = 2
+    steps: int | None = None
+
+    def __post_init__(self):
+        if min(self.every, self.keep, self.steps or 1) < 1:
+            raise ValueError(
+                f"Expected every, keep and steps >= 1, got {self.every}, {self.keep} and "
+                f"{self.steps}."
+            )
+
+
+class NoStore:
+    """Stands in for the checkpoints of a run that has none."""
+
+    def keep(self, run: Run, *, is_last: bool) -> None:
+        """Save the run if a checkpoint is due."""
+
+    def latest(self, start: Run) -> Run:
+        """Return the latest run saved, or `start`."""
+        return start
+
+
+class Store(NoStore):
+    """The checkpoints of one run.
+
+    Args:
+        checkpoint: where they are.
+        identity: what makes it this run: names and digests.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, identity: dict[str, str]):
+        import orbax.checkpoint as ocp  # only here: it takes a second or two
+
+        self.args, self.checkpoint, self.identity = ocp.args, checkpoint, identity
+        self.folder = Path(checkpoint.folder).absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=checkpoint.keep, enable_async_checkpointing=False
+        )
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def keep(self, run, *, is_last):
+        at_end = run.step == 0 and run.epoch % self.checkpoint.every == 0
+        within = run.step and self.checkpoint.steps and not run.step % self.checkpoint.steps
+        if at_end or within or is_last:
+            self._save(run)
+
+    def latest(self, start):
+        number = self.manager.latest_step()
+        if number is None:
+            return start
+        facts = self._read(number, facts=self.args.JsonRestore())
+        self._check_identity(facts["identity"])
+        leaves, structure = jax.tree.flatten(start.arrays)
+        leaves = self._read(number, arrays=self.args.StandardRestore(leaves))
+        if digest(leaves) != facts["digest"]:
+            raise self._damaged(number)
+        return Run.of(jax.tree.unflatten(structure, leaves), facts)
+
+    def _save(self, run: Run) -> None:
+        leaves = jax.tree.leaves(run.arrays)
+        facts = run.facts | {"identity": self.identity, "digest": digest(leaves)}
+        items = {"arrays": self.args.StandardSave(leaves), "facts": self.args.JsonSave(facts)}
+        try:
+            self.manager.save(run.total, args=self.args.Composite(**items), force=True)
+        except Exception as error:  # whatever the disk did: the run is worth more
+            warnings.warn(f"No checkpoint in {self.folder}: {error}", stacklevel=2)
+
+    def _read(self, number: int, **items: Any) -> Any:
+        try:
+            (found,) = self.manager.restore(number, args=self.args.Composite(**items)).values()
+        except Exception as error:
+            raise self._damaged(number) from error
+        return found
+
+    def _damaged(self, number: int) -> ValueError:
+        return ValueError(
+            f"Expected a whole checkpoint, got a damaged one: delete {self.folder / str(number)} "
+            f"to go on from the one before it."
+        )
+
+    def _check_identity(self, found: dict[str, str]) -> None:
+        differ = {name for name, value in self.identity.items() if found.get(name) != value}
+        if differ:
+            raise ValueError(
+                f"Expected a checkpoint of this run in {self.folder}, got one of a run with "
+                f"another {', '.join(sorted(differ))}: give another folder, or delete it."
+            )
+
+
+def open_store(checkpoint: Checkpoint | None, identity: Callable[[], dict[str, str]]) -> NoStore:
+    """Return the checkpoints of a run, if it has any."""
+    return NoStore() if checkpoint is None else Store(checkpoint, identity())
+
+
+def digest(tree: Any) -> str:
+    """Return a digest of the values and the structure of a pytree."""
+    leaves, structure = jax.tree.flatten(tree)
+    found = hashlib.sha256(_without_addresses(structure).encode())
+    for leaf in leaves:
+        found.update(_bytes(leaf))
+    return found.hexdigest()
+
+
+def _bytes(leaf: Any) -> bytes:
+    if isinstance(leaf, jax.Array):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return b""  # parts of it are with other processes
+    if isinstance(leaf, np.memmap):  # too large to read it all
+        leaf = np.asarray(leaf[:: max(1, len(leaf) // 1000)])
+    if isinstance(leaf, jax.Array | np.ndarray):
+        leaf = np.asarray(leaf)
+        return f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes()
+    return _without_addresses(leaf).encode()
+
+
+def _without_addresses(value: Any) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

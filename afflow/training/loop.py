@@ -1,0 +1,293 @@
+"""The training loop: compiled scans of optimizer steps on any loss, with or without data."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jax.tree_util import Partial
+
+from afflow.training.callbacks import Callback, Epoch
+from afflow.training.checkpoint import Checkpoint, digest, open_store
+from afflow.training.history import History, NonFiniteLossError
+from afflow.training.interrupt import interruptible
+from afflow.training.optimizer import Optimizer, optimizer_for
+from afflow.training.placement import Placement, placement_on
+from afflow.training.progress import progress_bar
+from afflow.training.run import Run, State
+
+Model = TypeVar("Model")
+Loss = Callable[[Any, jax.Array, Any], jax.Array]
+Batches = Callable[[int, int, int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What stays as it is during a run."""
+
+    graph: Any
+    rest: Any
+    loss: Partial
+    key: jax.Array
+    num_steps: int
+    max_epochs: int
+    chunk: int
+    batches: Batches | None
+    validate: Callable[[Any], Any] | None
+    patience: int | None
+    optimizer: optax.GradientTransformation
+    ema: float | None
+    callbacks: tuple[Callback, ...]
+    placement: Placement
+
+    def model(self, params: Any) -> Any:
+        """Return the model with these parameters."""
+        return nnx.merge(self.graph, params, self.rest)
+
+    def fetched(self, params: Any) -> Any:
+        """Return the model with these parameters, on one device."""
+        return self.placement.fetched(self.model(params))
+
+    def start(self, params: Any) -> Run:
+        """Return the run before its first step."""
+        average = None if self.ema is None else params
+        state = State(params, self.optimizer.init(params), average)
+        return Run(*self.placement.params((state, params)))
+
+    def identity(self, run: Run) -> dict[str, str]:
+        """Return digests of all that decides the bits of a run, given its start."""
+        parts = {
+            "model": (self.graph, self.rest, run.best),
+            "loss or data": self.loss,
+            "batches": self.batches,
+            "validation": self.validate,
+            "key": self.key,
+            "optimizer": jax.tree.structure(run.state.optimizer),
+            "number of steps": (self.num_steps, self.max_epochs, self.chunk),
+            "patience": self.patience,
+            "ema": self.ema,
+        }
+        return {name: digest(part) for name, part in parts.items()}
+
+    def is_over(self, run: Run) -> bool:
+        """Return whether nothing is left to do."""
+        return run.stopped or run.epoch == self.max_epochs
+
+    def stacks(self, run: Run) -> Iterable[Any]:
+        """Return the stacked minibatches of what is left of the epoch."""
+        if self.batches is None:
+            return repeat(None, -(-(self.num_steps - run.step) // self.chunk))
+        stacks = self.batches(run.epoch, run.step, self.chunk)
+        return map(self.placement.stack, stacks)
+
+    def failed(self, run: Run, train_loss: float, value: float | None) -> NonFiniteLossError:
+        """Return the error with the best model before it."""
+        history = run.history.after(train_loss, value)
+        return NonFiniteLossError(run.epoch, self.fetched(run.best), history)
+
+
+def train(
+    model: Model,
+    loss: Loss,
+    *,
+    key: jax.Array,
+    num_steps: int,
+    max_epochs: int,
+    batches: Batches | None = None,
+    validate: Callable[[Model], Any] | None = None,
+    patience: int | None = None,
+    learning_rate: float = 1e-3,
+    optimizer: Optimizer | None = None,
+    ema: float | None = None,
+    chunk: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Iterable[Callback] = (),
+    mesh: Mesh | None = None,
+    progress: bool = True,
+    label: str = "",
+) -> tuple[Model, History]:
+    r"""Minimise a loss over a model's parameters; return the best model and its history.
+
+    This is what `fit` and every other way to train is made of. The `nnx.Param` leaves of
+    the model are trained, in compiled scans over many steps at a time.
+
+    Args:
+        model: the module to start from; it is not changed.
+        loss: `loss(model, key, batch)`, a scalar. As a `jax.tree_util.Partial` of a
+            function and arrays (data, other modules) it compiles once for all their values.
+        key: its children are the keys of the steps.
+        num_steps: steps in an epoch, after which the model is validated.
+        max_epochs: epochs to train for if not stopped early.
+        batches: `batches(epoch, start, size)` yields the minibatches of an epoch from step
+            `start` on, stacked by `size` along a new first axis (the last may be fewer).
+            Without it `batch` is `None`.
+        validate: returns the loss of a model by which the best is chosen and `patience`
+            counted; without it the last model is returned.
+        patience: epochs without a better validation loss before training stops.
+        learning_rate: initial rate of the default optimizer: Adam on gradients clipped
+            to norm 5, with a cosine decay to zero over all steps.
+        optimizer: any optax optimizer in place of the default, or a function that makes
+            one from the number of steps.
+        ema: validate and return an exponential moving average of the parameters with this
+            decay, $\bar\theta_t = d_t \bar\theta_{t-1} + (1 - d_t) \theta_t$, which starts
+            quickly: $d_t = \min(d, t / (t + 9))$ at step $t = 1, 2, \dots$
+        chunk: steps in one compiled scan; by default the whole epoch, or the steps from one
+            checkpoint to the next.
+        checkpoint: go on from the latest checkpoint of this run, and write them.
+        callbacks: called with an `Epoch` after each; training stops where one returns true.
+        mesh: train on all its devices: the second axis of stacked minibatches is split over
+            its axis `data`, matrices over an axis `model`, if it has one.
+        progress: show a progress bar, if `tqdm` is installed.
+        label: stands in front of the bar.
+
+    Returns:
+        The best model, and the `History` of its losses. Ctrl-C ends training with the best
+        so far and a warning.
+
+    Raises:
+        ValueError: for numbers out of range, or a checkpoint that is damaged or of another run.
+        NonFiniteLossError: if the loss or a parameter turns infinite or NaN.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> def loss(flow, key, batch):  # -E[log q(x)] for x ~ N(3, 1), without data
+        ...     return -flow.log_prob(3 + jax.random.normal(key, (64, 2))).mean()
+        >>> flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.Affine(), 2))
+        >>> options = {"num_steps": 50, "max_epochs": 2, "learning_rate": 0.1, "progress": False}
+        >>> flow, history = afflow.train(flow, loss, key=jax.random.key(0), **options)
+        >>> history.train[1] < history.train[0]
+        True
+    """
+    _check(num_steps=num_steps, max_epochs=max_epochs, chunk=chunk, ema=ema)
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    placement = placement_on(mesh)
+    program = Program(
+        graph,
+        placement.everywhere(rest),
+        placement.everywhere(loss if isinstance(loss, Partial) else Partial(loss)),
+        typed(key),
+        num_steps,
+        max_epochs,
+        min(chunk or (checkpoint and checkpoint.steps) or num_steps, num_steps),
+        batches,
+        validate,
+        patience,
+        optimizer_for(max_epochs * num_steps, optimizer, learning_rate),
+        ema,
+        tuple(callbacks),
+        placement,
+    )
+    start = program.start(params)
+    store = open_store(checkpoint, partial(program.identity, start))
+    run = resumed = store.latest(start)
+    bar = progress_bar(max_epochs * num_steps, resumed, label, show=progress)
+    with interruptible() as interrupt, bar:
+        for run in _runs(program, resumed):
+            bar.show(run)
+            store.keep(run, is_last=program.is_over(run) or interrupt.pressed)
+            if interrupt.pressed:
+                warnings.warn(f"Interrupted in epoch {run.epoch}.", stacklevel=2)
+                break
+    return program.fetched(run.best if validate else run.state.evaluated), run.history
+
+
+def _runs(program: Program, run: Run) -> Iterator[Run]:
+    """Yield the run after every chunk of steps, at the end of an epoch with its validation."""
+    while not program.is_over(run):
+        start, done = time.perf_counter(), run.step
+        for stack in program.stacks(run):
+            run = _advanced(program, run, stack)
+            if run.step < program.num_steps:
+                yield run
+        speed = (run.step - done) / (time.perf_counter() - start)
+        yield (run := _closed(program, run, speed))
+
+
+def _advanced(program: Program, run: Run, stack: Any) -> Run:
+    """Return the run after a chunk of steps more."""
+    size = min(program.chunk, program.num_steps - run.step)
+    state, loss_sum = _scan(
+        program.optimizer,
+        program.ema,
+        size,
+        program.graph,
+        program.rest,
+        program.loss,
+        program.key,
+        run.total,
+        run.state,
+        stack,
+    )
+    moved = run.moved(state, size, float(loss_sum))
+    if not np.isfinite(moved.loss_sum):
+        raise program.failed(run, moved.loss_sum / moved.step, None)
+    return moved
+
+
+def _closed(program: Program, run: Run, speed: float) -> Run:
+    """Return the run at the end of its epoch."""
+    value = None
+    train_loss = run.loss_sum / run.step
+    if program.validate is not None:
+        value = float(program.validate(program.model(run.state.evaluated)))
+        if not np.isfinite(value):
+            raise program.failed(run, train_loss, value)
+    run = run.validated(train_loss, value)
+    return run._replace(stopped=_call(program, run, speed) or run.waited(program.patience))
+
+
+def _call(program: Program, run: Run, speed: float) -> bool:
+    """Call the callbacks; return whether one wants to stop."""
+    if not program.callbacks:
+        return False
+    epoch = Epoch(program.fetched(run.state.evaluated), run.history, speed)
+    return any([callback(epoch) for callback in program.callbacks])  # each is called
+
+
+@partial(jax.jit, static_argnames=("optimizer", "ema", "size", "graph"))
+def _scan(optimizer, ema, size, graph, rest, loss, key, first, state, stack):
+    """Take `size` optimizer steps; return the state and the sum of losses."""
+
+    def loss_of(params, t, batch):
+        return loss(nnx.merge(graph, params, rest), jax.random.fold_in(key, t), batch)
+
+    def step(state, item):
+        t, batch = item
+        value, grads = jax.value_and_grad(loss_of)(state.params, t, batch)
+        updates, memory = optimizer.update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = None if ema is None else _averaged(ema, t, state.average, params)
+        return State(params, memory, average), value
+
+    state, losses = jax.lax.scan(step, state, (first + jnp.arange(size), stack))
+    finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state.params)]).all()
+    return state, jnp.where(finite, losses.sum(), jnp.nan)
+
+
+def _averaged(ema, t, average, params):
+    decay = jnp.minimum(ema, (t + 1) / (t + 10))
+    return jax.tree.map(lambda a, b: (decay * a + (1 - decay) * b).astype(b.dtype), average, params)
+
+
+def typed(key: jax.Array) -> jax.Array:
+    """Return a PRNG key of the new kind, from either kind."""
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return key if is_typed else jax.random.wrap_key_data(key)
+
+
+def _check(ema, **numbers):
+    wrong = {name: n for name, n in numbers.items() if n is not None and n < 1}
+    if wrong:
+        raise ValueError(f"Expected whole numbers of at least 1, got {wrong}.")
+    if ema is not None and not 0 < ema < 1:
+        raise ValueError(f"Expected ema in (0, 1), got {ema}.")

@@ -1,0 +1,34 @@
+"""What `fit` minimises: functions from a model and rows of data to a loss for each row."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+Objective = Callable[[Any, jax.Array, jax.Array, jax.Array | None], jax.Array]
+
+
+def maximum_likelihood(
+    model: Any, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+) -> jax.Array:
+    r"""Return the negative log-likelihood of each row, $-\log q(x_i \mid h_i)$, in nats.
+
+    A model that trains on random orders or noise has a method
+    `training_log_prob(key, x, context)`, which then takes the place of `log_prob`.
+
+    Args:
+        model: has `log_prob(x, context)`, or `training_log_prob(key, x, context)`.
+        key: for the latter.
+        x: data `(B, *event_shape)`.
+        context: `(B, *context_shape)` for a conditional model.
+
+    Example:
+        >>> import afflow, jax
+        >>> flow = afflow.Flow(afflow.Uniform(1, 0.0, 1.0), afflow.Reverse(1))
+        >>> x = jax.numpy.full((3, 1), 0.5)
+        >>> afflow.maximum_likelihood(flow, jax.random.key(0), x).tolist()
+        [-0.0, -0.0, -0.0]
+    """
+    if hasattr(model, "training_log_prob"):
+        return -model.training_log_prob(key, x, context)
+    return -model.log_prob(x, context)

@@ -1,0 +1,83 @@
+"""Where the arrays of a training run are: one device, or a mesh of them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+class Placement:
+    """All on the default device."""
+
+    num_parts = 1
+
+    def everywhere(self, tree: Any) -> Any:
+        """Return the arrays of a pytree where every device has them."""
+        return tree
+
+    def params(self, tree: Any) -> Any:
+        """Return parameters, and what goes with them, where they are trained."""
+        return tree
+
+    def stack(self, tree: Any) -> Any:
+        """Return stacked minibatches, each split over the devices."""
+        return jax.tree.map(jnp.asarray, tree)
+
+    def fetched(self, tree: Any) -> Any:
+        """Return arrays as one process has them, on its default device."""
+        return tree
+
+
+class MeshPlacement(Placement):
+    """Rows split over the axis `data` of a mesh, large weights over the axis `model`.
+
+    Args:
+        mesh: with an axis `data`, and `model` if weights are to be split.
+    """
+
+    def __init__(self, mesh: Mesh):
+        if "data" not in mesh.axis_names or not {"data", "model"}.issuperset(mesh.axis_names):
+            raise ValueError(f"Expected a mesh of axes data and model, got {mesh.axis_names}.")
+        self.mesh = Mesh(mesh.devices, mesh.axis_names)  # whatever its kind of axes: automatic
+        self.num_parts = self.mesh.shape["data"]
+
+    def everywhere(self, tree):
+        return jax.tree.map(lambda a: self._put(a) if _is_local(a) else a, tree)
+
+    def params(self, tree):
+        return jax.tree.map(lambda a: self._put(a, *self._split(a)), tree)
+
+    def stack(self, tree):
+        return jax.tree.map(lambda a: self._put(a, None, "data"), tree)
+
+    def fetched(self, tree):
+        tree = jax.jit(lambda tree: tree, out_shardings=self._sharding())(tree)
+        return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), tree)
+
+    def _split(self, array: Any) -> tuple[str, ...]:
+        """Return the axes to split an array over: the rows of a matrix, if they can be."""
+        size = self.mesh.shape.get("model", 1)
+        can = size > 1 and jnp.ndim(array) > 1 and array.shape[0] % size == 0
+        return ("model",) if can else ()
+
+    def _sharding(self, *axes: str | None) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+    def _put(self, array: Any, *axes: str | None) -> jax.Array:
+        value = np.asarray(array)
+        return jax.make_array_from_callback(value.shape, self._sharding(*axes), value.__getitem__)
+
+
+def placement_on(mesh: Mesh | None) -> Placement:
+    """Return the placement on a mesh, or on the default device."""
+    return Placement() if mesh is None else MeshPlacement(mesh)
+
+
+def _is_local(value: Any) -> bool:
+    """Return whether a value is an array that no mesh has yet."""
+    if isinstance(value, jax.Array):
+        is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        return not (is_key or isinstance(value.sharding, NamedSharding))
+    return isinstance(value, np.ndarray)

@@ -1,0 +1,49 @@
+"""A progress bar, if `tqdm` is installed."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from afflow.training.run import Run
+
+
+class NoBar(AbstractContextManager):
+    """Stands in for a progress bar."""
+
+    def __exit__(self, *error: Any) -> None:
+        """Leave nothing behind."""
+
+    def show(self, run: Run) -> None:
+        """Show where a run stands."""
+
+
+class Bar(NoBar):
+    """A bar over all steps: steps a second, the time left, and the losses.
+
+    Args:
+        bar: of `tqdm`.
+    """
+
+    def __init__(self, bar: Any):
+        self.bar = bar
+
+    def __exit__(self, *error):
+        self.bar.close()
+
+    def show(self, run):
+        losses = {"train": run.history.train, "validation": run.history.validation}
+        self.bar.set_postfix(
+            {name: f"{v[-1]:.4f}" for name, v in losses.items() if v}, refresh=False
+        )
+        self.bar.update(run.total - self.bar.n)
+
+
+def progress_bar(total: int, run: Run, label: str, *, show: bool) -> NoBar:
+    """Return a bar over `total` steps, which starts where the run stands."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return NoBar()
+    if not show:
+        return NoBar()
+    options: dict[str, Any] = {"unit": "step", "unit_scale": True, "dynamic_ncols": True}
+    return Bar(tqdm(total=total, initial=run.total, desc=label or None, **options))

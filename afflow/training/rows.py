@@ -1,0 +1,115 @@
+"""Rows of data: checked, split, and shuffled into minibatches."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_PART = 2**18  # rows that are checked at a time
+
+
+class Rows(NamedTuple):
+    """Data `(N, *event_shape)`, contexts `(N, *context_shape)` and weights `(N,)`, or `None`."""
+
+    x: Any
+    context: Any = None
+    weights: Any = None
+
+    @property
+    def size(self) -> int:
+        """The number of rows."""
+        return len(self.x)
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether the rows stay in the memory of the host, or in a file, until their turn."""
+        return isinstance(self.x, np.memmap)
+
+    def at(self, index: Any) -> "Rows":
+        """Return some of the rows."""
+        return jax.tree.map(lambda a: a[index], self)
+
+
+def checked(rows: Rows, name: str) -> Rows:
+    """Return the rows, on the device unless in a file; `ValueError` for unusable ones."""
+    x, context, weights = rows
+    if len(x) == 0:
+        raise ValueError(f"Expected at least one row in {name}, got none.")
+    if context is not None and len(context) != len(x):
+        raise ValueError(
+            f"Expected one row of context for each of {name}: {len(x)}, got {len(context)}."
+        )
+    if weights is not None:
+        _check_weights(weights, len(x))
+    for part, value in zip((name, "context", "weights"), rows, strict=True):
+        if value is not None:
+            _check_finite(part, value)
+    return jax.tree.map(np.asarray if rows.is_on_host else jnp.asarray, rows)
+
+
+def split(rows: Rows, validation: Any, key: jax.Array) -> tuple[Rows, Rows | None]:
+    """Return the rows to train on and those held out: a fraction, or given ones."""
+    if isinstance(validation, tuple):
+        return rows, checked(Rows(*validation), "validation x")
+    if jnp.ndim(validation):
+        return rows, checked(Rows(validation), "validation x")
+    held_out = held_out_size(rows.size, validation)
+    order = jax.random.permutation(key, rows.size)
+    return rows.at(order[held_out:]), rows.at(order[:held_out]) if held_out else None
+
+
+def held_out_size(size: int, validation: Any) -> int:
+    """Return how many of `size` rows to hold out: none where validation data are given."""
+    if isinstance(validation, tuple) or jnp.ndim(validation):
+        return 0
+    if not 0 <= validation < 1:
+        raise ValueError(f"Expected validation in [0, 1) or an array, got {validation}.")
+    held_out = max(1, round(validation * size)) if validation else 0
+    if held_out >= size:
+        raise ValueError(
+            f"Expected more rows to train on than validation={validation} leaves of {size}: "
+            f"give more data, or validation=0."
+        )
+    return held_out
+
+
+class Shuffle(NamedTuple):
+    """Minibatches of row numbers, in a new order each epoch."""
+
+    num_rows: int
+    batch_size: int
+    key: jax.Array
+
+    def __call__(self, epoch: int, start: int, size: int) -> Iterator[jax.Array]:
+        """Yield the minibatches of an epoch from `start` on, stacked by `size`."""
+        num_steps = self.num_rows // self.batch_size
+        key = jax.random.fold_in(self.key, epoch)
+        order = jax.random.permutation(key, self.num_rows)[: num_steps * self.batch_size]
+        order = order.reshape(num_steps, self.batch_size)
+        for first in range(start, num_steps, size):
+            yield order[first : first + size]
+
+
+def _check_weights(weights, size):
+    values = np.asarray(weights)
+    if values.shape != (size,) or (values < 0).any() or not values.sum() > 0:
+        raise ValueError(
+            f"Expected weights ({size},), none negative and not all zero, got {values.shape} "
+            f"from {values.min(initial=0.0)} to {values.max(initial=0.0)}."
+        )
+
+
+def _check_finite(name, value):
+    bad = np.concatenate([_bad_rows(value, start) for start in range(0, len(value), _PART)])
+    if len(bad):
+        raise ValueError(
+            f"Expected finite {name}, got {len(bad)} of {len(value)} rows with NaN or "
+            f"infinity, the first at index {bad[0]}: drop or impute them."
+        )
+
+
+def _bad_rows(value, start):
+    part = np.asarray(value[start : start + _PART])
+    return start + np.flatnonzero(~np.isfinite(part.reshape(len(part), -1)).all(1))

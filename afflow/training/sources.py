@@ -1,0 +1,140 @@
+"""Where minibatches come from: arrays on the device, files, or any iterator."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+from afflow.training.loop import Batches
+from afflow.training.objectives import Objective
+from afflow.training.placement import Placement
+from afflow.training.rows import Rows, Shuffle, checked, held_out_size, split
+from afflow.training.stream import HostShuffle, Stream, stack_size
+
+_BATCH = 1024  # rows that are validated at a time
+_PART = 64 * _BATCH  # rows that are moved to the device to be validated
+
+
+class Source(NamedTuple):
+    """What `fit` hands to `train`, and a first row for the model's own checks."""
+
+    loss: Partial
+    batches: Batches
+    num_steps: int
+    chunk: int | None
+    validate: Partial | None
+    first: Rows
+
+
+def source_of(
+    data: Any,
+    objective: Objective,
+    validation: Any,
+    batch_size: int,
+    keys: jax.Array,
+    placement: Placement,
+) -> Source:
+    """Return the source of minibatches of some data: a `Stream`, or `Rows`."""
+    losses = Partial(objective)
+    if isinstance(data, Stream):
+        return _streamed(data, losses, validation, keys, placement)
+    data = checked(data, "x")
+    batch_size = min(batch_size, data.size - held_out_size(data.size, validation))
+    if batch_size % placement.num_parts:
+        raise ValueError(
+            f"Expected minibatches that divide over {placement.num_parts} devices, got "
+            f"{batch_size} rows: choose another batch_size."
+        )
+    make = _on_host if data.is_on_host else _in_memory
+    return make(data, losses, validation, batch_size, keys, placement)
+
+
+def _in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:
+    train, held_out = split(rows, validation, keys[0])
+    loss = Partial(_loss_at, losses, placement.everywhere(_of_mean_weight_one(train)))
+    return Source(
+        loss,
+        Shuffle(train.size, batch_size, keys[1]),
+        train.size // batch_size,
+        None,
+        held_out and _validation(losses, held_out, keys[0], placement),
+        train.at(slice(0, 1)),
+    )
+
+
+def _on_host(rows, losses, validation, batch_size, keys, placement) -> Source:
+    """Return a source that leaves rows where they are until their turn."""
+    seed = tuple(np.asarray(jax.random.key_data(keys[1])).ravel().tolist())
+    order = np.random.default_rng(seed).permutation(rows.size)
+    size = held_out_size(rows.size, validation)
+    held_out, index = order[:size], np.sort(order[size:])
+    if size:
+        validate = Partial(_mean_loss_on_host, losses, rows, np.sort(held_out), keys[0])
+    else:
+        _, given = split(rows, validation, keys[0])
+        validate = given and _validation(losses, given, keys[0], placement)
+    batches = HostShuffle(_of_mean_weight_one(rows), index, batch_size, seed)
+    first = rows.at(slice(0, batch_size))
+    num_steps = len(index) // batch_size
+    return Source(Partial(_loss_of, losses), batches, num_steps, stack_size(first), validate, first)
+
+
+def _streamed(stream, losses, validation, keys, placement) -> Source:
+    first = stream.first()
+    if isinstance(validation, float) and validation:
+        raise ValueError(
+            f"Expected held-out data as validation of a Stream, or 0 for none, got {validation}."
+        )
+    _, held_out = split(first, validation, keys[0])
+    validate = held_out and _validation(losses, held_out, keys[0], placement)
+    loss = Partial(_loss_of, losses)
+    return Source(loss, stream, stream.num_steps, stack_size(first), validate, first)
+
+
+def _loss_at(losses: Any, data: Rows, model: Any, key: jax.Array, index: Any) -> jax.Array:
+    return _loss_of(losses, model, key, data.at(index))
+
+
+def _loss_of(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array:
+    x, context, weights = batch
+    found = losses(model, key, x, context)
+    return (found if weights is None else found * weights).mean()
+
+
+def _of_mean_weight_one(rows: Rows) -> Rows:
+    w = rows.weights
+    return rows if w is None else rows._replace(weights=w / w.mean())
+
+
+def _validation(losses: Partial, rows: Rows, key: jax.Array, placement: Placement) -> Partial:
+    if rows.is_on_host:
+        return Partial(_mean_loss_on_host, losses, rows, np.arange(rows.size), key)
+    index = placement.stack(_batches(rows.size))
+    return Partial(_mean_loss, losses, placement.everywhere(rows), key, index)
+
+
+def _batches(size: int) -> np.ndarray:
+    return np.arange(size - size % _BATCH).reshape(-1, _BATCH)
+
+
+@jax.jit
+def _mean_loss(losses: Any, data: Rows, key: jax.Array, index: jax.Array, model: Any):
+    """Return the mean loss over all of `data`: the batches of `index`, and what they leave."""
+    data = _of_mean_weight_one(data)
+    keys = jax.random.split(key, len(index))
+    total = jax.lax.map(lambda item: _loss_at(losses, data, model, *item), (keys, index)).sum()
+    rest = data.size - index.size
+    last = _loss_at(losses, data, model, key, slice(index.size, None)) * rest if rest else 0.0
+    return (total * _BATCH + last) / data.size
+
+
+def _mean_loss_on_host(losses: Any, rows: Rows, index: np.ndarray, key: jax.Array, model: Any):
+    """Return the mean loss over rows that are read a part at a time."""
+    means, sizes = [], []
+    for start in range(0, len(index), _PART):
+        part = rows.at(index[start : start + _PART])
+        part_key = jax.random.fold_in(key, start)
+        means.append(_mean_loss(losses, part, part_key, _batches(part.size), model))
+        sizes.append(part.size if part.weights is None else part.weights.sum())
+    return np.average([float(mean) for mean in means], weights=sizes)

@@ -1,0 +1,112 @@
+"""Data that does not fit on the device: read by a thread while the device trains."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from afflow.training.rows import Rows
+
+T = TypeVar("T")
+_STACK_BYTES = 2**25
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Minibatches from anywhere, in the place of data in memory.
+
+    They are read by a thread, some ahead of the device. A run resumes in the middle of an
+    epoch by skipping what it has had, so `make` must give the same minibatches again.
+
+    Args:
+        make: `make(epoch)` returns an iterable over the minibatches of an epoch, from 0, all
+            of one shape: `x` `(B, *event_shape)`, or tuples `(x, context)` or
+            `(x, context, weights)`.
+        num_steps: minibatches in an epoch. More are not asked for.
+
+    Raises:
+        ValueError: for `num_steps` below one.
+
+    Example:
+        >>> import afflow, jax, numpy as np
+        >>> def batches(epoch):
+        ...     rng = np.random.default_rng(epoch)
+        ...     while True:
+        ...         yield rng.normal(size=(32, 1)).astype(np.float32)
+        >>> flow = afflow.Flow(afflow.Normal(1), afflow.Elementwise(afflow.Affine(), 1))
+        >>> options = {"validation": 0, "max_epochs": 2, "progress": False}
+        >>> stream = afflow.Stream(batches, num_steps=20)
+        >>> _, history = afflow.fit(flow, stream, key=jax.random.key(0), **options)
+        >>> len(history.train)
+        2
+    """
+
+    make: Callable[[int], Iterable[Any]]
+    num_steps: int
+
+    def __post_init__(self):
+        if self.num_steps < 1:
+            raise ValueError(f"Expected num_steps >= 1, got {self.num_steps}.")
+
+    def __call__(self, epoch: int, start: int, size: int) -> Iterator[Rows]:
+        """Return the minibatches of an epoch from `start` on, stacked by `size`."""
+        return prefetched(self._stacks(epoch, start, size))
+
+    def _stacks(self, epoch, start, size):
+        batches = islice(self.make(epoch), start, self.num_steps)
+        for first in range(start, self.num_steps, size):
+            stack = [_as_rows(batch) for batch in islice(batches, size)]
+            if len(stack) < min(size, self.num_steps - first):
+                raise ValueError(
+                    f"Expected {self.num_steps} minibatches in epoch {epoch}, got "
+                    f"{first + len(stack)}."
+                )
+            yield jax.tree.map(lambda *parts: np.stack(parts), *stack)
+
+    def first(self) -> Rows:
+        """Return the first minibatch."""
+        return _as_rows(next(iter(self.make(0))))
+
+
+class HostShuffle(NamedTuple):
+    """Minibatches of rows in the memory of the host, or in files, in a new order each epoch."""
+
+    rows: Rows
+    index: np.ndarray
+    batch_size: int
+    seed: tuple[int, ...]
+
+    def __call__(self, epoch: int, start: int, size: int) -> Iterator[Rows]:
+        """Return the minibatches of an epoch from `start` on, stacked by `size`."""
+        return prefetched(self._stacks(epoch, start, size))
+
+    def _stacks(self, epoch, start, size):
+        num_steps = len(self.index) // self.batch_size
+        order = np.random.default_rng([*self.seed, epoch]).permutation(self.index)
+        order = order[: num_steps * self.batch_size].reshape(num_steps, self.batch_size)
+        for first in range(start, num_steps, size):
+            yield self.rows.at(order[first : first + size])
+
+
+def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
+    """Yield the items, made by a thread some ahead."""
+    with ThreadPoolExecutor(1) as pool:
+        ready = deque(pool.submit(next, items, None) for _ in range(ahead))
+        while (item := ready.popleft().result()) is not None:
+            ready.append(pool.submit(next, items, None))
+            yield item
+
+
+def stack_size(batch: Rows) -> int:
+    """Return how many minibatches to move to the device at once."""
+    size = sum(np.asarray(part).nbytes for part in batch if part is not None)
+    return max(1, _STACK_BYTES // max(1, size))
+
+
+def _as_rows(batch: Any) -> Rows:
+    return Rows(*batch) if isinstance(batch, tuple) else Rows(batch)

@@ -1,0 +1,124 @@
+"""The settings behind the benchmark table: a model, a training, for each data set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+from flax import nnx
+
+import afflow
+
+UNIVARIATES: dict[str, Callable[[], afflow.Bijector]] = {
+    "maf": afflow.Affine,
+    "nsf": partial(afflow.RationalQuadraticSpline, 8, 3.0),
+    "mixture": partial(afflow.MixtureCDF, 5),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One model and its training.
+
+    Attributes:
+        num_layers: autoregressive layers.
+        hidden: widths of the hidden layers of each MADE.
+        residual: whether each MADE is residual.
+        lu: LU-factored linear maps between the layers, in place of reversed orders.
+        batch_size: rows in a minibatch.
+        learning_rate: of AdamW, decaying to zero by a cosine in each cycle.
+        weight_decay: of AdamW, times the learning rate.
+        cycles: the epochs of each cycle (warm restarts: Loshchilov and Hutter 2017,
+            arXiv:1608.03983).
+        patience: epochs without a better validation loss before a cycle stops.
+    """
+
+    num_layers: int = 5
+    hidden: tuple[int, ...] = (128, 128, 128)
+    residual: bool = True
+    lu: bool = True
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    cycles: tuple[int, ...] = (2, 4, 8)
+    patience: int = 20
+
+
+def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflow.Flow:
+    """Return an untrained flow for the rows of `train`."""
+    dim, rngs = train.shape[1], nnx.Rngs(seed)
+    order = afflow.Permutation.random(dim, jax.random.key(seed))
+
+    def step(rngs: nnx.Rngs) -> afflow.Bijector:
+        univariate = UNIVARIATES[model]()
+        made = afflow.MADE(
+            dim,
+            *univariate.context_shape,
+            settings.hidden,
+            residual=settings.residual,
+            rngs=rngs,
+        )
+        mix = afflow.LU(dim, order) if settings.lu else afflow.Reverse(dim)
+        return afflow.Chain([afflow.MaskedAutoregressive(made, univariate), mix])
+
+    steps = afflow.Repeat(step, settings.num_layers, rngs=rngs)
+    layers = [steps, afflow.Standardize.from_data(train)]
+    return afflow.Flow(afflow.Normal(dim), afflow.Chain(layers))
+
+
+FAST = {
+    ("power", "nsf"): Settings(cycles=(2, 4, 8, 16)),
+    ("power", "maf"): Settings(num_layers=10),
+    ("miniboone_small", "maf"): Settings(
+        hidden=(64,) * 3, batch_size=128, weight_decay=1.0, cycles=(60,)
+    ),
+    ("digits", "maf"): Settings(
+        hidden=(64,) * 3, lu=False, batch_size=64, weight_decay=1.0, cycles=(60,)
+    ),
+    ("bsds300", "maf"): Settings(cycles=(2, 4, 8, 16)),
+    ("mnist", "maf"): Settings(
+        hidden=(1024,),
+        residual=False,
+        lu=False,
+        batch_size=100,
+        learning_rate=3e-4,
+        weight_decay=0.1,
+    ),
+    ("mnist", "mixture"): Settings(
+        num_layers=1,
+        hidden=(512,),
+        residual=False,
+        lu=False,
+        batch_size=100,
+        weight_decay=0.01,
+        cycles=(1, 2, 4),
+    ),
+}
+
+
+def maf_paper(*hidden: int) -> Settings:
+    """Return the settings of Papamakarios et al. 2017, without their batch normalisation."""
+    training = {"batch_size": 100, "learning_rate": 1e-4, "cycles": (1000,), "patience": 30}
+    return Settings(hidden=hidden, residual=False, lu=False, **training)
+
+
+def nsf_paper(width: int, batch_size: int, epochs: int) -> Settings:
+    """Return the settings of Durkan et al. 2019, without their dropout."""
+    training = {"batch_size": batch_size, "learning_rate": 5e-4, "cycles": (epochs,)}
+    return Settings(10, (width,) * 5, patience=epochs, **training)
+
+
+PAPER = {
+    ("power", "maf"): maf_paper(100, 100),
+    ("gas", "maf"): maf_paper(100, 100),
+    ("hepmass", "maf"): maf_paper(512, 512),
+    ("miniboone", "maf"): maf_paper(512, 512),
+    ("bsds300", "maf"): maf_paper(512, 512),
+    ("mnist", "maf"): maf_paper(1024),
+    ("power", "nsf"): nsf_paper(256, 512, 123),
+    ("gas", "nsf"): nsf_paper(256, 512, 240),
+    ("hepmass", "nsf"): nsf_paper(256, 256, 325),
+    ("miniboone", "nsf"): nsf_paper(64, 128, 1083),
+    ("bsds300", "nsf"): nsf_paper(512, 512, 205),
+}

@@ -1,0 +1,252 @@
+"""Autoregressive density models on binary data, beside the published test log-likelihoods.
+
+    python experiments/binary_density.py
+    python experiments/binary_density.py --dataset dna --models nade made --data-dir FOLDER
+
+The first line needs no download: scikit-learn's handwritten digits, in two colours. The
+models are chosen by validation, and the test set is scored once, at the end. Leaves results,
+and for images samples and completions, under `results/binary/`, one file a model.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import tyro
+from datasets import Split, binary
+from flax import nnx
+from gaussians import summarize
+from report import save
+
+import afflow
+
+ROOT = Path(__file__).parent
+SIDES = {"digits": 8, "binarized_mnist": 28}
+SHORT = "adult", "connect4", "dna", "mushrooms", "nips", "binarized_mnist"
+# negative log-likelihoods of the test sets in nats, as the papers have them
+PUBLISHED = {
+    "fvsbn": (13.17, 12.39, 83.64, 10.27, 276.88, None),
+    "nade": (13.19, 11.99, 84.81, 9.81, 273.08, 88.33),
+    "made": (13.12, 11.90, 83.63, 9.68, 280.25, 89.59),
+    "made_ensemble": (13.13, 11.90, 79.66, 9.69, 277.28, 86.64),
+    "eonade": (13.19, 12.58, 82.31, 9.69, 272.39, 87.71),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train, and how.
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        members: masks or orders of an ensemble.
+        endless: train on ever new masks, not on those of the members.
+        natural: draw connections only, all in the natural order.
+        relu: NADE with rectified units in place of sigmoids.
+        batch_size: rows in a minibatch.
+        learning_rate: of Adam, decaying to zero by a cosine.
+        weight_decay: of AdamW, times the learning rate.
+        epochs: at most.
+        patience: epochs without a better validation loss before training stops.
+    """
+
+    hidden: tuple[int, ...] = (500,)
+    members: int = 8
+    endless: bool = False
+    natural: bool = False
+    relu: bool = False
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    epochs: int = 100
+    patience: int = 15
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which models to fit to which set; what is not given is the model's default."""
+
+    dataset: Literal[
+        "digits", "adult", "connect4", "dna", "mushrooms", "nips", "binarized_mnist"
+    ] = "digits"
+    models: tuple[
+        Literal["fvsbn", "independent", "nade", "made", "made_ensemble", "eonade"], ...
+    ] = ("fvsbn", "independent", "nade", "made", "made_ensemble", "eonade")
+    data_dir: Path | None = None
+    seed: int = 0
+    hidden: tuple[int, ...] | None = None
+    members: int | None = None
+    endless: bool | None = None
+    natural: bool | None = None
+    relu: bool | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    epochs: int | None = None
+    patience: int | None = None
+    out: Path = ROOT / "results" / "binary"
+
+
+DEFAULTS = {
+    "independent": Settings(hidden=(20,), weight_decay=1e-3),
+    "made": Settings(hidden=(500,)),
+    "made_ensemble": Settings(hidden=(500, 500), epochs=200),
+    "eonade": Settings(hidden=(500,), epochs=300, patience=30),
+}
+
+
+def settings_of(name: str, config: Config) -> Settings:
+    """Return a model's defaults, with what the user gave in their place."""
+    defaults = DEFAULTS.get(name, Settings())
+    given = {field: getattr(config, field) for field in asdict(defaults)}
+    return replace(defaults, **{field: v for field, v in given.items() if v is not None})
+
+
+def build(name: str, dim: int, settings: Settings, seed: int):
+    """Return an untrained model."""
+    rngs, hidden = nnx.Rngs(seed), settings.hidden
+    match name:
+        case "fvsbn":
+            return afflow.fvsbn(dim, rngs=rngs)
+        case "independent":
+            return afflow.independent_mlps(dim, hidden=hidden[0], rngs=rngs)
+        case "nade":
+            activation = jax.nn.relu if settings.relu else jax.nn.sigmoid
+            return afflow.nade(dim, hidden=hidden[0], activation=activation, rngs=rngs)
+        case "made":
+            return afflow.made_model(dim, hidden=hidden, rngs=rngs)
+        case "made_ensemble":
+            options = {"natural": settings.natural, "endless": settings.endless}
+            masks = settings.members
+            return afflow.made_ensemble(dim, hidden=hidden, num_masks=masks, **options, rngs=rngs)
+        case _:
+            return afflow.eonade(dim, hidden=hidden, num_orders=settings.members, rngs=rngs)
+
+
+def start_at_means(model, train: np.ndarray):
+    """Set the output biases to the logits of the mean of every coordinate."""
+    mean = (train.sum(0) + 0.5) / (len(train) + 1)
+    logits = jnp.log(mean / (1 - mean))
+    part = model.conditioner if hasattr(model, "conditioner") else model.network
+    bias = part.b if hasattr(part, "b") else part.biases[-1]
+    bias[...] = logits.reshape(bias[...].shape).astype(bias[...].dtype)
+    return model
+
+
+def optimizer(settings: Settings) -> Callable[[int], optax.GradientTransformation]:
+    """Return what makes AdamW with a cosine decay from the number of steps."""
+
+    def make(num_steps):
+        schedule = optax.cosine_decay_schedule(settings.learning_rate, num_steps)
+        adam = optax.adamw(schedule, weight_decay=settings.weight_decay)
+        return optax.chain(optax.clip_by_global_norm(5.0), adam)
+
+    return make
+
+
+def train(name: str, data: Split, settings: Settings, config: Config):
+    """Fit a model; return it with its history."""
+    model = build(name, data.train.shape[1], settings, config.seed)
+    return afflow.fit(
+        start_at_means(model, data.train),
+        data.train,
+        key=jax.random.key(config.seed),
+        validation=data.validation,
+        batch_size=settings.batch_size,
+        max_epochs=settings.epochs,
+        patience=settings.patience,
+        optimizer=optimizer(settings),
+    )
+
+
+def log_probs(model, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
+    """Return the log-probability of every row, a batch at a time."""
+    cuts = range(0, len(x), batch_size)
+    return np.concatenate([model.log_prob(x[cut : cut + batch_size]) for cut in cuts], dtype=float)
+
+
+def evaluate(model, data: Split) -> dict:
+    """Score the test set; an ensemble beside its first order alone."""
+    scores = log_probs(model, data.test)
+    results = {"test": summarize(scores)}
+    if isinstance(model, afflow.OrderAgnosticModel):
+        one = log_probs(model.with_orders(1), data.test)
+        results["one_order"] = summarize(one)
+        results["gain_of_the_ensemble"] = summarize(scores - one)
+    return results
+
+
+def draw_images(model, data: Split, side: int, path: Path) -> None:
+    """Draw samples, and images completed from their upper half, or from scattered pixels."""
+    dim = side * side
+    any_subset = isinstance(model, afflow.OrderAgnosticModel)
+    scattered = np.random.default_rng(0).random(dim) < 0.3
+    observed = scattered if any_subset else np.arange(dim) < dim // 2
+    true = data.test[:: len(data.test) // 8][:8]
+    completed = model.complete(np.tile(true, (3, 1)), observed, jax.random.key(1))
+    shown = np.where(observed, true, 0.5)
+    rows = [*np.asarray(model.sample(jax.random.key(0), 16)).reshape(2, 8, dim), true, shown]
+    rows += [*np.asarray(completed).reshape(3, 8, dim)]
+    figure, axes = plt.subplots(len(rows), 8, figsize=(6, 5.4), layout="constrained")
+    names = "sample", "sample", "true", "observed", "completed", "completed", "completed"
+    for row, images, name in zip(axes, rows, names, strict=True):
+        for axis, image in zip(row, images, strict=True):
+            axis.imshow(image.reshape(side, side), cmap="gray_r", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def table(dataset: str, folder: Path) -> str:
+    """Return the results so far of a set beside the published ones."""
+    lines = [f"{dataset:<24}test log-likelihood, nats    published"]
+    for path in sorted(folder.glob(f"{dataset}-*.json")):
+        name = path.stem.removeprefix(f"{dataset}-")
+        test = json.loads(path.read_text())["results"]["test"]
+        figures = dict(zip(SHORT, PUBLISHED.get(name, (None,) * len(SHORT)), strict=True))
+        published = figures.get(dataset)
+        score = f"{test['nats']:.2f} +- {test['two_standard_errors']:.2f}"
+        lines.append(f"  {name:<22}{score:>24}{-published if published else '-':>13}")
+    return "\n".join(lines)
+
+
+def main(config: Config) -> None:
+    """Train and score each model; print the table of the set."""
+    data = binary(config.dataset, config.data_dir)
+    for name in config.models:
+        settings = settings_of(name, config)
+        print(config.dataset, name, settings, flush=True)
+        begun = time.perf_counter()
+        model, history = train(name, data, settings, config)
+        seconds = time.perf_counter() - begun
+        results = {
+            "model": name,
+            "settings": asdict(settings),
+            "sizes": [len(part) for part in data],
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
+            **evaluate(model, data),
+            "validation": -history.validation[history.best_epoch],
+            "best_epoch": history.best_epoch + 1,
+            "seconds": seconds,
+            "history": history._asdict(),
+        }
+        save(config.out / f"{config.dataset}-{name}.json", config, results)
+        if config.dataset in SIDES:
+            path = config.out / f"{config.dataset}-{name}.png"
+            draw_images(model, data, SIDES[config.dataset], path)
+    print(table(config.dataset, config.out))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,203 @@
+"""Fit a flow to one of the field's benchmarks; report its test log-likelihood.
+
+    python experiments/density_estimation.py --dataset digits
+    python experiments/density_estimation.py --dataset power --model nsf --data-dir FOLDER
+
+The model is chosen by validation, and the test set is scored once, at the end. Leaves
+results and a learning curve under `results/`, and the parameters under `runs/`.
+"""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import tyro
+from benchmarks import FAST, PAPER, Settings, build
+from datasets import DENSITIES, Split
+from datasets.mnist import bits_per_dim
+from flax import nnx
+from gaussians import summarize
+from report import save
+
+import afflow
+
+ROOT = Path(__file__).parent
+Dataset = Literal[
+    "power", "gas", "hepmass", "miniboone", "miniboone_small", "bsds300", "mnist", "digits"
+]
+PRESETS = {"fast": FAST, "paper": PAPER}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to fit to what; settings that are not given are those of the preset."""
+
+    dataset: Dataset = "power"
+    model: Literal["maf", "nsf", "mixture"] = "maf"
+    preset: Literal["fast", "paper"] = "fast"
+    data_dir: Path | None = None
+    seed: int = 0
+    num_layers: int | None = None
+    hidden: tuple[int, ...] | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    cycles: tuple[int, ...] | None = None
+    minutes: float | None = None
+    """No cycle begins that would end later, at the pace of the one before."""
+    resume: bool = False
+    """Go on after the last cycle that ended."""
+    out: Path = ROOT / "results" / "density"
+    runs: Path = ROOT.parent / "runs"
+
+    @property
+    def name(self) -> str:
+        """What the files of this run are called."""
+        return f"{self.dataset}_{self.model}"
+
+
+class Fitted(NamedTuple):
+    """A trained flow, the losses after each epoch, the seconds and cycles it took."""
+
+    flow: afflow.Flow
+    train: list[float]
+    validation: list[float]
+    seconds: float = 0.0
+    cycles: int = 0
+
+
+def settings_of(config: Config) -> Settings:
+    """Return the preset's settings, with those that the user gave in their place."""
+    chosen = PRESETS[config.preset].get((config.dataset, config.model), Settings())
+    given = {name: getattr(config, name, None) for name in asdict(chosen)}
+    return replace(chosen, **{name: value for name, value in given.items() if value is not None})
+
+
+def optimizer(settings: Settings):
+    """Return what makes AdamW on clipped gradients, with a cosine decay, from the steps."""
+
+    def make(num_steps: int) -> optax.GradientTransformation:
+        schedule = optax.cosine_decay_schedule(settings.learning_rate, num_steps)
+        adam = optax.adamw(schedule, weight_decay=settings.weight_decay)
+        return optax.chain(optax.clip_by_global_norm(5.0), adam)
+
+    return make
+
+
+def train(config: Config, settings: Settings, data: Split) -> Fitted:
+    """Fit the flow in cycles; each begins with the best of the one before."""
+    fitted = Fitted(build(config.model, settings, data.train, config.seed), [], [])
+    path = config.runs / f"{config.name}.npz"
+    if config.resume:
+        fitted = read_checkpoint(fitted.flow, path)
+    for epochs in settings.cycles[fitted.cycles :]:
+        pace = fitted.seconds / max(len(fitted.train), 1)
+        if config.minutes and fitted.seconds + epochs * pace > 60 * config.minutes:
+            break
+        fitted = train_cycle(fitted, epochs, config.seed, settings, data)
+        write_checkpoint(fitted, path)
+    return fitted
+
+
+def train_cycle(fitted: Fitted, epochs: int, seed: int, settings: Settings, data: Split) -> Fitted:
+    """Fit for one cosine cycle."""
+    start = time.perf_counter()
+    flow, history = afflow.fit(
+        fitted.flow,
+        data.train,
+        key=jax.random.fold_in(jax.random.key(seed), fitted.cycles),
+        validation=data.validation,
+        batch_size=settings.batch_size,
+        max_epochs=epochs,
+        patience=settings.patience,
+        optimizer=optimizer(settings),
+    )
+    seconds = fitted.seconds + time.perf_counter() - start
+    losses = fitted.train + history.train, fitted.validation + history.validation
+    return Fitted(flow, *losses, seconds, fitted.cycles + 1)
+
+
+def write_checkpoint(fitted: Fitted, path: Path) -> None:
+    """Write the trained arrays, by their paths in the module, and the course of the training."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    course = fitted._asdict()
+    leaves, _ = jax.tree.flatten_with_path(course.pop("flow"))
+    arrays = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
+    np.savez(path, **arrays, **course)
+
+
+def read_checkpoint(flow: afflow.Flow, path: Path) -> Fitted:
+    """Return what `write_checkpoint` wrote, in a flow of the same structure."""
+    file = np.load(path)
+    names, structure = jax.tree.flatten_with_path(flow)
+    leaves = [jnp.asarray(file[jax.tree_util.keystr(name)]) for name, _ in names]
+    losses = file["train"].tolist(), file["validation"].tolist()
+    flow = jax.tree.unflatten(structure, leaves)
+    return Fitted(flow, *losses, float(file["seconds"]), int(file["cycles"]))
+
+
+def log_probs(flow: afflow.Flow, x: np.ndarray, batch_size: int = 4096) -> np.ndarray:
+    """Return the log-density of every row, a batch at a time."""
+    cuts = range(0, len(x), batch_size)
+    return np.concatenate([flow.log_prob(x[cut : cut + batch_size]) for cut in cuts], dtype=float)
+
+
+def draw(fitted: Fitted, title: str, path: Path) -> None:
+    """Draw the learning curves, from where they have left their first steep rise."""
+    figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    epochs = np.arange(1, len(fitted.train) + 1)
+    axis.plot(epochs, np.negative(fitted.train), label="train")
+    axis.plot(epochs, np.negative(fitted.validation), label="validation")
+    axis.set_ylim(np.quantile(np.negative(fitted.validation), 0.05))
+    axis.set(title=title, xlabel="epoch", ylabel="log-likelihood (nats)")
+    axis.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
+    """Score the test set and return what the results file says."""
+    best = int(np.argmin(fitted.validation))
+    scores = log_probs(fitted.flow, data.test)
+    images = config.dataset == "mnist"
+    return {
+        "dataset": config.dataset,
+        "model": config.model,
+        "preset": config.preset,
+        "seed": config.seed,
+        "sizes": [len(part) for part in data],
+        "dim": data.test.shape[1],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(fitted.flow, nnx.Param))),
+        "test": summarize(scores),
+        "bits_per_dim": bits_per_dim(scores, data.test) if images else None,
+        "validation": -fitted.validation[best],
+        "best_epoch": best + 1,
+        "epochs": len(fitted.train),
+        "seconds": fitted.seconds,
+        "losses": {"train": fitted.train, "validation": fitted.validation},
+    }
+
+
+def main(config: Config) -> None:
+    """Train, score the test set once, and write what came out."""
+    settings = settings_of(config)
+    data = DENSITIES[config.dataset](config.data_dir)
+    print(config.name, [part.shape for part in data], settings, flush=True)
+    fitted = train(config, settings, data)
+    results = report(config, fitted, data)
+    print("{nats:.3f} +- {two_standard_errors:.3f} nats".format(**results["test"]))
+    save(config.out / f"{config.name}.json", settings, results)
+    draw(fitted, config.name, config.out / f"{config.name}.png")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,206 @@
+"""Checkpoints: a killed run ends with the bits of one that was not, and nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import afflow
+from afflow.training.checkpoint import Store
+from afflow.training.run import Run, State
+
+X = np.random.default_rng(0).normal(size=(300, 2)) * [0.5, 3.0] + [2.0, -1.0]
+OPTIONS = {"key": jax.random.key(0), "batch_size": 30, "progress": False, "ema": 0.9}
+
+
+def small(width=5):
+    return afflow.made(2, hidden=(width,), rngs=nnx.Rngs(0))
+
+
+def fit(folder, *, width=5, x=X, steps=4, keep=2, **options):
+    checkpoint = afflow.Checkpoint(folder, keep=keep, steps=steps)
+    options = OPTIONS | {"max_epochs": 3, "checkpoint": checkpoint} | options
+    return afflow.fit(small(width), x, **options)
+
+
+class Killed(Exception):
+    """Stands for a process that is killed."""
+
+
+def kill(at):
+    """Return a callback that ends a run after epoch `at`."""
+
+    def callback(epoch):
+        if epoch.number == at:
+            raise Killed
+
+    return callback
+
+
+def assert_same(a, b):
+    (model_a, history_a), (model_b, history_b) = a, b
+    assert history_a == history_b
+    for left, right in zip(jax.tree.leaves(model_a), jax.tree.leaves(model_b), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing happened to, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return fit(folder), folder
+
+
+def copy_of(folder, to):
+    return subprocess.run(["cp", "-r", folder, to], check=True) and to
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_goes_on_to_the_same_bits(whole, tmp_path, at):
+    with pytest.raises(Killed):
+        fit(tmp_path, callbacks=[kill(at)])
+    assert_same(fit(tmp_path), whole[0])
+
+
+def mapped(folder):
+    np.save(folder / "x.npy", X)
+    return np.load(folder / "x.npy", mmap_mode="r")
+
+
+def streamed(folder):
+    def make(epoch):
+        rng = np.random.default_rng(epoch)
+        while True:
+            yield rng.normal(size=(8, 2))
+
+    return afflow.Stream(make, num_steps=9)
+
+
+@pytest.mark.parametrize("source", [mapped, streamed])
+def test_data_from_elsewhere_goes_on_to_the_same_bits(tmp_path, source):
+    options = {"x": source(tmp_path), "validation": X, "steps": 2}
+    whole = fit(tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        fit(tmp_path / "killed", callbacks=[kill(1)], **options)
+    assert_same(fit(tmp_path / "killed", **options), whole)
+
+
+def test_checkpoints_rotate(whole):
+    assert sorted(p.name for p in whole[1].iterdir() if p.is_dir()) == ["26", "27"]
+
+
+def test_a_finished_run_returns_at_once(whole):
+    assert_same(fit(whole[1], callbacks=[kill(0)]), whole[0])
+
+
+def test_a_checkpoint_changes_no_bits_of_whole_epochs(tmp_path):
+    assert_same(fit(tmp_path, steps=None), afflow.fit(small(), X, max_epochs=3, **OPTIONS))
+
+
+FOREIGN = {
+    "model": {"width": 6},
+    "loss or data": {"x": X + 1},
+    "batches": {"batch_size": 29},
+    "patience": {"patience": 1},
+    "number of steps": {"max_epochs": 4},
+    "key": {"key": jax.random.key(1)},
+    "optimizer": {"optimizer": optax.sgd(0.1)},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_checkpoint_is_an_error(whole, name):
+    with pytest.raises(ValueError, match=f"another .*{name}.*: give another folder"):
+        fit(whole[1], **FOREIGN[name])
+
+
+def largest(folder):
+    return max(folder.rglob("*"), key=lambda path: path.is_file() * path.stat().st_size)
+
+
+def test_a_damaged_checkpoint_is_an_error(whole, tmp_path):
+    folder = copy_of(whole[1], tmp_path / "damaged")
+    os.truncate(largest(folder / "27"), 100)
+    with pytest.raises(ValueError, match="got a damaged one: delete .*27 to go on"):
+        fit(folder)
+    subprocess.run(["rm", "-r", folder / "27"], check=True)
+    assert_same(fit(folder), whole[0])
+
+
+def test_a_flipped_bit_is_an_error(tmp_path):
+    """Also where the stored file itself has no checksum."""
+    params = jax.numpy.asarray(np.random.default_rng(0).normal(size=10_000))
+    run = Run(State(params, (), None), best=params)
+    store = Store(afflow.Checkpoint(tmp_path), {})
+    store.keep(run, is_last=True)
+    np.testing.assert_array_equal(store.latest(run).best, params)
+    victim = largest(tmp_path)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(ValueError, match="got a damaged one"):
+        store.latest(run)
+
+
+def test_a_disk_that_fails_is_a_warning(whole, tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    def full(*args, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    with pytest.warns(UserWarning, match="No checkpoint in .*: No space left"):
+        found = fit(tmp_path)
+    assert_same(found, whole[0])
+
+
+def test_a_step_that_is_not_finite_keeps_the_checkpoint_before(tmp_path):
+    optimizer = optax.sgd(optax.piecewise_constant_schedule(0.01, {14: 1e300}))
+    with pytest.raises(afflow.NonFiniteLossError, match="in epoch 1") as caught:
+        fit(tmp_path, optimizer=optimizer)
+    assert np.isfinite(caught.value.flow.log_prob(X)).all()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["13", "9"]
+
+
+def press_in(epochs):
+    def callback(epoch):
+        if epoch.number in epochs:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return callback
+
+
+def test_ctrl_c_ends_with_the_best(whole, tmp_path):
+    with pytest.warns(UserWarning, match="Interrupted in epoch 1"):
+        _, history = fit(tmp_path, callbacks=[press_in([0])])
+    assert len(history.train) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert_same(fit(tmp_path), whole[0])
+
+
+SCRIPT = """
+import jax, numpy as np, sys
+sys.path.insert(0, sys.argv[2])
+from tests import test_checkpoint as t
+print("started", flush=True)
+t.fit(sys.argv[1], callbacks=[lambda epoch: print("epoch", flush=True)])
+"""
+
+
+def test_killed_for_good(whole, tmp_path):
+    """Another process, killed by SIGKILL after its first epoch, went the same way."""
+    root = Path(__file__).parents[1]
+    arguments = [sys.executable, "-c", "from tests import conftest" + SCRIPT, tmp_path, root]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        for line in process.stdout:
+            if line == "epoch\n":
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert_same(fit(tmp_path), whole[0])

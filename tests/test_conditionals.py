@@ -1,0 +1,93 @@
+"""Conditionals: normalised, with a CDF, samples and a mode that belong to them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import afflow
+
+KEY = jax.random.key(0)
+DISCRETE = {
+    "bernoulli": (afflow.Bernoulli(), 2),
+    "categorical": (afflow.Categorical(4), 4),
+    "discretized": (afflow.DiscretizedLogistics(3, 9), 9),
+}
+CONTINUOUS = {
+    "gaussians": afflow.MixtureOf(3),
+    "laplaces": afflow.MixtureOf(3, afflow.LaplaceCDF()),
+    "logistics": afflow.MixtureOf(3, afflow.LogisticCDF()),
+}
+
+
+def params_of(conditional):
+    return jax.random.normal(jax.random.key(3), (conditional.num_params,))
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_discrete(name):
+    conditional, size = DISCRETE[name]
+    params, values = params_of(conditional), jnp.arange(size)
+    log_probs = jax.vmap(conditional.log_prob, (0, None))(values, params)
+    probabilities = np.exp(log_probs)
+    np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-9)
+    cdf = jax.vmap(conditional.cdf, (0, None))
+    np.testing.assert_allclose(cdf(values, params), probabilities.cumsum(), rtol=1e-9)
+    np.testing.assert_array_equal(cdf(jnp.array([-1.0, size + 1.0]), params), [0, 1])
+    assert conditional.mode(params) == probabilities.argmax()
+    drawn = jax.vmap(conditional.sample, (0, None))(jax.random.split(KEY, 4000), params)
+    counts = np.bincount(drawn, minlength=size)
+    keep = probabilities * 4000 > 1
+    expected = np.append(probabilities[keep], probabilities[~keep].sum()) * 4000
+    observed = np.append(counts[keep], counts[~keep].sum())
+    assert stats.chisquare(observed[expected > 0], expected[expected > 0]).pvalue > 1e-3
+    outside = jax.vmap(conditional.log_prob, (0, None))(jnp.array([-1, size, 0.5]), params)
+    assert (outside == -jnp.inf).all()
+    assert jnp.isnan(conditional.log_prob(jnp.array(jnp.nan), params))
+    gradient = jax.vmap(jax.grad(conditional.log_prob, 1), (0, None))(values, 50 * params)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_continuous(name):
+    conditional = CONTINUOUS[name]
+    params = params_of(conditional)
+    x = jnp.linspace(-400, 400, 400_001)
+    density = np.exp(jax.vmap(conditional.log_prob, (0, None))(x, params))
+    total = np.cumsum(density) * (x[1] - x[0])
+    np.testing.assert_allclose(total[-1], 1, atol=1e-4)
+    np.testing.assert_allclose(
+        conditional.cdf(jnp.array(0.3), params), total[x <= 0.3][-1], atol=2e-3
+    )
+    drawn = np.asarray(jax.vmap(conditional.sample, (0, None))(jax.random.split(KEY, 2000), params))
+    cdf = jax.jit(jax.vmap(conditional.cdf, (0, None)))
+    assert stats.kstest(cdf(drawn, params), "uniform").pvalue > 1e-3
+    best = conditional.log_prob(conditional.mode(params), params)
+    means = conditional._parameters(params)[1]
+    assert (best >= jax.vmap(conditional.log_prob, (0, None))(means, params)).all()
+    far = jnp.array([-1e6, 0.0, 1e6])
+    gradients = jax.vmap(jax.grad(conditional.log_prob, (0, 1)), (0, None))(far, params)
+    assert all(np.isfinite(g).all() for g in gradients)
+    assert jnp.isnan(conditional.log_prob(jnp.array(jnp.nan), params))
+
+
+def test_discretized_logistics_do_not_underflow():
+    conditional = afflow.DiscretizedLogistics(1)
+    params = jnp.array([0.0, 0.0, -6.0], jnp.float32)
+    log_probs = jax.vmap(conditional.log_prob, (0, None))(jnp.arange(256), params)
+    assert np.isfinite(log_probs).all()
+    np.testing.assert_allclose(np.exp(log_probs).sum(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: afflow.Categorical(1),
+        lambda: afflow.MixtureOf(0),
+        lambda: afflow.DiscretizedLogistics(1, 1),
+    ],
+)
+def test_bad_sizes(make):
+    with pytest.raises(ValueError, match="Expected num_"):
+        make()

@@ -1,0 +1,253 @@
+"""Density models against exhaustive enumeration, brute force, and the flows they equal."""
+
+from itertools import permutations, product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from registry import randomize
+from scipy import stats
+
+import afflow
+
+KEY = jax.random.key(0)
+DISCRETE = {
+    "fvsbn": lambda: afflow.fvsbn(4, rngs=nnx.Rngs(0)),
+    "fvsbn D=1": lambda: afflow.fvsbn(1, rngs=nnx.Rngs(0)),
+    "independent": lambda: afflow.independent_mlps(4, hidden=3, rngs=nnx.Rngs(0)),
+    "nade": lambda: afflow.nade(4, hidden=3, rngs=nnx.Rngs(0)),
+    "nade D=1": lambda: afflow.nade(1, hidden=3, rngs=nnx.Rngs(0)),
+    "nade ordered": lambda: afflow.nade(4, hidden=3, order=[2, 0, 3, 1], rngs=nnx.Rngs(0)),
+    "nade categorical": lambda: afflow.nade(
+        3, hidden=4, conditional=afflow.Categorical(3), rngs=nnx.Rngs(0)
+    ),
+    "independent categorical": lambda: afflow.independent_mlps(
+        3, hidden=2, conditional=afflow.Categorical(3), rngs=nnx.Rngs(0)
+    ),
+    "made": lambda: afflow.made_model(4, hidden=(7, 5), rngs=nnx.Rngs(0)),
+    "made H<D": lambda: afflow.made_model(4, hidden=(1,), order=[3, 2, 1, 0], rngs=nnx.Rngs(0)),
+    "made categorical": lambda: afflow.made_model(
+        3, hidden=(5,), conditional=afflow.Categorical(3), rngs=nnx.Rngs(0)
+    ),
+    "made discretized": lambda: afflow.made_model(
+        2, hidden=(5,), conditional=afflow.DiscretizedLogistics(2, 5), rngs=nnx.Rngs(0)
+    ),
+    "made ensemble": lambda: afflow.made_ensemble(4, hidden=(6, 6), num_masks=3, rngs=nnx.Rngs(0)),
+    "made ensemble natural categorical": lambda: afflow.made_ensemble(
+        3,
+        hidden=(4,),
+        num_masks=2,
+        natural=True,
+        conditional=afflow.Categorical(3),
+        rngs=nnx.Rngs(0),
+    ),
+    "made ensemble D=1": lambda: afflow.made_ensemble(1, hidden=(3,), rngs=nnx.Rngs(0)),
+    "deep nade": lambda: afflow.deep_nade(4, hidden=(5, 3), rngs=nnx.Rngs(0)),
+    "deep nade categorical": lambda: afflow.deep_nade(
+        3, hidden=(5,), conditional=afflow.Categorical(3), rngs=nnx.Rngs(0)
+    ),
+    "eonade": lambda: afflow.eonade(4, hidden=(5,), num_orders=3, rngs=nnx.Rngs(0)),
+}
+AGNOSTIC = [name for name in DISCRETE if name.startswith(("made e", "deep", "eo"))]
+
+
+def build(name):
+    return randomize(DISCRETE[name]())
+
+
+def outcomes(model):
+    """Return all outcomes `(K^D, D)`."""
+    conditional = model.conditional
+    levels = getattr(conditional, "num_classes", getattr(conditional, "num_levels", 2))
+    return np.array(list(product(range(levels), repeat=model.event_shape[0])))
+
+
+def chi_squared(drawn, every, probabilities):
+    """Return the p-value of samples, given the probabilities of every outcome."""
+    counts = (drawn[:, None] == every[None]).all(-1).sum(0)
+    assert counts.sum() == len(drawn)
+    keep = probabilities * len(drawn) > 1
+    expected = np.append(probabilities[keep], probabilities[~keep].sum()) * len(drawn)
+    observed = np.append(counts[keep], counts[~keep].sum())
+    return stats.chisquare(observed[expected > 0], expected[expected > 0]).pvalue
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_probabilities_sum_to_one_and_samples_match_them(name):
+    model = build(name)
+    every = outcomes(model)
+    probabilities = np.exp(model.log_prob(every))
+    np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-6)
+    assert np.ptp(probabilities) > 0.01
+    drawn = np.asarray(model.sample(KEY, 4000))
+    assert chi_squared(drawn, every, probabilities / probabilities.sum()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["nade ordered", "made categorical"])
+def test_completion_is_the_exact_conditional(name):
+    model = build(name)
+    every = outcomes(model)
+    order = list(model.order or range(len(every[0])))
+    observed = np.isin(np.arange(len(every[0])), order[:2])
+    x = every[len(every) // 2]
+    agree = (every == x)[:, observed].all(1)
+    log_probs = np.asarray(model.log_prob(every[agree]))
+    x = np.where(observed, x, 7)  # what is not observed is not read
+    drawn = model.complete(np.tile(x, (4000, 1)), observed, KEY)
+    weights = np.exp(log_probs) / np.exp(log_probs).sum()
+    assert chi_squared(np.asarray(drawn), every[agree], weights) > 1e-3
+    # the first terms of the chain rule are the prefix's marginal
+    terms = np.asarray(model.log_conditionals(every[agree][0]))[observed].sum()
+    np.testing.assert_allclose(terms, np.log(np.exp(log_probs).sum()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["deep nade", "made ensemble", "deep nade categorical"])
+def test_any_subset_completes_and_marginalises(name):
+    model = build(name).with_orders(1)
+    every = outcomes(model)
+    dim = len(every[0])
+    observed = np.arange(dim) % 2 == 1
+    member = np.asarray(model._member(0).order)
+    order = [i for i in member if observed[i]] + [i for i in member if not observed[i]]
+    probabilities = np.exp(np.asarray(model.log_conditionals(every, order)).sum(1))
+    np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-6)
+    x = every[len(every) // 3]
+    agree = (every == x)[:, observed].all(1)
+    marginal = np.exp(model.marginal_log_prob(x, observed))
+    np.testing.assert_allclose(marginal, probabilities[agree].sum(), rtol=1e-5)
+    drawn = model.complete(np.tile(x, (4000, 1)), np.tile(observed, (4000, 1)), KEY)
+    weights = probabilities[agree] / marginal
+    assert chi_squared(np.asarray(drawn), every[agree], weights) > 1e-3
+
+
+def test_training_estimate_is_the_mean_over_orders():
+    model = build("deep nade categorical")
+    x = np.array([2, 0, 1])
+    exact = np.mean([model.log_conditionals(x, order).sum() for order in permutations(range(3))])
+    estimates = np.asarray(model.training_log_prob(KEY, np.tile(x, (20000, 1))))
+    error = estimates.std() / np.sqrt(len(estimates))
+    assert abs(estimates.mean() - exact) < 4 * error < 0.2
+
+
+@pytest.mark.parametrize("name", ["nade", "made ensemble", "eonade"])
+def test_greedy_takes_every_mode(name):
+    model = build(name)
+    dim = model.event_shape[0]
+    x, nothing = np.zeros(dim, int), np.zeros(dim, bool)
+    best = np.asarray(model.complete(x, nothing))
+    if hasattr(model, "greedy"):
+        np.testing.assert_array_equal(best, model.greedy())
+        order, terms = range(dim), model.log_conditionals
+    else:
+        order = [int(i) for i in model._member(0).order]
+
+        def terms(x):
+            return model.log_conditionals(x, order)
+
+    for t, i in enumerate(order):
+        flipped = best.copy()
+        flipped[i] = 1 - flipped[i]
+        assert terms(best)[i] >= terms(flipped)[i]
+        earlier = list(order)[:t]
+        before, after = np.asarray(terms(best)), np.asarray(terms(flipped))
+        np.testing.assert_allclose(before[earlier], after[earlier])
+
+
+def test_temperature():
+    model = build("nade")
+    cold = np.asarray(model.sample(KEY, 200, temperature=1e-3))
+    assert (cold == np.asarray(model.greedy())).all()
+    hot = np.asarray(model.sample(KEY, 2000, temperature=1e3))
+    assert abs(hot.mean() - 0.5) < 0.03
+    with pytest.raises(ValueError, match="temperature > 0"):
+        model.sample(KEY, temperature=0.0)
+
+
+@pytest.mark.parametrize("component", ["GaussianCDF", "LaplaceCDF", "LogisticCDF"])
+def test_rnade_is_a_flow(component):
+    base = {"GaussianCDF": "Normal", "LaplaceCDF": "Laplace", "LogisticCDF": "Logistic"}[component]
+    component = getattr(afflow, component)()
+    options = {"num_components": 3, "component": component, "rngs": nnx.Rngs(0)}
+    model = randomize(afflow.rnade(3, hidden=4, **options))
+    layer = afflow.MaskedAutoregressive(model.conditioner, afflow.MixtureCDF(3, component))
+    flow = afflow.Flow(getattr(afflow, base)(3), layer)
+    x = 2 * jax.random.normal(KEY, (20, 3))
+    np.testing.assert_allclose(model.log_prob(x), flow.log_prob(x), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_nade_is_the_formula(dtype):
+    net = afflow.NADE(7, 2, 5, context_dim=2, rescale=True, rngs=nnx.Rngs(0))
+    net = jax.tree.map(lambda a: a.astype(dtype), randomize(net))
+    x, context = jnp.linspace(-1, 1, 7, dtype=dtype), jnp.ones(2, dtype)
+    a = net.c[...] + net.U[...] @ context
+    for t, params in enumerate(net(x, context)):
+        h = jax.nn.sigmoid(net.rho[t] * a)
+        np.testing.assert_allclose(params, net.V[t] @ h + net.b[t], rtol=1e-5)
+        a += net.W[t, 0] * x[t]
+    assert params.dtype == dtype
+
+
+@pytest.mark.parametrize("make", [afflow.nade, afflow.independent_mlps, afflow.deep_nade])
+def test_context_reaches_the_first_coordinate(make):
+    hidden = (3,) if make is afflow.deep_nade else 3
+    model = randomize(make(1, hidden=hidden, context_dim=2, rngs=nnx.Rngs(0)))
+    log_probs = model.log_prob(jnp.ones((5, 1)), jax.random.normal(KEY, (5, 2)))
+    assert len(np.unique(log_probs)) == 5
+    assert model.sample(KEY, 3, jnp.ones((5, 2))).shape == (3, 5, 1)
+    with pytest.raises(ValueError, match="got no context"):
+        model.log_prob(jnp.ones(1))
+
+
+def test_masked_ensemble_context_reaches_the_first_coordinate():
+    model = randomize(afflow.made_ensemble(1, hidden=(3,), context_dim=2, rngs=nnx.Rngs(0)))
+    log_probs = model.log_prob(jnp.ones((5, 1)), jax.random.normal(KEY, (5, 2)))
+    assert len(np.unique(log_probs)) == 5
+
+
+@pytest.mark.parametrize("name", ["fvsbn", "independent", "nade categorical", "deep nade",
+                                  "made ensemble"])  # fmt: skip
+def test_fit_takes_integers(name):
+    model = DISCRETE[name]()
+    x = np.random.default_rng(0).integers(0, 2, (256, 1)) * np.ones((1, *model.event_shape), int)
+    options = {"key": KEY, "max_epochs": 30, "batch_size": 64, "learning_rate": 0.05}
+    fitted, history = afflow.fit(model, x.astype(np.uint8), progress=False, **options)
+    assert fitted.log_prob(x).mean() > -0.5 * len(x[0]) * np.log(2)
+    assert history.validation[-1] < history.validation[0]
+
+
+def test_choose_order():
+    def train(order):
+        model = afflow.fvsbn(2, order=order, rngs=nnx.Rngs(0))
+        return model, afflow.History([], [0.1 * order[0], 1.0], 0)
+
+    assert afflow.choose_order([(1, 0), (0, 1)], train).order == (0, 1)
+    with pytest.raises(ValueError, match="at least one order"):
+        afflow.choose_order([], train)
+
+
+def test_bad_input():
+    made = afflow.MADE(3, 2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="num_params=1"):
+        afflow.AutoregressiveModel(made, afflow.Bernoulli())
+    with pytest.raises(ValueError, match="features=2"):
+        afflow.AutoregressiveModel(made, afflow.Categorical(2))
+    with pytest.raises(ValueError, match="permutation"):
+        afflow.fvsbn(3, order=[0, 0, 1], rngs=nnx.Rngs(0))
+    model = afflow.fvsbn(3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"x.shape \(..., 3\)"):
+        model.log_prob(np.zeros(4))
+    with pytest.raises(ValueError, match="come first in the order"):
+        model.complete(np.zeros(3), [False, True, False], KEY)
+    with pytest.raises(ValueError, match="num_orders"):
+        afflow.eonade(3, hidden=(2,), num_orders=0, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="permutation"):
+        afflow.deep_nade(3, hidden=(2,), rngs=nnx.Rngs(0)).log_conditionals(np.zeros(3), [0, 1])
+    for values, expected in (
+        ([0.5, 1, 0], -np.inf),
+        ([0, 2, 1], -np.inf),
+        ([0, np.nan, 1], np.nan),
+    ):
+        np.testing.assert_equal(float(model.log_prob(np.array(values, float))), expected)

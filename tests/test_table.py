@@ -1,0 +1,29 @@
+"""The README's benchmark table is that of the results files."""
+
+import json
+
+import table
+
+
+def test_readme_has_the_table_of_the_results():
+    text = table.README.read_text()
+    assert table.with_table(text, table.table()) == text
+
+
+def test_scores_stand_in_their_columns(tmp_path):
+    score = {"nats": 0.61234, "two_standard_errors": 0.0123}
+    run = {"dataset": "power", "model": "nsf", "test": score}
+    (tmp_path / "density").mkdir()
+    (tmp_path / "density/power_nsf.json").write_text(json.dumps({"results": run}))
+    gaussians = {"power": score, "mnist": {"nats": -1366.84, "two_standard_errors": 1.44}}
+    (tmp_path / "gaussians.json").write_text(json.dumps({"results": {"test": gaussians}}))
+    lines = table.table(tmp_path).splitlines()
+    assert lines[0] == "|  | POWER | MNIST, logits |"
+    assert "| afflow: Gaussian | 0.61 ± 0.01 | -1366.8 ± 1.4 |" in lines
+    assert "| afflow: splines | 0.61 ± 0.01 |  |" in lines
+    assert not any("affine" in line for line in lines)
+
+
+def test_only_what_is_between_the_markers_changes():
+    text = f"a\n{table.BEGIN}old\n{table.END}b\n"
+    assert table.with_table(text, "new\n") == f"a\n{table.BEGIN}new\n{table.END}b\n"
