@@ -9,12 +9,25 @@ from flax import nnx
 
 from afflow.bijector import Bijector, Shape, common_context_shape
 from afflow.calls import call, floating, per_event
+from afflow.outline import Outlined
 
 
-class Distribution(nnx.Module):
+class Distribution(Outlined, nnx.Module):
     """A density over one event, without batch axes; the base of a `Flow`.
 
     A subclass sets `event_shape` and `context_shape` (`None`: takes no context).
+
+    Example:
+        >>> import afflow, jax, jax.numpy as jnp
+        >>> class Exponential(afflow.Distribution):
+        ...     event_shape, context_shape = (2,), None
+        ...     def log_prob(self, x, context=None):
+        ...         return jnp.where(x < 0, -jnp.inf, -x).sum()
+        ...     def sample(self, key, context=None):
+        ...         return jax.random.exponential(key, self.event_shape)
+        >>> flow = afflow.Flow(Exponential(), afflow.Reverse(2))
+        >>> flow.log_prob(jnp.array([1.0, 2.0])).item()
+        -3.0
     """
 
     event_shape: Shape
@@ -85,7 +98,7 @@ class Uniform(Distribution):
         return jax.random.uniform(key, self.event_shape, minval=self.low, maxval=self.high)
 
 
-class Flow(nnx.Module):
+class Flow(Outlined, nnx.Module):
     r"""A base distribution seen through a bijector: the object that users call.
 
     $$\log p(x \mid h) = \log p_0(f^{-1}(x; h)) + \log|\det J_{f^{-1}}(x; h)|.$$

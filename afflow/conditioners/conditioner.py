@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow.bijector import Shape
+from afflow.outline import Outlined
 
 Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 """`emit(input_t, params_t) -> (x_t, aux_t)`: one coordinate of a decoding loop, as a
 callable pytree (`jax.tree_util.Partial`)."""
 
 
-class Conditioner(nnx.Module):
+class Conditioner(Outlined, nnx.Module):
     r"""A network whose row `t` sees earlier coordinates only: $p_t = c_t(x_{<t}, context)$.
 
     A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`, and maps
