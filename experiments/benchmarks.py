@@ -48,7 +48,7 @@ class Settings:
 def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflow.Flow:
     """Return an untrained flow for the rows of `train`."""
     dim, rngs = train.shape[1], nnx.Rngs(seed)
-    order = afflow.Permutation.random(dim, jax.random.key(seed))
+    order = afflow.Permutation.random(dim, jax.random.key(0))  # checkpoints hold arrays only
 
     def step(rngs: nnx.Rngs) -> afflow.Bijector:
         univariate = UNIVARIATES[model]()
