@@ -14,9 +14,10 @@ from afflow.bijector import Shape
 from afflow.calls import call, ending, per_event
 from afflow.conditionals.conditional import Conditional
 from afflow.conditioners.conditioner import Conditioner
+from afflow.outline import Outlined
 
 
-class AutoregressiveModel(nnx.Module):
+class AutoregressiveModel(Outlined, nnx.Module):
     r"""Each coordinate a scalar distribution whose parameters see the earlier ones.
 
     $$\log p(x \mid h) = \sum_t \log p(x_t;\, c_t(x_{<t}, h)).$$

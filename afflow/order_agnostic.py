@@ -14,9 +14,10 @@ from afflow.bijector import Shape
 from afflow.calls import call, ending, per_event
 from afflow.conditionals.conditional import Conditional
 from afflow.conditioners.agnostic import Draw, OrderAgnostic
+from afflow.outline import Outlined
 
 
-class OrderAgnosticModel(nnx.Module):
+class OrderAgnosticModel(Outlined, nnx.Module):
     r"""An ensemble of the orders of one network: an equal mixture of `M` densities.
 
     $$p(x) = \frac1M \sum_{m=1}^M \prod_t p\big(x_{o_t} \mid x_{o_{<t}};\, o = o^{(m)}\big).$$

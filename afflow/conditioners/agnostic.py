@@ -8,6 +8,7 @@ from flax import nnx
 
 from afflow.bijector import Shape
 from afflow.conditioners.conditioner import Emit
+from afflow.outline import Outlined
 
 
 class Draw(NamedTuple):
@@ -17,7 +18,7 @@ class Draw(NamedTuple):
     key: jax.Array
 
 
-class OrderAgnostic(nnx.Module):
+class OrderAgnostic(Outlined, nnx.Module):
     r"""One network for the conditionals of every order $o$: $p_t = c(x_{o_{<t}}, o_t)$.
 
     A subclass sets `event_shape`, `num_params` and `context_shape` as a `Conditioner` does,
