@@ -1,5 +1,6 @@
 """The protocol of a network that serves the chain rule in any order."""
 
+import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
@@ -36,6 +37,11 @@ class OrderAgnostic(Outlined, nnx.Module):
     context_shape: Shape | None
     num_params: int
     draws_per_batch: bool
+
+    @property
+    def features(self) -> int:
+        """Return how many numbers encode a coordinate."""
+        return math.prod(self.event_shape[1:])
 
     @abstractmethod
     def decode(

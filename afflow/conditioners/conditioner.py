@@ -1,5 +1,6 @@
 """The conditioner protocol, and the decoding loop that every autoregressive model shares."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,11 @@ class Conditioner(Outlined, nnx.Module):
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the parameters `(D, P)` of every coordinate of one event `(D,)`."""
+
+    @property
+    def features(self) -> int:
+        """Return how many numbers encode a coordinate."""
+        return math.prod(self.event_shape[1:])
 
     @property
     def is_incremental(self) -> bool:
