@@ -45,6 +45,9 @@ class Distribution(Outlined, nnx.Module):
 class Normal(Distribution):
     r"""The standard normal: $\log p(x) = -\tfrac12 \sum_i (x_i^2 + \log 2\pi)$.
 
+    Coordinates so far out that a gradient through a flow would overflow (beyond 1e15 in
+    float32) get a gradient of zero.
+
     Args:
         event_shape: the shape of an event, or the length of a vector.
 
@@ -60,6 +63,8 @@ class Normal(Distribution):
 
     def log_prob(self, x, context=None):
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        far = jnp.abs(x) > float(jnp.finfo(x.dtype).max) ** 0.4
+        x = jnp.where(far, jax.lax.stop_gradient(x), x)
         return -0.5 * jnp.sum(jnp.square(x) + math.log(2 * math.pi))
 
     def sample(self, key, context=None):
