@@ -3,10 +3,9 @@
 python experiments/kill_and_resume.py       # some minutes on two cores
 """
 
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -27,25 +26,26 @@ class Config:
 
     kills: int = 20
     """Trainings, each killed once."""
-    rows: int = 30_000
+    rows: int = 8_000
     """Rows of data."""
-    epochs: int = 10
+    epochs: int = 5
     """Epochs of each training."""
-    steps: int = 40
+    steps: int = 7
     """Steps from one checkpoint to the next."""
     seed: int = 0
     """Seed of the moments."""
-    worker: Path | None = None
-    """Train once with checkpoints in this folder: what is killed."""
     out: Path = Path(__file__).parent / "results"
     """Where to write the JSON."""
+
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["afflow", "orbax.checkpoint"])  # imported once
 
 
 def train(config: Config, folder: Path) -> None:
     """Train to the end and leave the parameters in the folder."""
     x = np.random.default_rng(0).standard_t(5, (config.rows, 4)).astype(np.float32)
     flow = afflow.maf(4, num_layers=2, hidden=(16, 16), rngs=nnx.Rngs(0))
-    print("started", flush=True)
     flow, history = afflow.fit(
         flow,
         x,
@@ -65,19 +65,15 @@ def run(config: Config, folder: Path, seconds: float | None = None) -> float | N
     Returns:
         The seconds that it ran for, or `None` if it was killed.
     """
-    sizes = ["--rows", config.rows, "--epochs", config.epochs, "--steps", config.steps]
-    command = [sys.executable, __file__, "--worker", folder, *sizes]
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        process.stdout.readline()  # imports are behind it
-        start = time.perf_counter()
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        if process.wait() not in (0, -signal.SIGKILL):
-            raise RuntimeError(f"Expected a training, got exit status {process.returncode}.")
-    return None if process.returncode else time.perf_counter() - start
+    start = time.perf_counter()
+    process = PROCESSES.Process(target=train, args=(config, folder))
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    if process.exitcode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"Expected a training, got exit status {process.exitcode}.")
+    return None if process.exitcode else time.perf_counter() - start
 
 
 def kill_once(config: Config, scratch: Path, seconds: float) -> dict:
@@ -93,22 +89,18 @@ def kill_once(config: Config, scratch: Path, seconds: float) -> dict:
     pairs = [np.load(parent / "final.npz") for parent in (scratch, folder)]
     same = all(np.array_equal(pairs[0][name], pairs[1][name]) for name in pairs[0].files)
     found = {"seconds": seconds, "resumed from step": max(checkpoints, default=0)}
-    return found | {"identical": same}
+    print(found := found | {"identical": same}, flush=True)
+    return found
 
 
 def main(config: Config) -> None:
     """Run the experiment."""
-    if config.worker:
-        train(config, config.worker)
-        return
     rng = random.Random(config.seed)
     with tempfile.TemporaryDirectory() as name:
         run(config, Path(name))  # what the others must end with; it fills caches too
         whole = run(config, Path(tempfile.mkdtemp(dir=name))) or 0.0
         moments = [rng.uniform(0, whole) for _ in range(config.kills)]
         results = [kill_once(config, Path(name), seconds) for seconds in moments]
-    for result in results:
-        print(result)
     identical = sum(result["identical"] for result in results)
     print(f"{identical} of {config.kills} identical")
     summary = {"whole run, seconds": whole, "killed": config.kills, "identical": identical}
