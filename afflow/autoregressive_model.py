@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,12 @@ from jax.tree_util import Partial
 from afflow.bijector import Shape
 from afflow.calls import call, ending, per_event
 from afflow.conditionals.conditional import Conditional
+from afflow.conditioners.agnostic import OrderAgnostic
 from afflow.conditioners.conditioner import Conditioner
+from afflow.outline import Outlined
 
 
-class AutoregressiveModel(nnx.Module):
+class AutoregressiveModel(Outlined, nnx.Module):
     r"""Each coordinate a scalar distribution whose parameters see the earlier ones.
 
     $$\log p(x \mid h) = \sum_t \log p(x_t;\, c_t(x_{<t}, h)).$$
@@ -159,18 +160,17 @@ def _fill(model, item, context, temperature):
     return model._unsort(x)
 
 
-def check_fit(conditioner: Any, conditional: Conditional):
+def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional):
     """Raise `ValueError` unless a conditioner computes and reads what a conditional needs."""
-    (_, *block), features = conditioner.event_shape, conditional.features
     if conditioner.num_params != conditional.num_params:
         raise ValueError(
             f"Expected a conditioner with num_params={conditional.num_params} for "
             f"{conditional}, got {conditioner.num_params}."
         )
-    if block != ([] if features == 1 else [features]):
+    if conditioner.features != conditional.features:
         raise ValueError(
-            f"Expected a conditioner with features={features} for {conditional}, got "
-            f"{block[0] if block else 1}."
+            f"Expected a conditioner with features={conditional.features} for {conditional}, "
+            f"got {conditioner.features}."
         )
 
 

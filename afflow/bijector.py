@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow.outline import Outlined
+
 Shape = tuple[int, ...]
 
 
-class Bijector(nnx.Module):
+class Bijector(Outlined, nnx.Module):
     r"""An invertible differentiable map of one event, with its log-determinant.
 
     `forward` maps noise to data (sampling), `inverse` maps data to noise (density):

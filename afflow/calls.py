@@ -72,16 +72,17 @@ def ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
 
 
 def _checked_context(model, context):
-    if context is None and model.context_shape is not None:
-        raise ValueError(
-            f"Expected context.shape (..., {_inner(model.context_shape)}), got no context."
-        )
-    if context is not None and model.context_shape is None:
+    shape: Shape | None = model.context_shape
+    if shape is None and context is not None:
         raise ValueError(
             f"Expected no context: this model is unconditional, got context.shape "
             f"{jnp.shape(context)}."
         )
-    return None if context is None else floating("context", context, model.context_shape)
+    if shape is None:
+        return None
+    if context is None:
+        raise ValueError(f"Expected context.shape (..., {_inner(shape)}), got no context.")
+    return floating("context", context, shape)
 
 
 def _leading(value, shape):

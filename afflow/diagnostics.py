@@ -68,7 +68,8 @@ def target_log_density(
 ) -> jax.Array:
     """Map a log-density of one event over samples `(S, *batch, *event_shape)` of a flow."""
     f, lead = log_density, x.ndim - len(flow.event_shape)
-    inner = 0 if flow.context_shape is None else jnp.ndim(context) - len(flow.context_shape)
+    shape = flow.context_shape
+    inner = 0 if context is None or shape is None else context.ndim - len(shape)
     for axis in range(lead):
         f = jax.vmap(f, in_axes=0 if context is None else (0, 0 if axis < inner else None))
     out = f(x) if context is None else f(x, context)

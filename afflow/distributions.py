@@ -9,12 +9,25 @@ from flax import nnx
 
 from afflow.bijector import Bijector, Shape, common_context_shape
 from afflow.calls import call, floating, per_event
+from afflow.outline import Outlined
 
 
-class Distribution(nnx.Module):
+class Distribution(Outlined, nnx.Module):
     """A density over one event, without batch axes; the base of a `Flow`.
 
     A subclass sets `event_shape` and `context_shape` (`None`: takes no context).
+
+    Example:
+        >>> import afflow, jax, jax.numpy as jnp
+        >>> class Exponential(afflow.Distribution):
+        ...     event_shape, context_shape = (2,), None
+        ...     def log_prob(self, x, context=None):
+        ...         return jnp.where(x < 0, -jnp.inf, -x).sum()
+        ...     def sample(self, key, context=None):
+        ...         return jax.random.exponential(key, self.event_shape)
+        >>> flow = afflow.Flow(Exponential(), afflow.Reverse(2))
+        >>> flow.log_prob(jnp.array([1.0, 2.0])).item()
+        -3.0
     """
 
     event_shape: Shape
@@ -32,6 +45,9 @@ class Distribution(nnx.Module):
 class Normal(Distribution):
     r"""The standard normal: $\log p(x) = -\tfrac12 \sum_i (x_i^2 + \log 2\pi)$.
 
+    Coordinates so far out that a gradient through a flow would overflow (beyond 1e15 in
+    float32) get a gradient of zero.
+
     Args:
         event_shape: the shape of an event, or the length of a vector.
 
@@ -47,6 +63,8 @@ class Normal(Distribution):
 
     def log_prob(self, x, context=None):
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        far = jnp.abs(x) > float(jnp.finfo(x.dtype).max) ** 0.4
+        x = jnp.where(far, jax.lax.stop_gradient(x), x)
         return -0.5 * jnp.sum(jnp.square(x) + math.log(2 * math.pi))
 
     def sample(self, key, context=None):
@@ -85,7 +103,7 @@ class Uniform(Distribution):
         return jax.random.uniform(key, self.event_shape, minval=self.low, maxval=self.high)
 
 
-class Flow(nnx.Module):
+class Flow(Outlined, nnx.Module):
     r"""A base distribution seen through a bijector: the object that users call.
 
     $$\log p(x \mid h) = \log p_0(f^{-1}(x; h)) + \log|\det J_{f^{-1}}(x; h)|.$$

@@ -45,7 +45,17 @@ class Elementwise(Bijector):
 
 
 class Constant(nnx.Variable):
-    """An array that belongs to a module but is not trained."""
+    """An array that belongs to a module but is not trained.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> units = afflow.Standardize(jax.numpy.zeros(2), jax.numpy.ones(2))
+        >>> len(jax.tree.leaves(nnx.state(units, nnx.Param)))
+        0
+        >>> len(jax.tree.leaves(nnx.state(units, afflow.Constant)))
+        2
+    """
 
 
 class Standardize(Bijector):

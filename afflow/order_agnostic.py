@@ -14,9 +14,10 @@ from afflow.bijector import Shape
 from afflow.calls import call, ending, per_event
 from afflow.conditionals.conditional import Conditional
 from afflow.conditioners.agnostic import Draw, OrderAgnostic
+from afflow.outline import Outlined
 
 
-class OrderAgnosticModel(nnx.Module):
+class OrderAgnosticModel(Outlined, nnx.Module):
     r"""An ensemble of the orders of one network: an equal mixture of `M` densities.
 
     $$p(x) = \frac1M \sum_{m=1}^M \prod_t p\big(x_{o_t} \mid x_{o_{<t}};\, o = o^{(m)}\big).$$
@@ -217,7 +218,8 @@ def _estimate(model, item, context):
 
 @per_event
 def _estimate_together(model, item, context, key):
-    return _estimated(model, *item, context, key)
+    (x,) = item
+    return _estimated(model, x, context, key)
 
 
 def _estimated(model, x, context, key):

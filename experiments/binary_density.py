@@ -8,7 +8,6 @@ models are chosen by validation, and the test set is scored once, at the end. Le
 and for images samples and completions, under `results/binary/`, one file a model.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -17,13 +16,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import tyro
+from binary_images import draw_images
+from binary_table import text_table
 from datasets import Split, binary
 from flax import nnx
 from gaussians import summarize
@@ -33,15 +30,6 @@ import afflow
 
 ROOT = Path(__file__).parent
 SIDES = {"digits": 8, "binarized_mnist": 28}
-SHORT = "adult", "connect4", "dna", "mushrooms", "nips", "binarized_mnist"
-# negative log-likelihoods of the test sets in nats, as the papers have them
-PUBLISHED = {
-    "fvsbn": (13.17, 12.39, 83.64, 10.27, 276.88, None),
-    "nade": (13.19, 11.99, 84.81, 9.81, 273.08, 88.33),
-    "made": (13.12, 11.90, 83.63, 9.68, 280.25, 89.59),
-    "made_ensemble": (13.13, 11.90, 79.66, 9.69, 277.28, 86.64),
-    "eonade": (13.19, 12.58, 82.31, 9.69, 272.39, 87.71),
-}
 
 
 @dataclass(frozen=True)
@@ -187,40 +175,6 @@ def evaluate(model, data: Split) -> dict:
     return results
 
 
-def draw_images(model, data: Split, side: int, path: Path) -> None:
-    """Draw samples, and images completed from their upper half, or from scattered pixels."""
-    dim = side * side
-    any_subset = isinstance(model, afflow.OrderAgnosticModel)
-    scattered = np.random.default_rng(0).random(dim) < 0.3
-    observed = scattered if any_subset else np.arange(dim) < dim // 2
-    true = data.test[:: len(data.test) // 8][:8]
-    completed = model.complete(np.tile(true, (3, 1)), observed, jax.random.key(1))
-    shown = np.where(observed, true, 0.5)
-    rows = [*np.asarray(model.sample(jax.random.key(0), 16)).reshape(2, 8, dim), true, shown]
-    rows += [*np.asarray(completed).reshape(3, 8, dim)]
-    figure, axes = plt.subplots(len(rows), 8, figsize=(6, 5.4), layout="constrained")
-    names = "sample", "sample", "true", "observed", "completed", "completed", "completed"
-    for row, images, name in zip(axes, rows, names, strict=True):
-        for axis, image in zip(row, images, strict=True):
-            axis.imshow(image.reshape(side, side), cmap="gray_r", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(name, fontsize=8)
-    figure.savefig(path, dpi=120)
-
-
-def table(dataset: str, folder: Path) -> str:
-    """Return the results so far of a set beside the published ones."""
-    lines = [f"{dataset:<24}test log-likelihood, nats    published"]
-    for path in sorted(folder.glob(f"{dataset}-*.json")):
-        name = path.stem.removeprefix(f"{dataset}-")
-        test = json.loads(path.read_text())["results"]["test"]
-        figures = dict(zip(SHORT, PUBLISHED.get(name, (None,) * len(SHORT)), strict=True))
-        published = figures.get(dataset)
-        score = f"{test['nats']:.2f} +- {test['two_standard_errors']:.2f}"
-        lines.append(f"  {name:<22}{score:>24}{-published if published else '-':>13}")
-    return "\n".join(lines)
-
-
 def main(config: Config) -> None:
     """Train and score each model; print the table of the set."""
     data = binary(config.dataset, config.data_dir)
@@ -245,7 +199,7 @@ def main(config: Config) -> None:
         if config.dataset in SIDES:
             path = config.out / f"{config.dataset}-{name}.png"
             draw_images(model, data, SIDES[config.dataset], path)
-    print(table(config.dataset, config.out))
+    print(text_table(config.dataset, config.out))
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ class Config:
     """The flow, the training, and the timing."""
 
     data_dir: Path | None = None
-    rows: int = 200_000
+    rows: int = 800_000
     num_layers: int = 5
     hidden: tuple[int, ...] = (100, 100)
     batch_size: int = 256
-    repeats: int = 9
+    repeats: int = 5
     out: Path = Path(__file__).parent / "results"
 
 

@@ -27,9 +27,9 @@ class Config:
 
     kills: int = 20
     """Trainings, each killed once."""
-    rows: int = 20_000
+    rows: int = 30_000
     """Rows of data."""
-    epochs: int = 6
+    epochs: int = 10
     """Epochs of each training."""
     steps: int = 40
     """Steps from one checkpoint to the next."""

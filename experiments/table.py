@@ -101,10 +101,10 @@ def table(folder: Path = ROOT / "results") -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def with_table(text: str, rows: str) -> str:
+def with_table(text: str, rows: str, begin: str = BEGIN, end: str = END) -> str:
     """Return a text with `rows` between the markers."""
-    head, rest = text.split(BEGIN)
-    return head + BEGIN + rows + END + rest.split(END)[1]
+    head, rest = text.split(begin)
+    return head + begin + rows + end + rest.split(end)[1]
 
 
 if __name__ == "__main__":

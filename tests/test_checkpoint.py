@@ -1,9 +1,11 @@
 """Checkpoints: a killed run ends with the bits of one that was not, and nothing is lost."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -149,16 +151,32 @@ def test_a_flipped_bit_is_an_error(tmp_path):
         store.latest(run)
 
 
-def test_a_disk_that_fails_is_a_warning(whole, tmp_path, monkeypatch):
-    import orbax.checkpoint as ocp
+@contextmanager
+def full_disk():
+    """Let no file grow beyond a few bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    def full(*args, **options):
-        raise OSError("No space left on device")
 
-    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
-    with pytest.warns(UserWarning, match="No checkpoint in .*: No space left"):
-        found = fit(tmp_path)
+def test_a_full_disk_is_a_warning(whole, tmp_path):
+    """Later checkpoints are written again."""
+    disk = full_disk()
+
+    def callback(epoch):
+        if epoch.number == 0:
+            disk.__enter__()
+        if epoch.number == 1:
+            disk.__exit__(None, None, None)
+
+    with pytest.warns(UserWarning, match="No checkpoint in .*: "):
+        found = fit(tmp_path, callbacks=[callback])
     assert_same(found, whole[0])
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["26", "27"]
+    assert_same(fit(tmp_path), whole[0])
 
 
 def test_a_step_that_is_not_finite_keeps_the_checkpoint_before(tmp_path):

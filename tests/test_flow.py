@@ -98,6 +98,21 @@ def test_outside_the_support():
     assert np.isfinite(grads).all()
 
 
+def test_gradients_far_out_do_not_overflow():
+    """Six layers that each stretch by e^6 take a million past the square root of float32."""
+
+    def layer(rngs):
+        steep = afflow.Elementwise(afflow.Affine(), 1)
+        steep.params = nnx.Param(jnp.array([[0.0, -50.0]], jnp.float32))
+        return steep
+
+    flow = afflow.Flow(afflow.Normal(1), afflow.Repeat(layer, 6, rngs=nnx.Rngs(0)))
+    score = jax.value_and_grad(afflow.Flow.log_prob, argnums=(0, 1))
+    log_prob, grads = score(flow, jnp.array([1e6], jnp.float32))
+    assert log_prob == -jnp.inf
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
 def test_uniform_samples_its_box():
     x = jax.vmap(afflow.Uniform(3, 2.0, 5.0).sample)(jax.random.split(KEY, 1000))
     assert 2 <= x.min() < 2.1 < 4.9 < x.max() < 5

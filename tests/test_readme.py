@@ -15,4 +15,3 @@ def test_examples_run():
     shape = scope["conditional"].sample(scope["jax"].random.key(4), 2, scope["context"]).shape
     assert shape == (2, 5, 2)
     assert scope["draws"].shape == (2000, 3)
-    assert scope["history"].train[-1] < scope["history"].train[0]

@@ -1,5 +1,6 @@
 """The protocol of a network that serves the chain rule in any order."""
 
+import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from flax import nnx
 
 from afflow.bijector import Shape
 from afflow.conditioners.conditioner import Emit
+from afflow.outline import Outlined
 
 
 class Draw(NamedTuple):
@@ -17,7 +19,7 @@ class Draw(NamedTuple):
     key: jax.Array
 
 
-class OrderAgnostic(nnx.Module):
+class OrderAgnostic(Outlined, nnx.Module):
     r"""One network for the conditionals of every order $o$: $p_t = c(x_{o_{<t}}, o_t)$.
 
     A subclass sets `event_shape`, `num_params` and `context_shape` as a `Conditioner` does,
@@ -35,6 +37,11 @@ class OrderAgnostic(nnx.Module):
     context_shape: Shape | None
     num_params: int
     draws_per_batch: bool
+
+    @property
+    def features(self) -> int:
+        """Return how many numbers encode a coordinate."""
+        return math.prod(self.event_shape[1:])
 
     @abstractmethod
     def decode(

@@ -61,7 +61,6 @@ class AgnosticMADE(OrderAgnostic):
         self.event_shape = (dim,) if features == 1 else (dim, features)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
-        self.features = features
         self.activation = activation
         inputs, outputs = context_dim + dim * features, dim * num_params
         init = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal", -1, -2)

@@ -1,5 +1,6 @@
 """The conditioner protocol, and the decoding loop that every autoregressive model shares."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +10,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow.bijector import Shape
+from afflow.outline import Outlined
 
 Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 """`emit(input_t, params_t) -> (x_t, aux_t)`: one coordinate of a decoding loop, as a
 callable pytree (`jax.tree_util.Partial`)."""
 
 
-class Conditioner(nnx.Module):
+class Conditioner(Outlined, nnx.Module):
     r"""A network whose row `t` sees earlier coordinates only: $p_t = c_t(x_{<t}, context)$.
 
     A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`, and maps
@@ -41,6 +43,11 @@ class Conditioner(nnx.Module):
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the parameters `(D, P)` of every coordinate of one event `(D,)`."""
+
+    @property
+    def features(self) -> int:
+        """Return how many numbers encode a coordinate."""
+        return math.prod(self.event_shape[1:])
 
     @property
     def is_incremental(self) -> bool:

@@ -53,7 +53,6 @@ class IndependentMLPs(Conditioner):
         self.event_shape = (dim,) if features == 1 else (dim, features)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
-        self.features = features
         self.activation = activation
         width = context_dim + dim * features
         seen = jnp.asarray([max(self._seen(t), 1) for t in range(dim)], float)

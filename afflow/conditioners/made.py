@@ -78,7 +78,6 @@ class MADE(Conditioner):
         self.event_shape = (dim,) if features == 1 else (dim, features)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
-        self.features = features
         self.hidden = tuple(hidden)
         self.activation = activation
         self.residual = residual

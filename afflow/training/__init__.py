@@ -2,6 +2,7 @@
 
 from afflow.training.callbacks import CSVLogger, Epoch, ScalarLogger
 from afflow.training.checkpoint import Checkpoint
+from afflow.training.ensemble import Ensemble, fit_ensemble
 from afflow.training.fit import fit
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
@@ -11,12 +12,14 @@ from afflow.training.stream import Stream
 __all__ = [
     "CSVLogger",
     "Checkpoint",
+    "Ensemble",
     "Epoch",
     "History",
     "NonFiniteLossError",
     "ScalarLogger",
     "Stream",
     "fit",
+    "fit_ensemble",
     "maximum_likelihood",
     "train",
 ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ class Store(NoStore):
             self.manager.save(run.total, args=self.args.Composite(**items), force=True)
         except Exception as error:  # whatever the disk did: the run is worth more
             warnings.warn(f"No checkpoint in {self.folder}: {error}", stacklevel=2)
+            for unfinished in self.folder.glob(f"{run.total}.*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
 
     def _read(self, number: int, **items: Any) -> Any:
         try:

@@ -150,8 +150,8 @@ def train(
         label: stands in front of the bar.
 
     Returns:
-        The best model, and the `History` of its losses. Ctrl-C ends training with the best
-        so far and a warning.
+        The best model, and the `History` of its losses. Ctrl-C ends training after the
+        current chunk, with the best so far and a warning.
 
     Raises:
         ValueError: for numbers out of range, or a checkpoint that is damaged or of another run.
@@ -168,7 +168,7 @@ def train(
         >>> history.train[1] < history.train[0]
         True
     """
-    _check(num_steps=num_steps, max_epochs=max_epochs, chunk=chunk, ema=ema)
+    _check({"num_steps": num_steps, "max_epochs": max_epochs, "chunk": chunk}, ema)
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     placement = placement_on(mesh)
     program = Program(
@@ -220,6 +220,7 @@ def _advanced(program: Program, run: Run, stack: Any) -> Run:
         program.optimizer,
         program.ema,
         size,
+        program.placement,
         program.graph,
         program.rest,
         program.loss,
@@ -254,8 +255,8 @@ def _call(program: Program, run: Run, speed: float) -> bool:
     return any([callback(epoch) for callback in program.callbacks])  # each is called
 
 
-@partial(jax.jit, static_argnames=("optimizer", "ema", "size", "graph"))
-def _scan(optimizer, ema, size, graph, rest, loss, key, first, state, stack):
+@partial(jax.jit, static_argnames=("optimizer", "ema", "size", "placement", "graph"))
+def _scan(optimizer, ema, size, placement, graph, rest, loss, key, first, state, stack):
     """Take `size` optimizer steps; return the state and the sum of losses."""
 
     def loss_of(params, t, batch):
@@ -271,7 +272,7 @@ def _scan(optimizer, ema, size, graph, rest, loss, key, first, state, stack):
 
     state, losses = jax.lax.scan(step, state, (first + jnp.arange(size), stack))
     finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state.params)]).all()
-    return state, jnp.where(finite, losses.sum(), jnp.nan)
+    return placement.held(state), jnp.where(finite, losses.sum(), jnp.nan)
 
 
 def _averaged(ema, t, average, params):
@@ -285,7 +286,7 @@ def typed(key: jax.Array) -> jax.Array:
     return key if is_typed else jax.random.wrap_key_data(key)
 
 
-def _check(ema, **numbers):
+def _check(numbers, ema):
     wrong = {name: n for name, n in numbers.items() if n is not None and n < 1}
     if wrong:
         raise ValueError(f"Expected whole numbers of at least 1, got {wrong}.")

@@ -1,5 +1,6 @@
 """Where the arrays of a training run are: one device, or a mesh of them."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,10 +9,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
+@dataclass(frozen=True)
 class Placement:
     """All on the default device."""
 
-    num_parts = 1
+    @property
+    def num_parts(self) -> int:
+        """How many parts a minibatch is split into."""
+        return 1
 
     def everywhere(self, tree: Any) -> Any:
         """Return the arrays of a pytree where every device has them."""
@@ -19,6 +24,10 @@ class Placement:
 
     def params(self, tree: Any) -> Any:
         """Return parameters, and what goes with them, where they are trained."""
+        return tree
+
+    def held(self, tree: Any) -> Any:
+        """Return traced parameters, and what goes with them, held where `params` puts them."""
         return tree
 
     def stack(self, tree: Any) -> Any:
@@ -30,6 +39,7 @@ class Placement:
         return tree
 
 
+@dataclass(frozen=True)
 class MeshPlacement(Placement):
     """Rows split over the axis `data` of a mesh, large weights over the axis `model`.
 
@@ -37,17 +47,23 @@ class MeshPlacement(Placement):
         mesh: with an axis `data`, and `model` if weights are to be split.
     """
 
-    def __init__(self, mesh: Mesh):
-        if "data" not in mesh.axis_names or not {"data", "model"}.issuperset(mesh.axis_names):
-            raise ValueError(f"Expected a mesh of axes data and model, got {mesh.axis_names}.")
-        self.mesh = Mesh(mesh.devices, mesh.axis_names)  # whatever its kind of axes: automatic
-        self.num_parts = self.mesh.shape["data"]
+    mesh: Mesh
+
+    @property
+    def num_parts(self):
+        return self.mesh.shape["data"]
 
     def everywhere(self, tree):
         return jax.tree.map(lambda a: self._put(a) if _is_local(a) else a, tree)
 
     def params(self, tree):
         return jax.tree.map(lambda a: self._put(a, *self._split(a)), tree)
+
+    def held(self, tree):
+        def hold(a):
+            return jax.lax.with_sharding_constraint(a, self._sharding(*self._split(a)))
+
+        return jax.tree.map(hold, tree)
 
     def stack(self, tree):
         return jax.tree.map(lambda a: self._put(a, None, "data"), tree)
@@ -72,7 +88,11 @@ class MeshPlacement(Placement):
 
 def placement_on(mesh: Mesh | None) -> Placement:
     """Return the placement on a mesh, or on the default device."""
-    return Placement() if mesh is None else MeshPlacement(mesh)
+    if mesh is None:
+        return Placement()
+    if "data" not in mesh.axis_names or not {"data", "model"}.issuperset(mesh.axis_names):
+        raise ValueError(f"Expected a mesh of axes data and model, got {mesh.axis_names}.")
+    return MeshPlacement(Mesh(mesh.devices, mesh.axis_names))  # with its axes automatic
 
 
 def _is_local(value: Any) -> bool:

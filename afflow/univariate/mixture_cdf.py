@@ -160,11 +160,11 @@ class MixtureCDF(Bijector):
 
 
 def mixture_parameters(
-    params: jax.Array, max_log_scale: float
+    params: jax.Array | None, max_log_scale: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     r"""Return $\log\pi_k$, $\mu_k$ and $\log s_k$ `(K,)` from unbounded `(3 K,)`."""
-    logits, mu, s = jnp.split(params, 3)
-    gain = gains(len(logits), params.dtype)
+    logits, mu, s = jnp.split(jnp.asarray(params), 3)
+    gain = gains(len(logits), logits.dtype)
     return log_softmax(logits), gain * mu, soft_bound(gain * s, max_log_scale)
 
 

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow.bijector import Bijector
-from afflow.univariate.bounds import gains, linear_tails
+from afflow.univariate.bounds import gains, linear_tails, soft_bound
 from afflow.univariate.monotone import forward_by_search
+
+_MAX_COEFFICIENT = 5.0
 
 
 class SumOfSquares(Bijector):
@@ -26,7 +28,8 @@ class SumOfSquares(Bijector):
     leaves the range where its inverse has any digits.
 
     The parameters are $c$ and what is added to $a_{kr} = \delta_{r0} / \sqrt K$, times
-    constant gains, which let the polynomials part; zeros give the identity.
+    constant gains, which let the polynomials part, and smoothly bounded by 5; zeros give
+    the identity.
 
     Args:
         num_polynomials: `K`.
@@ -81,4 +84,5 @@ class SumOfSquares(Bijector):
         shape = (self.num_polynomials, self.degree + 1)  # (K, R + 1)
         constant = np.eye(1, shape[1]) / np.sqrt(shape[0])  # (1, R + 1)
         gain = gains(shape[0], free.dtype)[:, None]
-        return jnp.asarray(constant, free.dtype) + gain * free.reshape(shape)
+        added = soft_bound(gain * free.reshape(shape), _MAX_COEFFICIENT)
+        return jnp.asarray(constant, free.dtype) + added

@@ -1,0 +1,60 @@
+"""The README's table of binary density models, from the results files, with published figures.
+
+    python experiments/binary_table.py
+
+Rewrites what stands between its two markers in the README.
+"""
+
+import json
+from pathlib import Path
+
+from table import README, with_table
+
+FOLDER = Path(__file__).parent / "results" / "binary"
+BEGIN, END = "<!-- binary table -->\n", "<!-- end of binary table -->\n"
+SETS = "adult", "connect4", "dna", "mushrooms", "nips", "binarized_mnist"
+# test log-likelihoods in nats, from 1502.03509, 1605.02226 and the papers they compare with
+PUBLISHED = {
+    "fvsbn": (-13.17, -12.39, -83.64, -10.27, -276.88, None),
+    "nade": (-13.19, -11.99, -84.81, -9.81, -273.08, -88.33),
+    "made": (-13.12, -11.90, -83.63, -9.68, -280.25, -88.40),
+    "made_ensemble": (-13.13, -11.90, -79.66, -9.69, -277.28, -86.64),
+    "eonade": (-13.19, -12.58, -82.31, -9.69, -272.39, -85.10),
+}
+
+
+def score(dataset: str, model: str, folder: Path = FOLDER) -> str:
+    """Return our score with two standard errors, or nothing."""
+    path = folder / f"{dataset}-{model}.json"
+    if not path.exists():
+        return ""
+    test = json.loads(path.read_text())["results"]["test"]
+    return f"{test['nats']:.2f} ± {test['two_standard_errors']:.2f}"
+
+
+def published(dataset: str, model: str) -> str:
+    """Return the published score, or nothing."""
+    figures = dict(zip(SETS, PUBLISHED.get(model, (None,) * len(SETS)), strict=True))
+    return f"{figures[dataset]:.2f}" if figures.get(dataset) else ""
+
+
+def text_table(dataset: str, folder: Path = FOLDER) -> str:
+    """Return the scores of one set beside the published ones."""
+    names = [path.stem.split("-")[1] for path in sorted(folder.glob(f"{dataset}-*.json"))]
+    rows = [(name, score(dataset, name, folder), published(dataset, name)) for name in names]
+    head = dataset, "test log-likelihood, nats", "published"
+    return "\n".join(f"{a:<18}{b:>26}{c:>12}" for a, b, c in (head, *rows))
+
+
+def markdown_table() -> str:
+    """Return the scores of all sets, each with the published one in brackets."""
+    lines = ["| | " + " | ".join(SETS) + " |", "|---" * (len(SETS) + 1) + "|"]
+    for model in PUBLISHED:
+        cells = [f"{score(name, model)} ({published(name, model) or '-'})" for name in SETS]
+        cells = [cell if cell[0] == "-" else "" for cell in cells]
+        lines.append(f"| `{model}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    README.write_text(with_table(README.read_text(), markdown_table(), BEGIN, END))

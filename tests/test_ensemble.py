@@ -1,0 +1,57 @@
+"""Ensembles: each member is trained as it would be alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import afflow
+
+X = np.random.default_rng(0).normal(size=(200, 2)) * [0.5, 3.0] + [2.0, -1.0]
+KEY = jax.random.key(0)
+OPTIONS = {"key": KEY, "max_epochs": 3, "batch_size": 20, "learning_rate": 0.1, "progress": False}
+
+
+def make(rngs):
+    return afflow.made(2, hidden=(5,), rngs=rngs)
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    return afflow.fit_ensemble(make, X, num=3, validation=0, **OPTIONS)[0]
+
+
+def test_members_are_trained_as_if_alone(ensemble):
+    keys = jax.random.split(KEY, 3)
+    alone, _ = afflow.fit(make(nnx.Rngs(keys[1])), X, validation=0, **OPTIONS)
+    for left, right in zip(jax.tree.leaves(ensemble[1]), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-9)
+
+
+def test_the_mixture(ensemble):
+    members = [ensemble[i] for i in range(3)]
+    densities = [np.exp(member.log_prob(X)) for member in members]
+    np.testing.assert_allclose(np.exp(ensemble.log_prob(X)), np.mean(densities, 0))
+    assert np.std(densities, 0).max() > 0
+    samples = ensemble.sample(KEY, (50, 40))
+    assert samples.shape == (50, 40, 2)
+    means = [member.sample(KEY, 2000).mean(0) for member in members]
+    np.testing.assert_allclose(samples.mean((0, 1)), np.mean(means, 0), atol=0.3)
+
+
+def test_samples_come_from_every_member():
+    def point(loc):
+        base = afflow.DiagonalNormal(jnp.full(1, loc), jnp.full(1, 1e-3))
+        return afflow.Flow(base, afflow.Reverse(1))
+
+    samples = afflow.Ensemble([point(0.0), point(4.0)]).sample(KEY, 100)
+    assert 30 < (np.round(samples) == 4.0).sum() < 70
+    assert set(np.round(samples[:, 0]).tolist()) == {0.0, 4.0}
+
+
+def test_members_must_be_alike():
+    with pytest.raises(ValueError, match="differ in their arrays only"):
+        afflow.Ensemble([afflow.Normal(1), afflow.Normal(2)])
+    with pytest.raises(ValueError, match="num >= 1"):
+        afflow.fit_ensemble(make, X, num=0, **OPTIONS)

@@ -1,0 +1,58 @@
+"""Printing a module shows its parts and sizes, and harms nothing."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+import afflow
+
+
+def flow():
+    return afflow.maf(5, num_layers=3, hidden=(4,), context_dim=2, rngs=nnx.Rngs(0))
+
+
+def test_tree_of_parts():
+    lines = str(flow()).splitlines()
+    assert [line.split("(")[0] for line in lines] == [
+        "Flow",
+        "  base: Normal",
+        "  bijector: Chain",
+        "    0: Repeat",
+        "      layers: Chain",
+        "        0: Permutation",
+        "        1: MaskedAutoregressive",
+        "          conditioner: MADE",
+        "          univariate: Affine",
+    ]
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(flow(), nnx.Param)))
+    assert lines[0] == f"Flow(context_shape=(2,), event_shape=(5,)): {count} parameters"
+    assert "hidden=(4,)" in lines[7]
+
+
+def test_long_settings_are_cut():
+    text = repr(afflow.Permutation.random(200, jax.random.key(0)))
+    assert "..." in text
+    assert len(text) < 100
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: jax.tree.map(lambda a: 0, flow()),
+        lambda: jax.eval_shape(flow),
+        lambda: nnx.merge(*nnx.split(flow())),
+        lambda: nnx.clone(flow()),
+    ],
+    ids=["axes", "shapes", "merged", "cloned"],
+)
+def test_any_leaves(make):
+    assert repr(make()).startswith("Flow(context_shape=(2,), event_shape=(5,))")
+
+
+def test_while_tracing():
+    def run(flow, x):
+        assert "MADE" in repr(flow)
+        return flow.log_prob(x, jnp.ones(2))
+
+    assert jnp.isfinite(jax.jit(run)(flow(), jnp.ones(5)))

@@ -1,0 +1,65 @@
+"""Training on many devices is training on one, to rounding."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import afflow
+from tests import sharded
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """What one device ends with."""
+    return sharded.fit(None)
+
+
+def start(out, *arguments, devices):
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.sharded", out, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment)
+
+
+def assert_close(path, alone):
+    flow, train, validation = afflow.load(path)
+    expected, history = alone
+    np.testing.assert_allclose(train, history.train, rtol=1e-5)
+    np.testing.assert_allclose(validation, history.validation, rtol=1e-5)
+    for left, right in zip(jax.tree.leaves(flow), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+
+
+def test_eight_devices(alone, tmp_path):
+    with start(tmp_path / "flow.zip", 4, 2, devices=8) as process:
+        assert process.wait(300) == 0
+    assert_close(tmp_path / "flow.zip", alone)
+
+
+def test_two_processes(alone, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    arguments = [(tmp_path / "flow.zip", 2, 2, process, 2, address) for process in (0, 1)]
+    with start(*arguments[0], devices=2) as first, start(*arguments[1], devices=2) as second:
+        assert (first.wait(300), second.wait(300)) == (0, 0)
+    assert_close(tmp_path / "flow.zip", alone)
+
+
+def test_minibatches_must_divide():
+    two = type("Two", (), {"axis_names": ("data",), "devices": np.array(jax.devices() * 2)})
+    with pytest.raises(ValueError, match="divide over 2 devices, got 41 rows"):
+        sharded.fit(two, batch_size=41)
+    with pytest.raises(ValueError, match=r"axes data and model, got \('rows',\)"):
+        sharded.fit(jax.make_mesh((1,), ("rows",)))
+
+
+def test_one_device_as_a_mesh(alone):
+    flow, history = sharded.fit(jax.make_mesh((1,), ("data",)))
+    np.testing.assert_allclose(history.train, alone[1].train, rtol=1e-6)
+    assert jax.tree.structure(flow) == jax.tree.structure(alone[0])
