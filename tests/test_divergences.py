@@ -86,13 +86,17 @@ def test_forward_kl_of_gaussians():
     np.testing.assert_allclose(gradients.mean(0), gradient, atol=0.05)
 
 
-PAIRS = [(afflow.reverse_kl, afflow.sticking_the_landing, 1), (BOUND, PATH_BOUND, 4)]
+PAIRS = {
+    "maf": (afflow.maf, afflow.reverse_kl, afflow.sticking_the_landing, 1),
+    "iaf": (afflow.iaf, afflow.reverse_kl, afflow.sticking_the_landing, 1),
+    "iaf bound": (afflow.iaf, BOUND, PATH_BOUND, 4),
+}
 
 
-@pytest.mark.parametrize(("plain", "path", "num_samples"), PAIRS, ids=["elbo", "bound"])
-@pytest.mark.parametrize("factory", [afflow.maf, afflow.iaf])
-def test_path_gradients_agree_on_average(factory, plain, path, num_samples):
+@pytest.mark.parametrize("name", PAIRS)
+def test_path_gradients_agree_on_average(name):
     """What the path gradient leaves out is noise: it has mean zero, and is not zero."""
+    factory, plain, path, num_samples = PAIRS[name]
     arguments = layered(factory), target, num_samples, 1500
     values, gradients = values_and_gradients(plain, *arguments)
     path_values, path_gradients = values_and_gradients(path, *arguments)
@@ -152,11 +156,7 @@ def test_forward_kl_learns_where_samples_have_no_derivative():
     np.testing.assert_array_equal(gradients[0, -2:], 0)
 
 
-OBJECTIVES = [afflow.reverse_kl, afflow.sticking_the_landing, BOUND, PATH_BOUND, afflow.forward_kl]
-NAMES = ["reverse_kl", "sticking_the_landing", "bound", "path bound", "forward_kl"]
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
+@pytest.mark.parametrize("objective", [BOUND, PATH_BOUND, afflow.forward_kl])
 def test_contexts(objective):
     """A batch of contexts has the mean of their losses."""
     flow = layered(afflow.iaf, context_dim=1)

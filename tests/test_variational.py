@@ -63,8 +63,7 @@ def test_the_start_is_not_changed():
 
 OBJECTIVES = {
     "reverse_kl": afflow.reverse_kl,
-    "bound": partial(afflow.importance_weighted, group=4),
-    "path bound": afflow.doubly_reparameterized,
+    "bound": partial(afflow.doubly_reparameterized, group=4),
     "forward_kl": afflow.forward_kl,
 }
 
