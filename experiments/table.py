@@ -75,7 +75,7 @@ def measured(folder: Path) -> dict[str, dict[str, str]]:
     rows["afflow: Gaussian"] = {name: cell(score) for name, score in gaussians.items()}
     runs = [read(path) for path in sorted((folder / "density").glob("*.json"))]
     for model, label in MODELS.items():
-        scores = {run["dataset"]: cell(run["test"]) for run in runs if run["model"] == model}
+        scores = {run["dataset"]: trained(run) for run in runs if run["model"] == model}
         rows |= {label: scores} if scores else {}
     return rows
 
@@ -89,6 +89,11 @@ def cell(score: dict[str, float]) -> str:
     """Return a score with two standard errors, to as many digits as they warrant."""
     digits = 1 if abs(score["nats"]) > 1000 else 2
     return f"{score['nats']:.{digits}f} ± {score['two_standard_errors']:.{digits}f}"
+
+
+def trained(run: dict) -> str:
+    """Return the score of a training, and how long that was."""
+    return f"{cell(run['test'])} ({run['epochs']} epochs)"
 
 
 def table(folder: Path = ROOT / "results") -> str:

@@ -12,7 +12,7 @@ def test_readme_has_the_table_of_the_results():
 
 def test_scores_stand_in_their_columns(tmp_path):
     score = {"nats": 0.61234, "two_standard_errors": 0.0123}
-    run = {"dataset": "power", "model": "nsf", "test": score}
+    run = {"dataset": "power", "model": "nsf", "test": score, "epochs": 14}
     (tmp_path / "density").mkdir()
     (tmp_path / "density/power_nsf.json").write_text(json.dumps({"results": run}))
     gaussians = {"power": score, "mnist": {"nats": -1366.84, "two_standard_errors": 1.44}}
@@ -20,7 +20,7 @@ def test_scores_stand_in_their_columns(tmp_path):
     lines = table.table(tmp_path).splitlines()
     assert lines[0] == "|  | POWER | MNIST, logits |"
     assert "| afflow: Gaussian | 0.61 ± 0.01 | -1366.8 ± 1.4 |" in lines
-    assert "| afflow: splines | 0.61 ± 0.01 |  |" in lines
+    assert "| afflow: splines | 0.61 ± 0.01 (14 epochs) |  |" in lines
     assert not any("affine" in line for line in lines)
 
 
