@@ -2,6 +2,7 @@
 
 import json
 
+import binary_table
 import table
 
 
@@ -27,3 +28,9 @@ def test_scores_stand_in_their_columns(tmp_path):
 def test_only_what_is_between_the_markers_changes():
     text = f"a\n{table.BEGIN}old\n{table.END}b\n"
     assert table.with_table(text, "new\n") == f"a\n{table.BEGIN}new\n{table.END}b\n"
+
+
+def test_readme_has_the_binary_table_of_the_results():
+    text = table.README.read_text()
+    rows = binary_table.markdown_table()
+    assert table.with_table(text, rows, binary_table.BEGIN, binary_table.END) == text
