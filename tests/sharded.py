@@ -9,8 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 import afflow
+from afflow.training.placement import placement_on
 
 X = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
 
@@ -26,24 +28,33 @@ def fit(mesh, **options):
     )
 
 
+def check_placement(mesh):
+    """Rows and matrices are split, all else is everywhere."""
+    placement = placement_on(mesh)
+    params = placement.params([np.zeros((16, 3)), np.zeros((15, 3)), np.zeros(16)])
+    assert [a.sharding.spec for a in params] == [PartitionSpec("model"), *2 * [PartitionSpec()]]
+    assert placement.stack(np.zeros((3, 8, 2))).sharding.spec == PartitionSpec(None, "data")
+    assert placement.everywhere(np.zeros(8)).sharding.spec == PartitionSpec()
+
+
 def main(out, data, model, process=0, num_processes=1, address=None):
-    """Train; the first process saves."""
+    """Train; the first process saves. Several train again, from their checkpoint."""
     if address:
         jax.distributed.initialize(address, int(num_processes), int(process))
     mesh = jax.make_mesh((int(data), int(model)), ("data", "model"))
-    split = []
-
-    def callback(epoch):
-        split.append(jax.tree.leaves(epoch.model)[0].sharding)
-
-    checkpoint = afflow.Checkpoint(Path(out).with_suffix(".checkpoints"))
-    flow, history = fit(mesh, checkpoint=checkpoint, callbacks=[callback])
+    check_placement(mesh)
+    seen = []
+    options = {"callbacks": [seen.append]}
+    if address:
+        options["checkpoint"] = afflow.Checkpoint(Path(out).with_suffix(".checkpoints"))
+    flow, history = fit(mesh, **options)
     if int(process) == 0:
         afflow.save([flow, history.train, history.validation], out)
-    again, _ = fit(mesh, checkpoint=checkpoint, callbacks=[callback])
-    jax.tree.map(np.testing.assert_array_equal, again, flow)
-    assert len(split) == 3
-    assert split[0].is_fully_addressable
+    if address:
+        again, _ = fit(mesh, **options)
+        jax.tree.map(np.testing.assert_array_equal, again, flow)
+    assert len(seen) == 3
+    assert jax.tree.leaves(seen[0].model)[0].is_fully_addressable
 
 
 if __name__ == "__main__":
