@@ -159,8 +159,9 @@ def _solve_jvp(solver, primals, tangents):
     conditioner, emit, inputs, context = primals
     d_conditioner, d_emit, d_inputs, d_context = tangents
     x, aux = solve(solver, conditioner, emit, inputs, context)
+    # A checkpoint: of a deep flow, reverse mode keeps x for each layer, not the hidden units.
     params, d_params = jax.jvp(
-        lambda conditioner, context: conditioner(x, context),
+        jax.checkpoint(lambda conditioner, context: conditioner(x, context)),
         (conditioner, context),
         (d_conditioner, d_context),
     )
