@@ -36,7 +36,8 @@ def test_discrete(name):
     np.testing.assert_allclose(cdf(values, params), probabilities.cumsum(), rtol=1e-9)
     np.testing.assert_array_equal(cdf(jnp.array([-1.0, size + 1.0]), params), [0, 1])
     assert conditional.mode(params) == probabilities.argmax()
-    drawn = jax.vmap(conditional.sample, (0, None))(jax.random.split(KEY, 4000), params)
+    draw = jax.jit(jax.vmap(conditional.sample, (0, None)))
+    drawn = draw(jax.random.split(KEY, 4000), params)
     counts = np.bincount(drawn, minlength=size)
     keep = probabilities * 4000 > 1
     expected = np.append(probabilities[keep], probabilities[~keep].sum()) * 4000
@@ -45,7 +46,8 @@ def test_discrete(name):
     outside = jax.vmap(conditional.log_prob, (0, None))(jnp.array([-1, size, 0.5]), params)
     assert (outside == -jnp.inf).all()
     assert jnp.isnan(conditional.log_prob(jnp.array(jnp.nan), params))
-    gradient = jax.vmap(jax.grad(conditional.log_prob, 1), (0, None))(values, 50 * params)
+    gradients = jax.jit(jax.vmap(jax.grad(conditional.log_prob, 1), (0, None)))
+    gradient = gradients(values, 50 * params)
     assert np.isfinite(gradient).all()
 
 
