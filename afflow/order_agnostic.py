@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 
@@ -34,7 +35,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         members_only: train on the `M` members only, not on ever new draws.
 
     Raises:
-        ValueError: if the parts do not fit each other, or `num_orders < 1`.
+        ValueError: if the parts do not fit each other, or `num_orders < 1`; in the methods
+            for an order that `natural` or `members_only` leaves untrained.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -91,6 +93,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
             subset: booleans `(..., D)`.
             context: `(..., *context_shape)`.
         """
+        self._check_trained(subset)
         return call(_marginal, self, self._events(x, subset), context)
 
     def log_conditionals(
@@ -150,8 +153,22 @@ class OrderAgnosticModel(Outlined, nnx.Module):
             context: `(..., *context_shape)`.
             temperature: as in `sample`.
         """
+        self._check_trained(observed)
         events = self._events(x, observed)
         return call(_fill, self, events, context, heat(temperature), key=key)
+
+    def _check_trained(self, subset):
+        """Raise `ValueError` if the model has not trained on orders that begin with a subset."""
+        if not (self.natural or self.members_only):
+            return
+        mask = np.asarray(subset, bool)
+        before, after = mask[..., :-1], mask[..., 1:]
+        if (after & ~before if self.natural else after ^ before).any():
+            raise ValueError(
+                "Expected a model that trains on all orders, got one with natural=True or "
+                "members_only=True: it has not learned orders that begin with this subset. Use "
+                "`deep_nade`, or `made_ensemble(endless=True)`."
+            )
 
     def _events(self, *events):
         return tuple(ending("x", jnp.asarray(event), self.event_shape) for event in events)

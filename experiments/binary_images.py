@@ -14,11 +14,12 @@ import afflow
 
 
 def draw_images(model, data: Split, side: int, path: Path) -> None:
-    """Draw samples, and images completed from their upper half, or from scattered pixels."""
+    """Draw samples, and images completed from their upper half, or scattered pixels."""
     dim = side * side
-    any_subset = isinstance(model, afflow.OrderAgnosticModel)
-    scattered = np.random.default_rng(0).random(dim) < 0.3
-    observed = scattered if any_subset else np.arange(dim) < dim // 2
+    observed = np.arange(dim) < dim // 2
+    if isinstance(model, afflow.OrderAgnosticModel) and not model.natural:
+        chance = 0.0 if model.members_only else 0.3
+        observed = np.random.default_rng(0).random(dim) < chance
     true = data.test[:: len(data.test) // 8][:8]
     completed = model.complete(np.tile(true, (3, 1)), observed, jax.random.key(1))
     shown = np.where(observed, true, 0.5)

@@ -34,7 +34,9 @@ DISCRETE = {
     "made discretized": lambda: afflow.made_model(
         2, hidden=(5,), conditional=afflow.DiscretizedLogistics(2, 5), rngs=nnx.Rngs(0)
     ),
-    "made ensemble": lambda: afflow.made_ensemble(4, hidden=(6, 6), num_masks=3, rngs=nnx.Rngs(0)),
+    "made ensemble": lambda: afflow.made_ensemble(
+        4, hidden=(6, 6), num_masks=3, endless=True, rngs=nnx.Rngs(0)
+    ),
     "made ensemble natural categorical": lambda: afflow.made_ensemble(
         3,
         hidden=(4,),
@@ -120,6 +122,20 @@ def test_any_subset_completes_and_marginalises(name):
     drawn = model.complete(np.tile(x, (4000, 1)), np.tile(observed, (4000, 1)), KEY)
     weights = probabilities[agree] / marginal
     assert chi_squared(np.asarray(drawn), every[agree], weights) > 1e-3
+
+
+def test_untrained_orders_are_refused():
+    natural, members = (
+        afflow.made_ensemble(3, hidden=(4,), natural=natural, rngs=nnx.Rngs(0))
+        for natural in (True, False)
+    )
+    x, late, early = np.zeros(3), [False, True, False], [True, False, False]
+    for model, subset in ((natural, late), (members, late), (members, early)):
+        with pytest.raises(ValueError, match="trains on all orders"):
+            model.complete(x, subset, KEY)
+        with pytest.raises(ValueError, match="trains on all orders"):
+            model.marginal_log_prob(x, subset)
+    np.testing.assert_allclose(natural.marginal_log_prob(x, early), -np.log(2), rtol=1e-6)
 
 
 def test_training_estimate_is_the_mean_over_orders():
@@ -208,7 +224,7 @@ def test_masked_ensemble_context_reaches_the_first_coordinate():
 
 
 @pytest.mark.parametrize("name", ["fvsbn", "independent", "nade categorical", "deep nade",
-                                  "made ensemble"])  # fmt: skip
+                                  "made ensemble natural categorical"])  # fmt: skip
 def test_fit_takes_integers(name):
     model = DISCRETE[name]()
     x = np.random.default_rng(0).integers(0, 2, (256, 1)) * np.ones((1, *model.event_shape), int)
