@@ -106,8 +106,7 @@ class MADE(Conditioner):
         dim = self.event_shape[0]
         dtype = jnp.result_type(dtype, *(layer.bias for layer in layers))
         buffers = empty_buffers(layers, 0, dim, 1, dtype)
-        pairs = zip(layers, buffers, strict=True)
-        segments = [Segment.cut(layer, buffer[:0], 0, dim) for layer, buffer in pairs]
+        segments = [Segment.cut(layer, layer.bias, 0, dim) for layer in layers]
         return segments, buffers
 
     def step(self, x_prev, t, cache):
@@ -140,7 +139,7 @@ class MADE(Conditioner):
         dim, first = self.event_shape[0], self._first_slot()
         slots = np.repeat(np.arange(1, dim), self.features)
         inputs = np.concatenate([np.zeros(_length(self.context_shape), int), slots])
-        hidden = [first + np.arange(width) * (dim - first) // width for width in self.hidden]
+        hidden = [first + _spread(width, dim - first) for width in self.hidden]
         outputs = np.repeat(np.arange(dim), self.num_params)
         stack = list(pairwise([inputs, *hidden, outputs]))
         return [*stack, (inputs, outputs)] if self.direct else stack
@@ -281,6 +280,12 @@ def _initial(masks: list[jax.Array], key: jax.Array) -> tuple[list, list]:
 
 def _cut(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
     return jnp.split(flat, np.cumsum([a.size for a in like])[:-1])
+
+
+def _spread(width: int, num_slots: int) -> np.ndarray:
+    """Return an even spread of units over slots; slots of a size side by side, for `sweep`."""
+    units = np.arange(width)
+    return units * num_slots // width if width < num_slots else np.sort(units % num_slots)
 
 
 def _length(shape: Shape | None) -> int:

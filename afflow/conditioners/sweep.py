@@ -6,9 +6,10 @@ triangular, so decoding is a forward substitution: at slot `t` place `x[t - 1]`,
 the hidden units of slot `t` layer by layer from those already known, read row `t` of the
 output, and emit `x[t]`. No unit is computed twice.
 
-Slots are cut into segments. What a segment reads from the slots before it is one large
-matrix product; only the triangle within the segment is left to the serial loop. The
-batch is the last axis, so that a step is a product (units, known) @ (known, B).
+Slots are halved into segments, as in a recursive triangular solve: what the second half
+reads from the first is one large matrix product, and only the triangle within a segment
+is left to the serial loop. The batch is the last axis, so that a step is a product
+(units, known) @ (known, B).
 """
 
 from collections.abc import Callable, Sequence
@@ -76,6 +77,10 @@ class Masked(NamedTuple):
         mask = self.rows[rows, None] >= self.cols[cols]
         return kernel[rows, cols] if mask.all() else jnp.where(mask, kernel[rows, cols], 0)
 
+    def reach(self, lo: int, mid: int, hi: int) -> jax.Array:
+        """Return the block by which the slots `lo..mid-1` reach the slots `mid..hi-1`."""
+        return self.kernel[self.spans(mid, hi)[0], self.spans(lo, mid)[1]]
+
     def spans(self, lo: int, hi: int) -> tuple[slice, slice]:
         """Return the rows and the columns of the slots `lo..hi-1`."""
         rows, cols = (np.searchsorted(slots, (lo, hi)) for slots in (self.rows, self.cols))
@@ -85,6 +90,11 @@ class Masked(NamedTuple):
         """Return the first row and column of each slot `lo..hi-1`, counted from `lo`'s."""
         first = [np.searchsorted(slots, np.arange(lo, hi)) for slots in (self.rows, self.cols)]
         return np.stack(first, -1) - [span.start for span in self.spans(lo, hi)]
+
+    def num_rows(self, lo: int, hi: int) -> int:
+        """Return the number of rows in the slots `lo..hi-1`."""
+        rows, _ = self.spans(lo, hi)
+        return rows.stop - rows.start
 
     def fullest(self, lo: int, hi: int) -> int:
         """Return the number of rows in the fullest of the slots `lo..hi-1`."""
@@ -119,12 +129,9 @@ class Segment(NamedTuple):
     after: jax.Array | None  # (rows, B)
 
     @staticmethod
-    def cut(masked: Masked, known: jax.Array, lo: int, hi: int) -> "Segment":
-        """Cut out the slots `lo..hi-1`, given the `known` inputs at earlier slots."""
+    def cut(masked: Masked, base: jax.Array, lo: int, hi: int) -> "Segment":
+        """Cut out the slots `lo..hi-1`; `base` holds their rows."""
         rows, cols = masked.spans(lo, hi)
-        base = masked.bias[rows]
-        if cols.start:
-            base = base + matmul(masked.kernel[rows, : cols.start], known)
         return Segment(
             masked.block(rows, cols),
             base,
@@ -201,29 +208,49 @@ def sweep(
     emit = jax.vmap(emit, in_axes=-1, out_axes=-1)
     arrays = [a for masked in layers for a in (masked.kernel, masked.bias)]
     dtype, batch = jnp.result_type(x_first, *arrays), x_first.shape[-1]
-    known = [buffer[:0] for buffer in empty_buffers(layers, 0, 1, batch, dtype)]
-    x_prev, outs = x_first, []
-    for lo, hi in pairwise(segment_cuts(len(jax.tree.leaves(inputs)[0]))):
-        segments = [Segment.cut(m, k, lo, hi) for m, k in zip(layers, known, strict=True)]
 
+    def solve(cuts, bases, x_prev):
+        """Return the last `x`, the inputs of every layer, and the outputs, of some segments."""
+        if len(cuts) == 2:
+            return serial(*cuts, bases, x_prev)
+        middle = len(cuts) // 2
+        lo, mid, hi = cuts[0], cuts[middle], cuts[-1]
+        triples = list(zip(layers, bases, [m.num_rows(lo, mid) for m in layers], strict=True))
+        x_prev, *early = solve(cuts[: middle + 1], [base[:n] for _, base, n in triples], x_prev)
+        lower = [
+            base[n:] + matmul(masked.reach(lo, mid, hi), known)
+            for (masked, base, n), known in zip(triples, early[0], strict=True)
+        ]
+        x_prev, *late = solve(cuts[middle:], lower, x_prev)
+        return x_prev, *jax.tree.map(lambda *parts: jnp.concatenate(parts), early, late)
+
+    def serial(lo, hi, bases, x_prev):
+        """Return the same of one segment."""
+        pairs = zip(layers, bases, strict=True)
+        segments = [Segment.cut(masked, base, lo, hi) for masked, base in pairs]
         sizes = [masked.fullest(lo, hi) for masked in layers]
 
-        def body(carry, scanned, segments=segments, sizes=sizes):
+        def body(carry, scanned):
             starts, inputs_t = scanned
             params, buffers = advance(network, sizes, segments, starts, *carry)
             x_t, aux_t = emit(inputs_t, params)
             return (x_t, buffers), (x_t, aux_t)
 
         starts = np.stack([masked.starts(lo, hi) for masked in layers], 1)  # (hi - lo, layers, 2)
-        scanned = starts, jax.tree.map(lambda a, lo=lo, hi=hi: a[lo:hi], inputs)
+        scanned = starts, jax.tree.map(lambda a: a[lo:hi], inputs)
         buffers = empty_buffers(layers, lo, hi, batch, dtype)
         (x_prev, buffers), out = jax.lax.scan(body, (x_prev, buffers), scanned)
-        outs.append(out)
-        known = [jnp.concatenate(pair) for pair in zip(known, buffers, strict=True)]
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outs)
+        return x_prev, buffers, out
+
+    cuts = segment_cuts(len(jax.tree.leaves(inputs)[0]))
+    return solve(cuts, [masked.bias for masked in layers], x_first)[-1]
 
 
 def segment_cuts(num_slots: int) -> list[int]:
-    """Return where to cut the slots: few into single ones, many into at most eight segments."""
-    num_segments = num_slots if num_slots <= 4 else min(8, max(2, num_slots // 8))
+    """Return where to cut the slots: few into single ones, many into 2, 4 or 8 segments.
+
+    About 12 slots a segment was the fastest on CPUs; more than 8 take long to compile.
+    """
+    halvings = min(max(round(np.log2(num_slots / 12)), 1), 3)
+    num_segments = num_slots if num_slots <= 4 else 2**halvings
     return [num_slots * i // num_segments for i in range(num_segments + 1)]
