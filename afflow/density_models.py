@@ -206,6 +206,7 @@ def made_ensemble(
     endless: bool = False,
     context_dim: int = 0,
     activation: Activation = jax.nn.relu,
+    dropout: float = 0.0,
     rngs: nnx.Rngs,
 ) -> OrderAgnosticModel:
     """Return a MADE with masks redrawn in training, and an ensemble of masks as its density.
@@ -221,6 +222,7 @@ def made_ensemble(
         endless: train on ever new masks, and not on those `num_masks` alone.
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
+        dropout: the probability of leaving out a hidden unit while training.
         rngs: its `params` stream draws the initial weights.
 
     Example:
@@ -231,7 +233,7 @@ def made_ensemble(
         -2.7726
     """
     sizes = dim, conditional.num_params, hidden
-    options = {"features": conditional.features, "activation": activation}
+    options = {"features": conditional.features, "activation": activation, "dropout": dropout}
     net = AgnosticMADE(*sizes, **options, context_dim=context_dim, rngs=rngs)
     choice = {"natural": natural, "members_only": not endless}
     return OrderAgnosticModel(net, conditional, num_masks, **choice)

@@ -112,9 +112,9 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return an estimate of the log-probability averaged over orders, for `fit`."""
-        if self.network.draws_per_batch:
-            return call(_estimate_together, self, self._events(x), context, (key,))
-        return call(_estimate, self, self._events(x), context, key=key)
+        together, key = jax.random.split(key)
+        shared = (together,) if self.network.draws_per_batch else ()
+        return call(_estimate, self, self._events(x), context, shared, key=key)
 
     def sample(
         self,
@@ -228,20 +228,10 @@ def _in_order(model, item, context, order):
 
 
 @per_event
-def _estimate(model, item, context):
+def _estimate(model, item, context, *together):
     x, key = item
-    return _estimated(model, x, context, key)
-
-
-@per_event
-def _estimate_together(model, item, context, key):
-    (x,) = item
-    return _estimated(model, x, context, key)
-
-
-def _estimated(model, x, context, key):
     draw_key, key = jax.random.split(key)
-    draw = model._training_draw(draw_key)
+    draw = model._training_draw(*together or (draw_key,))
     x = x[draw.order]
     params, weights = model.network.estimate(key, model._codes(x), draw, context)
     terms = jax.vmap(model.conditional.log_prob)(x, params)

@@ -41,6 +41,7 @@ class Settings:
         members: masks or orders of an ensemble.
         endless: train on ever new masks, not on those of the members.
         natural: draw connections only, all in the natural order.
+        dropout: the probability of leaving out a hidden unit of an ensemble of masks.
         relu: NADE with rectified units in place of sigmoids.
         batch_size: rows in a minibatch.
         learning_rate: of Adam, decaying to zero by a cosine.
@@ -53,6 +54,7 @@ class Settings:
     members: int = 8
     endless: bool = False
     natural: bool = False
+    dropout: float = 0.0
     relu: bool = False
     batch_size: int = 100
     learning_rate: float = 1e-3
@@ -77,6 +79,7 @@ class Config:
     members: int | None = None
     endless: bool | None = None
     natural: bool | None = None
+    dropout: float | None = None
     relu: bool | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -115,7 +118,8 @@ def build(name: str, dim: int, settings: Settings, seed: int):
         case "made":
             return afflow.made_model(dim, hidden=hidden, rngs=rngs)
         case "made_ensemble":
-            options = {"natural": settings.natural, "endless": settings.endless}
+            names = "natural", "endless", "dropout"
+            options = {name: getattr(settings, name) for name in names}
             masks = settings.members
             return afflow.made_ensemble(dim, hidden=hidden, num_masks=masks, **options, rngs=rngs)
         case _:

@@ -30,10 +30,12 @@ class AgnosticMADE(OrderAgnostic):
             `(D, features)`.
         context_dim: length of the context vector, which has degree -1; 0 for none.
         activation: the elementwise nonlinearity.
+        dropout: the probability with which `estimate` leaves out a hidden unit, drawn anew for
+            every event; the others are scaled up to make up for it.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
-        ValueError: for sizes out of range.
+        ValueError: for sizes, or a probability, out of range.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -55,13 +57,17 @@ class AgnosticMADE(OrderAgnostic):
         features: int = 1,
         context_dim: int = 0,
         activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+        dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
         check_sizes(dim, num_params, hidden, context_dim, features)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
         self.event_shape = (dim,) if features == 1 else (dim, features)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
         self.activation = activation
+        self.dropout = float(dropout)
         inputs, outputs = context_dim + dim * features, dim * num_params
         init = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal", -1, -2)
         self.kernels = nnx.List(
@@ -87,15 +93,26 @@ class AgnosticMADE(OrderAgnostic):
         return jax.lax.scan(body, x, (jnp.arange(len(x)), inputs))[1]
 
     def estimate(self, key, x, draw, context=None):
-        return self.in_order(x, draw, context), jnp.ones(self.event_shape[0])
+        params = self._pass(x, draw.order, self._masks(draw), context, self._kept(key))
+        return params, jnp.ones(self.event_shape[0])
 
-    def _pass(self, x, order, masks, context):
+    def _kept(self, key):
+        """Return what to scale the units of each hidden layer by: 0 for those left out."""
+        biases, rate = self.biases[:-1], 1 - self.dropout
+        if not self.dropout:
+            return [1.0] * len(biases)
+        keys = jax.random.split(key, len(biases))
+        pairs = zip(keys, biases, strict=True)
+        return [jax.random.bernoulli(k, rate, bias[...].shape) / rate for k, bias in pairs]
+
+    def _pass(self, x, order, masks, context, kept=None):
         """Run the network on `x` in order; return the parameters in order."""
         x = jnp.zeros_like(x).at[order].set(x).reshape(-1)
         x = h = x if context is None else jnp.concatenate([context, x])
         *maps, direct = zip((*self.kernels, self.direct), masks, strict=True)
         for layer, (kernel, mask) in enumerate(maps):
             h = h if layer == 0 else self.activation(h)
+            h = h if layer == 0 or kept is None else h * kept[layer - 1]
             h = jnp.where(mask, kernel[...], 0) @ h + self._bias(layer)
         h = h if len(maps) else self._bias(0)
         h = h + jnp.where(direct[1], direct[0][...], 0) @ x
