@@ -147,6 +147,24 @@ def test_training_estimate_is_the_mean_over_orders():
     assert abs(estimates.mean() - exact) < 4 * error < 0.2
 
 
+def test_dropout_is_unbiased_and_each_event_has_its_own():
+    options = {"hidden": (40,), "activation": jnp.positive, "rngs": nnx.Rngs(0)}
+    model = randomize(afflow.made_ensemble(3, dropout=0.3, num_masks=1, **options))
+    x, draw = jnp.array([1, 0, 1]), model._member(0)
+    estimate = jax.vmap(lambda key: model.network.estimate(key, x, draw)[0])
+    params = estimate(jax.random.split(KEY, 4000))
+    error = params.std(0) / np.sqrt(len(params))
+    difference = np.abs(params.mean(0) - model.network.in_order(x, draw))
+    assert (error > 0).any()
+    assert (difference <= 5 * error + 1e-12).all()
+    alike = jnp.array([x, x])
+    assert len(set(model.training_log_prob(KEY, alike).tolist())) == 2
+    without = afflow.made_ensemble(3, num_masks=1, **options)
+    assert len(set(without.training_log_prob(KEY, alike).tolist())) == 1
+    with pytest.raises(ValueError, match="dropout"):
+        afflow.made_ensemble(3, dropout=1.0, **options)
+
+
 @pytest.mark.parametrize("name", ["nade", "made ensemble", "eonade"])
 def test_greedy_takes_every_mode(name):
     model = build(name)
