@@ -70,16 +70,19 @@ def _check_direction(name, bijector, x, context, rtol, triangular):
     def batched(f):
         return jax.vmap(f, in_axes=(None, 0, None if context is None else 0))
 
-    y, log_det = jax.jit(batched(method))(bijector, x, context)
-    _check_shapes(name, x, y, log_det)
+    @jax.jit
+    def everything(*arguments):  # in one program, which compiles sooner than one for each
+        gradients = jax.grad(score, argnums=(0, 1))(*arguments)
+        return *batched(method)(*arguments), batched(jacobian)(*arguments), gradients
+
+    _check_shapes(name, x, *jax.eval_shape(batched(method), bijector, x, context))
+    y, log_det, matrices, grads = everything(bijector, x, context)
     alone = jax.jit(method)(bijector, x[0], None if context is None else context[0])
     _close(f"{name} under vmap against one event", y[0], alone[0], rtol)
-    matrices = jax.jit(batched(jacobian))(bijector, x, context)
     expected = np.linalg.slogdet(matrices)[1]
     _close(f"{name} log_det against slogdet of the Jacobian", log_det, expected, rtol)
     if triangular:
         _close(f"{name} Jacobian above the diagonal", np.triu(matrices, 1), 0.0, 0.0)
-    grads = jax.jit(jax.grad(score, argnums=(0, 1)))(bijector, x, context)
     bad = sum(int((~jnp.isfinite(leaf)).sum()) for leaf in jax.tree.leaves(grads))
     assert bad == 0, f"{name}: {bad} entries of its gradients are not finite."
     return y, log_det, np.asarray(matrices)
