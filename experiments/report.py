@@ -58,7 +58,7 @@ def compile_seconds(run: Run) -> float:
 def interleave(runs: Mapping[str, Run], repeats: int, seconds: float) -> dict[str, np.ndarray]:
     """Time warm functions in turn, A B C A B C ..., so that all meet the same machine.
 
-    A function drops out once it has run `repeats` times, or three times and for longer
+    A function drops out once it has run `repeats` times, or twice and for longer
     than `seconds` in all.
 
     Returns:
@@ -67,7 +67,7 @@ def interleave(runs: Mapping[str, Run], repeats: int, seconds: float) -> dict[st
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            if len(times[name]) >= 3 and sum(times[name]) > seconds:
+            if len(times[name]) >= 2 and sum(times[name]) > seconds:
                 continue
             start = time.perf_counter()
             jax.block_until_ready(run())
