@@ -212,7 +212,7 @@ def sweep(
     def solve(cuts, bases, x_prev):
         """Return the last `x`, the inputs of every layer, and the outputs, of some segments."""
         if len(cuts) == 2:
-            return serial(*cuts, bases, x_prev)
+            return serial(cuts[0], cuts[1], bases, x_prev)
         middle = len(cuts) // 2
         lo, mid, hi = cuts[0], cuts[middle], cuts[-1]
         triples = list(zip(layers, bases, [m.num_rows(lo, mid) for m in layers], strict=True))
