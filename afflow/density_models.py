@@ -222,7 +222,7 @@ def made_ensemble(
         endless: train on ever new masks, and not on those `num_masks` alone.
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
-        dropout: the probability of leaving out a hidden unit in the losses of `fit`, validation too.
+        dropout: the probability of leaving out a hidden unit in `fit`, validation too.
         rngs: its `params` stream draws the initial weights.
 
     Example:
