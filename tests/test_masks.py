@@ -138,14 +138,4 @@ def test_slots_are_balanced(dim, width):
     counts = np.bincount(slots, minlength=dim)[1:]
     assert counts.max() - counts.min() <= 1
     assert (np.diff(slots) >= 0).all()
-
-
-@pytest.mark.parametrize(("dim", "width"), [(5, 22), (5, 16), (4, 2), (2, 7)])
-def test_hidden_units_are_spread_evenly(dim, width):
-    """A slot has a unit more than another at most, and slots of a size lie side by side."""
-    made = afflow.MADE(dim, 2, (width,), rngs=nnx.Rngs(0))
-    slots = made._connections()[0][1]
-    sizes = np.bincount(slots, minlength=dim)[1:]
-    assert (np.diff(slots) >= 0).all()
-    assert sizes.max() - sizes.min() <= 1
-    assert width < dim - 1 or (np.diff(sizes) <= 0).all()
+    assert width < dim - 1 or (np.diff(counts) <= 0).all()  # slots of a size side by side

@@ -97,10 +97,10 @@ class AgnosticMADE(OrderAgnostic):
         return params, jnp.ones(self.event_shape[0])
 
     def _kept(self, key):
-        """Return what to scale the units of each hidden layer by: 0 for those left out."""
-        biases, rate = self.biases[:-1], 1 - self.dropout
+        """Return what to scale the units of each hidden layer by, 0 for those left out."""
         if not self.dropout:
-            return [1.0] * len(biases)
+            return None
+        biases, rate = self.biases[:-1], 1 - self.dropout
         keys = jax.random.split(key, len(biases))
         pairs = zip(keys, biases, strict=True)
         return [jax.random.bernoulli(k, rate, bias[...].shape) / rate for k, bias in pairs]
