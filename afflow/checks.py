@@ -1,5 +1,7 @@
 """Checks that a bijector does what a flow relies on, for users' own bijectors."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,29 +57,31 @@ def check_bijector(
 
 def _check_direction(name, bijector, x, context, rtol, triangular):
     """Check one direction by itself; return its values, and its Jacobians `(num, D, D)`."""
-
-    @jax.jit
-    def method(bijector, x, context):
-        return getattr(bijector, f"{name}_and_log_det")(x, context)
-
-    @jax.jit
-    def linearize(bijector, x, context):
-        run = jax.vmap(method, in_axes=(None, 0, None if context is None else 0))
-        return jax.vjp(lambda bijector, x: run(bijector, x, context), bijector, x)
-
     first = bijector, x[0], None if context is None else context[0]
-    _check_shapes(name, x[0], *jax.eval_shape(method, *first))
-    (y, log_det), pull = linearize(bijector, x, context)
+    _check_shapes(name, x[0], *jax.eval_shape(_run, name, *first))
+    (y, log_det), pull = _linearize(name, bijector, x, context)
     grads = _pull_back(pull, (2 * y, jnp.ones_like(log_det)))
     bad = sum(int((~np.isfinite(leaf)).sum()) for leaf in jax.tree.leaves(grads))
     assert bad == 0, f"{name}: {bad} entries of its gradients are not finite."
     matrices = _jacobians(pull, np.asarray(y), np.zeros_like(log_det))
-    _close(f"{name} under vmap against one event", y[0], method(*first)[0], rtol)
+    _close(f"{name} under vmap against one event", y[0], _run(name, *first)[0], rtol)
     expected = np.linalg.slogdet(matrices)[1]
     _close(f"{name} log_det against slogdet of the Jacobian", log_det, expected, rtol)
     if triangular:
         _close(f"{name} Jacobian above the diagonal", np.triu(matrices, 1), 0.0, 0.0)
     return y, log_det, matrices
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(name, bijector, x, context):
+    return getattr(bijector, f"{name}_and_log_det")(x, context)
+
+
+@partial(jax.jit, static_argnums=0)
+def _linearize(name, bijector, x, context):
+    """Return values and log-determinants, and what pulls cotangents back to leaves and input."""
+    run = jax.vmap(partial(_run, name), in_axes=(None, 0, None if context is None else 0))
+    return jax.vjp(lambda bijector, x: run(bijector, x, context), bijector, x)
 
 
 @jax.jit

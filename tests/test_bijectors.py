@@ -17,7 +17,11 @@ LOW_DIM = [name for name in BIJECTORS if "D=1" in name or "D=2" in name or "2-D"
 
 @pytest.mark.parametrize("name", BIJECTORS)
 def test_checks_pass(name):
-    afflow.check_bijector(BIJECTORS[name](), key=KEY, triangular=name in TRIANGULAR)
+    check = partial(afflow.check_bijector, BIJECTORS[name](), triangular=name in TRIANGULAR)
+    check(key=KEY)
+    check(key=KEY, scale=1e-4)
+    if not name.startswith("domain"):  # which saturates
+        check(key=KEY, scale=1e4)
 
 
 @pytest.mark.parametrize("name", BIJECTORS)
@@ -29,27 +33,6 @@ def test_float32(name):
     chex.assert_type([y, back, log_det, log_det_back], jnp.float32)
     np.testing.assert_allclose(back, x, rtol=2e-4, atol=2e-4)
     np.testing.assert_allclose(log_det, -log_det_back, rtol=2e-4, atol=2e-4)
-
-
-@pytest.mark.parametrize("name", BIJECTORS)
-def test_near_and_far(name):
-    if name.startswith("domain"):
-        pytest.skip("normal events lie outside a domain; see test_domains.py")
-    bijector = BIJECTORS[name]()
-
-    @jax.jit
-    @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
-    def score(bijector, x, context):
-        y, log_det = batched(bijector.inverse_and_log_det)(x, context)
-        return jnp.sum(log_det) + jnp.mean(y), y
-
-    forward = jax.jit(batched(bijector.forward_and_log_det))
-    for scale in (1e-4, 1e4):
-        x, context = events(bijector, scale=scale)
-        (_, y), grads = score(bijector, x, context)
-        chex.assert_tree_all_finite(grads)
-        back, _ = forward(y, context)
-        np.testing.assert_allclose(back, x, rtol=1e-6, atol=1e-6 * scale)
 
 
 @pytest.mark.parametrize("name", TRIANGULAR)

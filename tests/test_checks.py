@@ -79,5 +79,21 @@ def test_not_triangular_fails():
         afflow.check_bijector(turned, key=KEY, triangular=True)
 
 
-def test_a_right_one_passes():
-    afflow.check_bijector(Scale(), key=KEY, triangular=True)
+@jax.custom_vjp
+def double(x):
+    return 2 * x
+
+
+double.defvjp(lambda x: (double(x), None), lambda _, g: (2 * g,))
+
+
+class OwnGradient(Scale):
+    """Has a reverse derivative only."""
+
+    def forward_and_log_det(self, x, context=None):
+        return double(x), 2 * jnp.log(2.0)
+
+
+@pytest.mark.parametrize("make", [Scale, OwnGradient])
+def test_a_right_one_passes(make):
+    afflow.check_bijector(make(), key=KEY, triangular=True)
