@@ -35,6 +35,27 @@ def test_float32(name):
     np.testing.assert_allclose(log_det, -log_det_back, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("name", BIJECTORS)
+def test_near_and_far(name):
+    if name.startswith("domain"):
+        pytest.skip("normal events lie outside a domain; see test_domains.py")
+    bijector = BIJECTORS[name]()
+
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    def score(bijector, x, context):
+        y, log_det = batched(bijector.inverse_and_log_det)(x, context)
+        return jnp.sum(log_det) + jnp.mean(y), y
+
+    forward = jax.jit(batched(bijector.forward_and_log_det))
+    for scale in (1e-4, 1e4):
+        x, context = events(bijector, scale=scale)
+        (_, y), grads = score(bijector, x, context)
+        chex.assert_tree_all_finite(grads)
+        back, _ = forward(y, context)
+        np.testing.assert_allclose(back, x, rtol=1e-6, atol=1e-6 * scale)
+
+
 @pytest.mark.parametrize("name", TRIANGULAR)
 def test_lower_triangle_is_dense(name):
     bijector = TRIANGULAR[name]()
