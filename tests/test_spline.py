@@ -1,5 +1,7 @@
 """Splines: at knots, at the bound, far outside, and on the circle."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ from flax import nnx
 from registry import randomize
 
 import afflow
-from afflow.univariate.spline import knots, unstack, weigh
+from afflow.univariate.bounds import soft_bound
+from afflow.univariate.spline import Bins, Grid, knots, locate, search
 
 SPLINES = {
     "linear tails": afflow.RationalQuadraticSpline(6, 3.0),
@@ -23,7 +26,7 @@ def parameters(spline, scale=2.0):
 
 def edges(params):
     """Return the ends of all bins of the splines above."""
-    starts, sizes = knots(unstack(weigh(params)), 3.0, 1e-3)
+    starts, sizes = knots(soft_bound(params, 30), 3.0, 1e-3)
     return jnp.stack([*starts, starts[-1] + sizes[-1]])
 
 
@@ -64,6 +67,21 @@ def test_knots_meet(name):
             np.testing.assert_allclose(below, above, atol=1e-5)
     assert np.isnan(spline.inverse(jnp.nan, params))
     assert np.isnan(spline.forward(jnp.nan, params))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_tangents_of_a_bin_are_those_of_the_search(axis):
+    grid = Grid(6, 3.0, 1e-3, 1e-3)
+    bins = Bins(*(jax.random.normal(jax.random.key(n), (n,)) for n in (6, 6, 7)))
+    values = jnp.linspace(-2.9, 2.9, 15)
+
+    def jacobians(find):
+        find = partial(find, grid, axis)
+        found = jax.jit(jax.vmap(jax.jacrev(find, argnums=1), (0, None)))(values, bins)
+        return jnp.stack([jnp.concatenate(row, -1) for row in found])
+
+    expected = jacobians(lambda *args: search(*args)[0])
+    np.testing.assert_allclose(jacobians(locate), expected, atol=1e-12)
 
 
 def test_tails_are_the_identity():
