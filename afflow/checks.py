@@ -59,8 +59,8 @@ def _check_direction(name, bijector, x, context, rtol, triangular):
     """Check one direction by itself; return its values, and its Jacobians `(num, D, D)`."""
     first = bijector, x[0], None if context is None else context[0]
     _check_shapes(name, x[0], *jax.eval_shape(_run, name, *first))
-    (y, log_det), pull = _linearize(name, bijector, x, context)
-    grads = _pull_back(pull, (2 * y, jnp.ones_like(log_det)))
+    (y, log_det), pull = linearize(name, bijector, x, context)
+    grads = pull_back(pull, (2 * y, jnp.ones_like(log_det)))
     bad = sum(int((~np.isfinite(leaf)).sum()) for leaf in jax.tree.leaves(grads))
     assert bad == 0, f"{name}: {bad} entries of its gradients are not finite."
     matrices = _jacobians(pull, np.asarray(y), np.zeros_like(log_det))
@@ -78,21 +78,22 @@ def _run(name, bijector, x, context):
 
 
 @partial(jax.jit, static_argnums=0)
-def _linearize(name, bijector, x, context):
+def linearize(name, bijector, x, context):
     """Return values and log-determinants, and what pulls cotangents back to leaves and input."""
     run = jax.vmap(partial(_run, name), in_axes=(None, 0, None if context is None else 0))
     return jax.vjp(lambda bijector, x: run(bijector, x, context), bijector, x)
 
 
 @jax.jit
-def _pull_back(pull, cotangents):
+def pull_back(pull, cotangents):
+    """Return the cotangents of the leaves and the input."""
     return pull(cotangents)
 
 
 def _jacobians(pull, y, zeros):
     """Return the Jacobians `(num, D, D)`, whose rows are the pull-backs of unit vectors."""
     units = np.eye(y[0].size, dtype=y.dtype).reshape(-1, 1, *y.shape[1:])
-    rows = [_pull_back(pull, (np.broadcast_to(unit, y.shape), zeros))[1] for unit in units]
+    rows = [pull_back(pull, (np.broadcast_to(unit, y.shape), zeros))[1] for unit in units]
     return np.stack(rows, 1).reshape(len(y), len(units), -1)
 
 
