@@ -101,18 +101,27 @@ def check_dependence(made, context):
 def check_sweeps(made, context):
     """Incremental equals Sequential on NumPy, by itself and in `Repeat`."""
     z = np.linspace(-1, 1, *made.event_shape)
+    slow, fast = (
+        afflow.MaskedAutoregressive(made, afflow.Affine(), solver)
+        for solver in (SEQUENTIAL, INCREMENTAL)
+    )
+    layers = slow, fast, afflow.Repeat(lambda rngs: fast, 2, rngs=None)
     for dtype, tol in ((np.float64, 1e-11), (np.float32, 1e-5)):
-        arguments = jax.tree.map(lambda a, dtype=dtype: a.astype(dtype), (made, z, context))
-        fast, slow = (decode(solver, *arguments) for solver in (INCREMENTAL, SEQUENTIAL))
-        for a, b in zip(fast, slow, strict=True):
-            assert a.dtype == dtype
-            np.testing.assert_array_less(np.abs(a - b) / np.maximum(1, np.abs(b)), tol)
+        arguments = jax.tree.map(lambda a, dtype=dtype: a.astype(dtype), (layers, z, context))
+        for value, expected in decode(*arguments):
+            assert value.dtype == dtype
+            error = np.abs(value - expected) / np.maximum(1, np.abs(expected))
+            np.testing.assert_array_less(error, tol)
 
 
-def decode(solver, made, z, context):
-    layer = afflow.MaskedAutoregressive(made, afflow.Affine(), solver)
-    repeated = afflow.Repeat(lambda rngs: layer, 2, rngs=None)
-    return *layer.forward_and_log_det(z, context), *repeated.forward_and_log_det(z, context)
+def decode(layers, z, context):
+    """Return pairs that must be equal."""
+    slow, fast, repeated = layers
+    once, log_det = slow.forward_and_log_det(z, context)
+    twice, more = slow.forward_and_log_det(once, context)
+    x, fast_log_det = fast.forward_and_log_det(z, context)
+    y, both_log_dets = repeated.forward_and_log_det(z, context)
+    return (x, once), (fast_log_det, log_det), (y, twice), (both_log_dets, log_det + more)
 
 
 @pytest.mark.parametrize("kind", KINDS)
