@@ -9,8 +9,8 @@ says where that differs. Libraries that are not installed are skipped. Each runs
 process of its own with the same number of threads, and they take turns, A B C A B C ...,
 a few calls at a time, so that only one computes at any moment. An epoch is `afflow.fit`
 whole; the others call their compiled training step in a loop, as theirs do, and are not
-charged for shuffling. It wants an idle machine: on a busy one PyTorch's threads wait for
-each other, and `OMP_WAIT_POLICY=passive` helps.
+charged for shuffling. It wants an idle machine, and `OMP_WAIT_POLICY=passive`, its
+default: between calls PyTorch's threads would spin, and slow the others down threefold.
 """
 
 import os
@@ -181,7 +181,7 @@ def draw(results: dict[int, dict], config: Config) -> None:
 def main(config: Config) -> None:
     """Run the experiment; the results are written after every dimension."""
     jax.config.update("jax_platforms", "cpu")
-    load, policy = os.getloadavg()[0], os.environ.get("OMP_WAIT_POLICY")
+    load, policy = os.getloadavg()[0], os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     content = {"load_before": load, "omp_wait_policy": policy, "libraries": {}, "timing": {}}
     if load > 0.5:
         print(f"This machine is busy, load average {load:.1f}: expect PyTorch to suffer most.")
