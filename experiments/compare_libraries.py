@@ -10,7 +10,7 @@ process of its own with the same number of threads, and they take turns, A B C A
 a few calls at a time, so that only one computes at any moment. An epoch is `afflow.fit`
 whole; the others call their compiled training step in a loop, as theirs do, and are not
 charged for shuffling. It wants an idle machine, and `OMP_WAIT_POLICY=passive`, its
-default: between calls PyTorch's threads would spin, and slow the others down threefold.
+default: between calls PyTorch's threads would spin, and the others take up to twice as long.
 """
 
 import os
