@@ -197,7 +197,7 @@ def locate(grid: Grid, axis: int, value: jax.Array, bins: Bins) -> Bin:
 
 @locate.defjvp
 def _locate_jvp(grid, axis, primals, tangents):
-    _, k = search(grid, axis, *primals)
+    here, k = search(grid, axis, *primals)
     bins, (_, dots) = primals[1], tangents
     j = jnp.arange(grid.num_bins)
 
@@ -210,7 +210,7 @@ def _locate_jvp(grid, axis, primals, tangents):
     (x, width), (y, height) = map(start_and_size, bins[:2], dots[:2])
     ends = dots.slopes[:-1], dots.slopes[1:]
     left, right = (jnp.sum(jnp.where(j == k, dot, 0)) for dot in ends)
-    return locate(grid, axis, *primals), Bin(x, y, width, height, left, right)
+    return here, Bin(x, y, width, height, left, right)
 
 
 def search(grid: Grid, axis: int, value: jax.Array, bins: Bins) -> tuple[Bin, jax.Array]:
