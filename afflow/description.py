@@ -137,7 +137,7 @@ def _write_array(write: Writer, value: Any, where: str) -> Json:
 def _read_array(read: Reader, json: Json) -> Any:
     array, dtype = read.arrays[json["number"]], jnp.dtype(json["dtype"])
     array = array.view(dtype) if _is_foreign(dtype) else array
-    return array if json["home"] == "numpy" else jnp.asarray(array)
+    return array if json["home"] == "numpy" else jax.device_put(array)
 
 
 def _is_foreign(dtype: Any) -> bool:

@@ -1,8 +1,11 @@
 """Test settings: float64, no silent broadcasting between ranks, and quick compilation."""
 
+import gc
+import itertools
 import os
 
 import jax
+import pytest
 
 # Most of the suite's time is compilation: less optimisation makes it twice as fast, and
 # one thread for each of the workers some more.
@@ -15,5 +18,20 @@ if jax.__version_info__ < (0, 12):  # later versions do not know it, and abort
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 
+# A good part of the rest is Python: collecting garbage among millions of live objects of
+# JAX's traces, and noting where in the source each operation stands.
+gc.set_threshold(50_000, 20, 20)
+jax.config.update("jax_traceback_in_locations_limit", 0)
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+_done = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _forget_programs():
+    """Drop compiled programs now and then: hardly one is used again, and they fill memory."""
+    yield
+    if next(_done) % 50 == 0:
+        jax.clear_caches()

@@ -1,6 +1,7 @@
 """Every bijector and every conditioner once; the shared property tests run over these."""
 
 from collections.abc import Callable
+from functools import cache
 
 import diffrax
 import jax
@@ -18,13 +19,22 @@ def randomize(module, scale: float = 0.4, seed: int = 0):
     """Move every parameter off its initial value."""
     rng = np.random.default_rng(seed)
     graph, params, rest = nnx.split(module, nnx.Param, ...)
-    params = jax.tree.map(lambda a: jnp.asarray(a + rng.normal(0, scale, a.shape), a.dtype), params)
+
+    def moved(a):
+        return _array(np.asarray(a) + rng.normal(0, scale, a.shape), a.dtype)
+
+    params = jax.tree.map(moved, params)
     return nnx.merge(graph, params, rest)
 
 
 def cast(module, dtype):
     """Return the module with every array in another float type."""
-    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a), dtype), module)
+    return jax.tree.map(lambda a: _array(a, dtype), module)
+
+
+def _array(a, dtype):
+    """Return a JAX array, converted on NumPy: JAX would compile that for every shape."""
+    return jax.device_put(np.asarray(a).astype(dtype))
 
 
 def made(dim, num_params=2, hidden=(12, 9), **options) -> afflow.MADE:
@@ -161,6 +171,11 @@ def continuous(dim, **options) -> afflow.Continuous:
     return randomize(afflow.Continuous(field, solver=solver, adjoint=adjoint, **tight))
 
 
+def made_once(makes: dict) -> dict:
+    """Let every test have the same module: to build one takes longer than to read it."""
+    return {name: cache(make) for name, make in makes.items()}
+
+
 TRIANGULAR: dict[str, Make] = {
     "autoregressive": lambda: autoregressive(3),
     "autoregressive D=1": lambda: autoregressive(1),
@@ -226,8 +241,9 @@ TRIANGULAR: dict[str, Make] = {
     "domain ordered D=1": lambda: afflow.Ordered(1),
     "domain ordered D=2": lambda: afflow.Ordered(2),
 }
+TRIANGULAR = made_once(TRIANGULAR)
 
-BIJECTORS: dict[str, Make] = TRIANGULAR | {
+BIJECTORS: dict[str, Make] = {
     "elementwise matrix": lambda: randomize(afflow.Elementwise(afflow.Affine(), (2, 3))),
     "permutation": lambda: afflow.Permutation([2, 0, 3, 1]),
     "permutation random": lambda: afflow.Permutation.random(6, jax.random.key(0)),
@@ -299,6 +315,7 @@ BIJECTORS: dict[str, Make] = TRIANGULAR | {
     "continuous context": lambda: continuous(2, context_dim=2),
     "continuous D=1": lambda: continuous(1),
 }
+BIJECTORS = TRIANGULAR | made_once(BIJECTORS)
 
 DATA = np.array([[1.0, -2.0, 0.5], [2.0, 3.0, 0.0], [-3.0, 1.0, 4.0], [0.0, 0.0, 1.0]])
 
@@ -370,6 +387,7 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
         afflow.IndependentMLPs(5, 2, 3, context_dim=2, rngs=nnx.Rngs(0))
     ),
 }
+CONDITIONERS = made_once(CONDITIONERS)
 
 
 def events(module, num: int = 5, scale: float = 1.0, dtype=jnp.float64):

@@ -46,9 +46,8 @@ def test_gradients_are_finite_everywhere(name, dtype, direction, scale):
         return y, log_det
 
     for output in (0, 1):
-        grads = jax.vmap(
-            jax.grad(lambda x, p, output=output: run(x, p)[output], argnums=(0, 1)), (0, None)
-        )(x, params)
+        grad = jax.grad(lambda x, p, output=output: run(x, p)[output], argnums=(0, 1))
+        grads = jax.jit(jax.vmap(grad, (0, None)))(x, params)
         assert all(np.isfinite(g).all() for g in grads)
     y, log_det = jax.vmap(run, (0, None))(x, params)
     assert y.dtype == log_det.dtype == dtype
