@@ -52,6 +52,7 @@ class Config:
     learning_rate: float | None = None
     weight_decay: float | None = None
     cycles: tuple[int, ...] | None = None
+    num_bins: int | None = None
     minutes: float | None = None
     """No cycle begins that would end later, at the pace of the one before."""
     resume: bool = False
