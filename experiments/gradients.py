@@ -3,48 +3,61 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.tree_util import Partial
 from report import compile_seconds, interleave, summary
 
 import afflow
 
 
-def time_gradients(layer: afflow.MaskedAutoregressive, z: jax.Array, repeats: int) -> dict:
-    """Time the gradient of one layer's serial direction, and count its memory.
+class FullPasses(afflow.MaskedAutoregressive):
+    """The usual implementation: D full passes, and backpropagation through all of them."""
 
-    `implicit` is what `afflow` does; `backpropagation` differentiates through the D full
-    passes of the usual implementation. Memory is the compiler's count of temporaries.
-    """
-    emit = Partial(afflow.Affine.forward_and_log_det, layer.univariate)
-
-    def implicit(layer, z):
-        return layer.forward_and_log_det(z)
-
-    def through_the_loop(layer, z):
-        x, log_dets = afflow.Sequential().run(layer.conditioner, emit, z, None)
+    def forward_and_log_det(self, x, context=None):
+        """Return the sample and its log-determinant."""
+        emit = Partial(type(self.univariate).forward_and_log_det, self.univariate)
+        x, log_dets = afflow.Sequential().run(self.conditioner, emit, x, context)
         return x, log_dets.sum()
 
-    def score(forward, layer, z):
-        x, log_det = jax.vmap(forward, in_axes=(None, 0))(layer, z)
-        return jnp.sum(jnp.sin(x)) + jnp.sum(log_det)
 
-    def gradient(forward):
-        return jax.jit(jax.grad(lambda layer, z: score(forward, layer, z), argnums=(0, 1)))
+KINDS = {"implicit": afflow.MaskedAutoregressive, "backpropagation": FullPasses}
 
-    pass_ = jax.jit(jax.vmap(layer.inverse_and_log_det))
-    compiled = {"implicit": gradient(implicit), "backpropagation": gradient(through_the_loop)}
-    runs = {name: lambda f=f: f(layer, z) for name, f in compiled.items()}
-    runs["density pass"] = lambda: pass_(z)
+
+def stack(kind: str, dim: int, hidden: tuple[int, ...], num_layers: int, seed: int):
+    """Return layers in alternating order, differentiated in one of the two ways."""
+
+    def layer(rngs: nnx.Rngs) -> afflow.Chain:
+        made = afflow.MADE(dim, 2, hidden, rngs=rngs)
+        return afflow.Chain([afflow.Reverse(dim), KINDS[kind](made, afflow.Affine())])
+
+    return afflow.Repeat(layer, num_layers, rngs=nnx.Rngs(seed))
+
+
+def score(layers: afflow.Bijector, z: jax.Array) -> jax.Array:
+    """Return a number that needs the samples and their log-determinants."""
+    x, log_det = jax.vmap(layers.forward_and_log_det)(z)
+    return jnp.sum(jnp.sin(x)) + jnp.sum(log_det)
+
+
+def time_gradients(stacks: dict[str, afflow.Bijector], z: jax.Array, repeats: int) -> dict:
+    """Time the gradients of the serial direction of equal stacks, and count their memory.
+
+    Memory is the compiler's count of temporaries.
+    """
+    pass_ = jax.jit(lambda layers: jax.vmap(layers.inverse_and_log_det)(z))
+    gradient = jax.jit(jax.grad(score, argnums=(0, 1)))
+    runs = {name: lambda layers=layers: gradient(layers, z) for name, layers in stacks.items()}
+    runs["density pass"] = lambda: pass_(stacks["implicit"])
     compiling = {name: compile_seconds(run) for name, run in runs.items()}
     times = interleave(runs, repeats, seconds=15.0)
     results: dict = {name: summary(times[name]) for name in runs}
-    for name, f in compiled.items():
-        memory = f.lower(layer, z).compile().memory_analysis()
+    for name, layers in stacks.items():
+        memory = gradient.lower(layers, z).compile().memory_analysis()
         results[name] |= {
             "first_call_s": compiling[name],
             "temporaries_mb": memory.temp_size_in_bytes / 1e6,
         }
-    return results | {"largest_relative_difference": _difference(*(runs[n]() for n in compiled))}
+    return results | {"largest_relative_difference": _difference(*(runs[n]() for n in stacks))}
 
 
 def _difference(a, b) -> float:
@@ -52,14 +65,14 @@ def _difference(a, b) -> float:
     return float(max(np.max(np.abs(x - y)) / np.max(np.abs(y)) for x, y in pairs if x.size))
 
 
-def print_gradients(results: dict) -> None:
-    """Print the two ways side by side."""
-    print("\nGradient through the serial direction of one layer (D=43, 2x512, batch 1000):")
-    for name in ("implicit", "backpropagation"):
-        row = results[name]
-        print(f"  {name:18}{row['median_ms']:9.1f} ms{row['temporaries_mb']:9.1f} MB")
-    ratios = [
-        results["backpropagation"][q] / results["implicit"][q]
-        for q in ("median_ms", "temporaries_mb")
-    ]
-    print(f"  {'ratio':18}{ratios[0]:9.1f} x {ratios[1]:9.1f} x")
+def print_gradients(results: dict[int, dict]) -> None:
+    """Print the two ways side by side, a line for each number of layers."""
+    print("\nGradient through the serial direction (D=43, layers of 2x512, batch 1000):")
+    print(f"{'layers':>8}{'implicit':>24}{'backpropagation':>26}{'ratios':>18}")
+    for num_layers, row in results.items():
+        values = np.array([[row[n][q] for q in ("median_ms", "temporaries_mb")] for n in KINDS])
+        (time, memory), (slow, large) = values
+        print(
+            f"{num_layers:8}{time:10.1f} ms {memory:7.1f} MB{slow:12.1f} ms {large:7.1f} MB"
+            f"{slow / time:9.1f} {large / memory:8.1f}"
+        )

@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 from digits import fit_digits
 from flax import nnx
-from gradients import print_gradients, time_gradients
+from gradients import KINDS, print_gradients, stack, time_gradients
 from report import compile_seconds, interleave, save, summary
 from tqdm import tqdm
 
@@ -33,7 +33,7 @@ SOLVERS = {
     "sequential": afflow.Sequential(),
 }
 STYLES = {"incremental": "-", "jacobi": ":", "sequential": "--"}
-REFERENCE = {"dim": 43, "num_layers": 5, "hidden": (512, 512), "batch": 1000}
+REFERENCE = {"dims": (43, 64), "num_layers": 5, "hidden": (512, 512), "batch": 1000}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Config:
     epochs: int = 60
     """Epochs of the fit to digits; 0 skips it."""
     reference: bool = True
-    """Also time D=43, 5 layers of 2x512, batch 1000, and gradients through sampling."""
+    """Also time D=43 and 64, 5 layers of 2x512, batch 1000, and gradients through sampling."""
     seed: int = 0
     """Seed of the data split, the initial weights, training and sampling."""
     out: Path = Path(__file__).parent / "results"
@@ -104,13 +104,16 @@ def time_flows(config: Config, dim: int, num_layers: int, hidden, batch: int) ->
     }
 
 
-def reference_layer(config: Config) -> tuple[afflow.MaskedAutoregressive, jax.Array]:
-    """Return one layer of the reference flow, and noise for it."""
-    made = afflow.MADE(REFERENCE["dim"], 2, REFERENCE["hidden"], rngs=nnx.Rngs(config.seed))
-    layer = afflow.MaskedAutoregressive(made, afflow.Affine())
-    shape = REFERENCE["batch"], REFERENCE["dim"]
-    z = jax.random.normal(jax.random.key(config.seed), shape)
-    return randomize(layer, config.dtype, config.seed), z.astype(config.dtype)
+def reference_gradients(config: Config) -> dict[int, dict]:
+    """Time gradients through one layer of the reference flow, and through all."""
+    (dim, *_), num_layers, hidden, batch = REFERENCE.values()
+    z = jax.random.normal(jax.random.key(config.seed), (batch, dim)).astype(config.dtype)
+    results = {}
+    for n in (1, num_layers):
+        stacks = {kind: stack(kind, dim, hidden, n, config.seed) for kind in KINDS}
+        moved = {kind: randomize(layers, z.dtype, config.seed) for kind, layers in stacks.items()}
+        results[n] = time_gradients(moved, z, config.repeats)
+    return results
 
 
 def print_table(results: dict[int, dict], batch: int) -> None:
@@ -164,9 +167,10 @@ def main(config: Config) -> None:
     draw_times(config, curve)
     results["timing"] = curve
     if config.reference:
-        reference = time_flows(config, *REFERENCE.values())
-        print_table({REFERENCE["dim"]: reference}, REFERENCE["batch"])
-        gradients = time_gradients(*reference_layer(config), config.repeats)
+        dims, *shape = REFERENCE.values()
+        reference = {dim: time_flows(config, dim, *shape) for dim in dims}
+        print_table(reference, REFERENCE["batch"])
+        gradients = reference_gradients(config)
         print_gradients(gradients)
         results["reference"] = REFERENCE | {"timing": reference, "gradients": gradients}
     save(config.out / "sampling_speed.json", config, results)
