@@ -70,7 +70,7 @@ def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflo
 
 
 FAST = {
-    ("power", "nsf"): Settings(learning_rate=2e-3, cycles=(16,), num_bins=16),
+    ("power", "nsf"): Settings(learning_rate=2e-3, cycles=(40,), num_bins=16),
     ("power", "maf"): Settings(num_layers=10, learning_rate=5e-4, cycles=(6,)),
     ("miniboone_small", "maf"): Settings(
         hidden=(64,) * 3, batch_size=128, weight_decay=1.0, cycles=(60,)
@@ -85,7 +85,8 @@ FAST = {
         lu=False,
         batch_size=100,
         learning_rate=3e-4,
-        weight_decay=0.1,
+        weight_decay=2.0,
+        cycles=(10,),
     ),
     ("mnist", "mixture"): Settings(
         num_layers=1,
