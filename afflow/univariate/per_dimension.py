@@ -22,6 +22,9 @@ class PerDimension(Bijector):
     head, so the work grows with the number of *different* univariates: pass one object in
     several places rather than several alike.
 
+    A layer that reorders coordinates, as factories put between theirs, moves the columns
+    to other kinds: keep to one layer (`made`), or to layers without one in between.
+
     Being scalar, its methods cannot see where they stand: in place of $x_t$ they take the
     pair of $x_t$ and its kind that `locate` makes.
 
