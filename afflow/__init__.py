@@ -65,6 +65,7 @@ from afflow.diagnostics import (
 from afflow.distributions import Distribution, Flow, Normal, Uniform
 from afflow.domains import CircularShift, Interval, Ordered, Positive, Simplex
 from afflow.elementwise import Constant, Elementwise, Standardize
+from afflow.embedding import Embedded, ZScores
 from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling, realnvp
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
@@ -166,6 +167,7 @@ __all__ = [
     "Divergence",
     "Draw",
     "Elementwise",
+    "Embedded",
     "Ensemble",
     "Epoch",
     "Estimate",
@@ -226,6 +228,7 @@ __all__ = [
     "Uniform",
     "VariationalDequantization",
     "VectorField",
+    "ZScores",
     "bits_per_dim",
     "bnaf",
     "bpf",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape, total
+from afflow.bijector import Bijector, Shape, checked_shape, of_one_event, total
 from afflow.positive import positive, positive_inverse
 from afflow.walk import Model, change_layers
 
@@ -31,15 +31,17 @@ class ActNorm(Bijector):
     """
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = (event_shape,) if isinstance(event_shape, int) else event_shape
+        self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
         self.mu = nnx.Param(jnp.zeros(self.event_shape[-1]))
         self.s = nnx.Param(jnp.zeros(self.event_shape[-1]))
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         mu, sigma = self._parameters()
         return mu.astype(x.dtype) + sigma.astype(x.dtype) * x, total(jnp.log(sigma))
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         mu, sigma = self._parameters()
         return (y - mu.astype(y.dtype)) / sigma.astype(y.dtype), -total(jnp.log(sigma))

@@ -3,10 +3,10 @@
 import jax
 from jax.tree_util import Partial
 
-from afflow.bijector import Bijector, num_params, total
+from afflow.bijector import Bijector, num_params, of_one_event, total
 from afflow.conditioners.conditioner import Conditioner
 from afflow.inversion import Incremental, Solver, solve
-from afflow.univariate.per_dimension import located
+from afflow.univariate.per_dimension import check_places, located
 
 
 class MaskedAutoregressive(Bijector):
@@ -47,18 +47,21 @@ class MaskedAutoregressive(Bijector):
                 f"Expected a conditioner with num_params={expected} for "
                 f"{type(univariate).__name__}, got {conditioner.num_params}."
             )
+        check_places(univariate, conditioner.event_shape)
         self.conditioner = conditioner
         self.univariate = univariate
         self.solver = solver
         self.event_shape = conditioner.event_shape
         self.context_shape = conditioner.context_shape
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         params = self.conditioner(y, self._own(context))  # (D, P)
         inputs = located(self.univariate, y)
         x, log_dets = jax.vmap(self.univariate.inverse_and_log_det)(inputs, params)
         return x, total(log_dets)
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         emit = Partial(type(self.univariate).forward_and_log_det, self.univariate)
         inputs = located(self.univariate, x)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow.bijector import Shape, common_context_shape
-from afflow.distributions import Distribution, Normal, checked_shape
+from afflow.bijector import Shape, checked_shape, common_context_shape, of_one_event
+from afflow.distributions import Distribution, Normal
 from afflow.elementwise import Constant
 
 
@@ -29,6 +29,7 @@ class Laplace(Distribution):
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
 
+    @of_one_event
     def log_prob(self, x, context=None):
         return -jnp.sum(jnp.abs(_wide(x)) + math.log(2))
 
@@ -52,6 +53,7 @@ class Logistic(Distribution):
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
 
+    @of_one_event
     def log_prob(self, x, context=None):
         x = _wide(x)
         return jnp.sum(jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x))
@@ -97,6 +99,7 @@ class StudentT(Distribution):
         """The degrees of freedom, `event_shape`."""
         return _softplus(self.raw_df[...])
 
+    @of_one_event
     def log_prob(self, x, context=None):
         x = _wide(x)
         df = self.df.astype(x.dtype)
@@ -146,6 +149,7 @@ class LocationScale(Distribution):
         """The scale, `event_shape`."""
         return _softplus(self.raw_scale[...])
 
+    @of_one_event
     def log_prob(self, x, context=None):
         x = _wide(x)
         loc, scale = self.loc[...].astype(x.dtype), self.scale.astype(x.dtype)
@@ -218,6 +222,7 @@ class MultivariateNormal(Distribution):
         raw = self.raw_factor[...]
         return _set_diagonal(jnp.tril(raw), _softplus(jnp.diag(raw)))
 
+    @of_one_event
     def log_prob(self, x, context=None):
         x = _wide(x)
         mean, factor = self.mean[...].astype(x.dtype), self.factor.astype(x.dtype)
@@ -253,6 +258,7 @@ class Mixture(Distribution):
         self.context_shape = common_context_shape(*(c.context_shape for c in components))
         self.logits = nnx.Param(jnp.zeros(len(components)))
 
+    @of_one_event
     def log_prob(self, x, context=None):
         log_weights = jax.nn.log_softmax(self.logits[...])
         return _mixture_log_prob(self.components, log_weights, x, context)
@@ -288,6 +294,7 @@ class ClassConditional(Distribution):
         self.event_shape = _common_event_shape(components)
         self.context_shape = (len(components),)
 
+    @of_one_event
     def log_prob(self, x, context=None):
         return _mixture_log_prob(self.components, _log_probabilities(context), x, None)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape, total
+from afflow.bijector import Bijector, Shape, checked_shape, of_one_event, total
 from afflow.positive import positive
 from afflow.walk import Model, change_layers
 
@@ -36,7 +36,7 @@ class BatchNorm(Bijector):
     """
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = (event_shape,) if isinstance(event_shape, int) else event_shape
+        self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
         channels = self.event_shape[-1]
         self.mean = nnx.BatchStat(jnp.zeros(channels))
@@ -44,11 +44,13 @@ class BatchNorm(Bijector):
         self.beta = nnx.Param(jnp.zeros(channels))
         self.gamma = nnx.Param(jnp.zeros(channels))
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         mean, beta, scale = self._parameters()
         y = mean.astype(x.dtype) + (x - beta.astype(x.dtype)) / scale.astype(x.dtype)
         return y, -total(jnp.log(scale))
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         mean, beta, scale = self._parameters()
         x = beta.astype(y.dtype) + (y - mean.astype(y.dtype)) * scale.astype(y.dtype)

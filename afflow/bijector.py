@@ -1,9 +1,13 @@
 """The bijector protocol, and the bijector read backwards."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from functools import wraps
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from afflow.outline import Outlined
@@ -82,6 +86,38 @@ class Inverse(Bijector):
 
     def inverse_and_log_det(self, y, context=None):
         return self.bijector.forward_and_log_det(y, context)
+
+
+def of_one_event(method: Callable) -> Callable:
+    """Decorate a method of a bijector or distribution: a batch of events is an error there.
+
+    Most formulas would broadcast over a batch, with one log-determinant for all of it.
+    """
+
+    @wraps(method)
+    def checked(self, x, context=None):
+        if np.shape(x) != self.event_shape:
+            raise ValueError(
+                f"Expected one event of shape {self.event_shape}, got {np.shape(x)}: map "
+                f"{type(self).__name__} over a batch with jax.vmap, or use the methods of a Flow."
+            )
+        return method(self, x, context)
+
+    return checked
+
+
+def check_size(name: str, size: int, least: int = 1) -> None:
+    """Raise `ValueError` unless `size` is a whole number of at least `least`."""
+    if not isinstance(size, Integral) or int(size) < least:
+        raise ValueError(f"Expected a whole number {name} >= {least}, got {size!r}.")
+
+
+def checked_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
+    """Return a shape as a tuple, that of a vector for a length, of sizes from `least` on."""
+    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    for size in sizes:
+        check_size(name, size, least)
+    return tuple(int(size) for size in sizes)
 
 
 def total(log_dets: jax.Array) -> jax.Array:

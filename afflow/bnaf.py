@@ -12,8 +12,8 @@ from flax import nnx
 from jax.nn import log_sigmoid, softplus
 from jax.tree_util import Partial
 
-from afflow.bijector import Bijector, total
-from afflow.conditioners.conditioner import Conditioner
+from afflow.bijector import Bijector, of_one_event, total
+from afflow.conditioners.conditioner import Conditioner, check_sizes
 from afflow.inversion import Incremental, Solver, solve
 from afflow.positive import positive, positive_inverse
 from afflow.univariate.bounds import soft_bound
@@ -78,11 +78,13 @@ class BNAF(Bijector):
         self.event_shape = self.network.event_shape
         self.context_shape = self.network.context_shape
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         c = self.network(y, self._own(context))  # (D, P)
         x, log_slopes = jax.vmap(_monotone)(y, (self._diagonal(), c))
         return x, total(log_slopes)
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         inputs, context = (x, self._diagonal()), self._own(context)
         y, log_slopes = solve(self.solver, self.network, Partial(_emit), inputs, context)
@@ -133,11 +135,9 @@ class BlockNetwork(Conditioner):
     """What the units of each coordinate take from earlier ones: row `t` holds the $c^l_t$."""
 
     def __init__(self, dim: int, hidden: Sequence[int], *, context_dim: int = 0, rngs: nnx.Rngs):
-        if min(dim, *hidden, len(hidden)) < 1 or context_dim < 0:
-            raise ValueError(
-                f"Expected dim >= 1, widths >= 1, at least one, and context_dim >= 0, got "
-                f"{dim}, {hidden} and {context_dim}."
-            )
+        check_sizes(dim, 1, tuple(hidden), context_dim)
+        if not hidden:
+            raise ValueError("Expected at least one hidden layer, got hidden=().")
         self.event_shape = (dim,)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = sum(hidden) + 1

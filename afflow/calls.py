@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from afflow.bijector import Shape
+from afflow.bijector import Shape, checked_shape
 
 
 def per_event(f: Callable) -> Callable:
@@ -36,15 +36,16 @@ def call(
 
     An item is a tuple of one event of each of `events`, and a key of its own if `key` is
     given. The results have the axes `(*shape, *batch)` in front, where the leading axes of
-    `events` `(..., *event_shape)` and `context` `(..., *context_shape)` broadcast to `batch`.
+    `events`, before as many as an event has, and `context` `(..., *context_shape)` broadcast to
+    `batch`.
     """
     context = _checked_context(model, context)
-    leading = [_leading(event, model.event_shape) for event in events]
+    inner = [event.shape[event.ndim - len(model.event_shape) :] for event in events]
+    leading = list(map(_leading, events, inner))
     if context is not None:
         leading.append(_leading(context, model.context_shape))
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    batch = shape + jnp.broadcast_shapes(*leading)
-    items = tuple(_flatten(event, model.event_shape, batch) for event in events)
+    batch = checked_shape("shape", shape, least=0) + tuple(map(int, jnp.broadcast_shapes(*leading)))
+    items = tuple(_flatten(*pair, batch) for pair in zip(events, inner, strict=True))
     if key is not None:
         items += (jax.random.split(key, math.prod(batch)),)
     if context is not None and context.shape != model.context_shape:
@@ -58,8 +59,8 @@ def floating(name: str, value: Any, shape: Shape) -> jax.Array:
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
-            f"Expected floating-point {name}, got {value.dtype}: convert it, and add noise "
-            f"(dequantize) if it is discrete."
+            f"Expected floating-point {name}, got {value.dtype}: convert it, adding noise "
+            f"(dequantize) to discrete data and one-hot for classes."
         )
     return ending(name, value, shape)
 
@@ -67,7 +68,8 @@ def floating(name: str, value: Any, shape: Shape) -> jax.Array:
 def ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
     """Return `value` if it ends in `shape`, or raise `ValueError`."""
     if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
-        raise ValueError(f"Expected {name}.shape (..., {_inner(shape)}), got {value.shape}.")
+        mend = f": {name}[..., None] has one column" if shape == (1,) else ""
+        raise ValueError(f"Expected {name}.shape (..., {_inner(shape)}), got {value.shape}{mend}.")
     return value
 
 

@@ -39,6 +39,8 @@ def check_bijector(
         >>> import afflow, jax
         >>> afflow.check_bijector(afflow.Reverse(3), key=jax.random.key(0))
     """
+    if not isinstance(bijector, Bijector):
+        raise ValueError(f"Expected a Bijector, got {type(bijector).__name__}: pass a flow's own.")
     dtype = jnp.result_type(float)
     rtol = rtol or (1e-3 if dtype == jnp.float32 else 1e-8)
     x_key, context_key = jax.random.split(key)

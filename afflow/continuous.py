@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape
-from afflow.distributions import Flow, checked_shape
+from afflow.bijector import Bijector, Shape, checked_shape, of_one_event
+from afflow.conditioners.conditioner import check_sizes
+from afflow.distributions import Flow
 from afflow.elementwise import Constant
-from afflow.flows import layered
+from afflow.flows import Data, layered
 
 Linear = Callable[[jax.Array], jax.Array]
 
@@ -59,8 +60,9 @@ class MLPField(VectorField):
         activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
         rngs: nnx.Rngs,
     ):
-        self.event_shape = checked_shape("dim", dim)
-        self.context_shape = checked_shape("context_dim", context_dim) if context_dim else None
+        check_sizes(dim, 1, hidden, context_dim)
+        self.event_shape = (dim,)
+        self.context_shape = (context_dim,) if context_dim else None
         self.activation = activation
         widths = (1 + dim + context_dim, *hidden)
         pairs = zip(widths[:-1], hidden, strict=True)
@@ -176,9 +178,11 @@ class Continuous(Bijector):
         self.event_shape = vector_field.event_shape
         self.context_shape = vector_field.context_shape
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return self._integrate(0, 1, x, context)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return self._integrate(1, 0, y, context)
 
@@ -216,7 +220,7 @@ def cnf(
     trace: Trace = ExactTrace(),
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a continuous flow on a standard normal; before training, the identity.

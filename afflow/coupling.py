@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from afflow.bijector import Bijector, total
-from afflow.elementwise import num_params
+from afflow.bijector import Bijector, num_params, of_one_event, total
+from afflow.univariate.per_dimension import check_places, located
 
 
 class Coupling(Bijector):
@@ -24,7 +24,8 @@ class Coupling(Bijector):
         network: any module that maps the passing coordinates, `(num_passing,)` in their order,
             to parameters `(num_rest, P)`. If it has a `context_shape`, it is called with the
             context as second argument.
-        univariate: a scalar bijector with `P` parameters.
+        univariate: a scalar bijector with `P` parameters, or a `PerDimension` of those of the
+            coordinates to transform, in their order.
 
     Raises:
         ValueError: if nothing is left to transform, or the network and the univariate disagree
@@ -49,17 +50,21 @@ class Coupling(Bijector):
         self.univariate = univariate
         if not self.rest:
             raise ValueError(f"Expected a mask with coordinates to transform, got {passes}.")
+        check_places(univariate, (len(self.rest),))
         self._check_network()
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return self._map(self.univariate.forward_and_log_det, x, context)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return self._map(self.univariate.inverse_and_log_det, y, context)
 
     def _map(self, f, x, context):
         flat, rest = x.reshape(-1), np.array(self.rest)
-        y, log_dets = jax.vmap(f)(flat[rest], self._params(flat, context))
+        inputs = located(self.univariate, flat[rest])
+        y, log_dets = jax.vmap(f)(inputs, self._params(flat, context))
         return flat.at[rest].set(y).reshape(x.shape), total(log_dets)
 
     def _params(self, flat, context):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow.bijector import Shape
-from afflow.distributions import Flow, checked_shape
+from afflow.bijector import Shape, checked_shape
+from afflow.distributions import Flow
 from afflow.domains import Interval
 
 

@@ -27,7 +27,7 @@ class Writer:
 
     def __init__(self):
         self.arrays: Arrays = []
-        self.seen: set[int] = set()
+        self.numbers: dict[int, int] = {}  # of modules and variables, in the order of meeting them
 
     def __call__(self, value: Any, where: str) -> Json:
         """Return a value in JSON; `where` is its place, for errors."""
@@ -35,6 +35,8 @@ class Writer:
             return value
         if isinstance(value, float) and math.isfinite(value):
             return value
+        if id(value) in self.numbers:
+            return {"again": self.numbers[id(value)]}
         for kind, (is_one, write, _) in _KINDS.items():
             if is_one(value):
                 return {kind: write(self, value, where)}
@@ -43,11 +45,9 @@ class Writer:
             f"jax.nn, or define it with def or class and register it with afflow.saveable."
         )
 
-    def once(self, value: Any, where: str) -> None:
-        """Raise `ValueError` if a module or variable is met again."""
-        if id(value) in self.seen:
-            raise ValueError(f"Expected parts that are not shared, got one again at {where}.")
-        self.seen.add(id(value))
+    def number(self, value: Any) -> None:
+        """Number a module or variable, by which it is known where it is met again."""
+        self.numbers[id(value)] = len(self.numbers)
 
     def all(self, values: Any, where: str) -> list[Json]:
         """Return a sequence in JSON."""
@@ -63,12 +63,15 @@ class Reader:
 
     def __init__(self, arrays: Arrays):
         self.arrays = arrays
+        self.numbered: list[Any] = []
 
     def __call__(self, json: Json) -> Any:
         """Return the value of which `Writer` made the JSON."""
         if not isinstance(json, dict):
             return json
         ((kind, content),) = json.items()
+        if kind == "again":
+            return self.numbered[content]
         return _KINDS[kind][2](self, content)
 
     def fields(self, fields: dict[str, Json]) -> dict[str, Any]:
@@ -77,13 +80,14 @@ class Reader:
 
 
 def _write_module(write: Writer, module: nnx.Module, where: str) -> Json:
-    write.once(module, where)
+    write.number(module)
     fields = {k: v for k, v in vars(module).items() if not k.startswith("_pytree__")}
     return {"class": _class_name(module, where), "fields": write.fields(fields, where)}
 
 
 def _read_module(read: Reader, json: Json) -> nnx.Module:
     module = _blank(_class(json, nnx.Module))
+    read.numbered.append(module)
     for name, value in read.fields(json["fields"]).items():
         setattr(module, name, value)
     return module
@@ -102,7 +106,7 @@ def _without_constructor(cls: type) -> type:
 
 
 def _write_variable(write: Writer, variable: nnx.Variable, where: str) -> Json:
-    write.once(variable, where)
+    write.number(variable)
     value = variable.get_value()
     usual = type(variable)(jnp.zeros(())).get_metadata()
     extra = {k: v for k, v in variable.get_metadata().items() if usual.get(k, usual) != v}
@@ -112,7 +116,9 @@ def _write_variable(write: Writer, variable: nnx.Variable, where: str) -> Json:
 
 def _read_variable(read: Reader, json: Json) -> nnx.Variable:
     metadata = read.fields(json.get("metadata", {}))
-    return _class(json, nnx.Variable)(read(json["value"]), **metadata)
+    variable = _class(json, nnx.Variable)(read(json["value"]), **metadata)
+    read.numbered.append(variable)
+    return variable
 
 
 def _write_object(write: Writer, value: Any, where: str) -> Json:

@@ -5,10 +5,19 @@ from abc import abstractmethod
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
-from afflow.bijector import Bijector, Shape, common_context_shape
+from afflow.bijector import (
+    Bijector,
+    Shape,
+    checked_shape,
+    common_context_shape,
+    of_one_event,
+)
 from afflow.calls import call, floating, per_event
+from afflow.elementwise import Constant
 from afflow.outline import Outlined
 
 
@@ -61,11 +70,16 @@ class Normal(Distribution):
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
 
+    @of_one_event
     def log_prob(self, x, context=None):
+        return jnp.sum(self.log_probs(x))
+
+    def log_probs(self, x: jax.Array) -> jax.Array:
+        """Return the log-density of each coordinate, `event_shape`: they are independent."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         far = jnp.abs(x) > float(jnp.finfo(x.dtype).max) ** 0.4
         x = jnp.where(far, jax.lax.stop_gradient(x), x)
-        return -0.5 * jnp.sum(jnp.square(x) + math.log(2 * math.pi))
+        return -0.5 * (jnp.square(x) + math.log(2 * math.pi))
 
     def sample(self, key, context=None):
         return jax.random.normal(key, self.event_shape)
@@ -76,8 +90,11 @@ class Uniform(Distribution):
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
-        low: lower bound $a$ of every coordinate.
-        high: upper bound $b > a$.
+        low: lower bounds $a$, of the shape of an event or one for all coordinates.
+        high: upper bounds $b > a$.
+
+    Raises:
+        ValueError: unless `low < high` everywhere, both finite, in shapes that fit.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -86,21 +103,31 @@ class Uniform(Distribution):
         (-1.3863, -inf)
     """
 
-    def __init__(self, event_shape: int | Shape, low: float = 0.0, high: float = 1.0):
-        if not low < high:
-            raise ValueError(f"Expected low < high, got {low} and {high}.")
+    def __init__(self, event_shape: int | Shape, low: ArrayLike = 0.0, high: ArrayLike = 1.0):
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
-        self.low, self.high = float(low), float(high)
+        if any(np.shape(end) not in ((), self.event_shape) for end in (low, high)):
+            raise ValueError(f"Expected low and high {self.event_shape}, got {low} and {high}.")
+        if not (np.isfinite(low) & np.isfinite(high) & (np.asarray(low) < high)).all():
+            raise ValueError(f"Expected finite bounds with low < high, got {low} and {high}.")
+        self.low = Constant(jnp.broadcast_to(jnp.asarray(low, float), self.event_shape))
+        self.high = Constant(jnp.broadcast_to(jnp.asarray(high, float), self.event_shape))
 
+    @of_one_event
     def log_prob(self, x, context=None):
+        return jnp.sum(self.log_probs(x))
+
+    def log_probs(self, x: jax.Array) -> jax.Array:
+        """Return the log-density of each coordinate, `event_shape`: they are independent."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        inside = 0 * x - math.log(self.high - self.low)  # 0 * x keeps NaN
-        outside = (x < self.low) | (x > self.high)
-        return jnp.sum(jnp.where(outside, -jnp.inf, inside))
+        low, high = self.low[...].astype(x.dtype), self.high[...].astype(x.dtype)
+        inside = 0 * x - jnp.log(high - low)  # 0 * x keeps NaN
+        outside = (x < low) | (x > high)
+        return jnp.where(outside, -jnp.inf, inside)
 
     def sample(self, key, context=None):
-        return jax.random.uniform(key, self.event_shape, minval=self.low, maxval=self.high)
+        low, high = self.low[...], self.high[...]
+        return jax.random.uniform(key, self.event_shape, minval=low, maxval=high)
 
 
 class Flow(Outlined, nnx.Module):
@@ -127,6 +154,11 @@ class Flow(Outlined, nnx.Module):
     """
 
     def __init__(self, base: Distribution, bijector: Bijector):
+        if not (isinstance(base, Distribution) and isinstance(bijector, Bijector)):
+            raise ValueError(
+                f"Expected a Distribution and a Bijector in this order, got "
+                f"{type(base).__name__} and {type(bijector).__name__}."
+            )
         if base.event_shape != bijector.event_shape:
             raise ValueError(
                 f"Expected base and bijector with one event_shape, got {base.event_shape} "
@@ -183,11 +215,3 @@ def _sample_and_log_prob(flow, item, context):
     z = flow.base.sample(key, context)
     x, log_det = flow.bijector.forward_and_log_det(z, context)
     return x, flow.base.log_prob(z, context) - log_det
-
-
-def checked_shape(name: str, shape: int | Shape) -> Shape:
-    """Return a shape as a tuple, that of a vector for a length; `ValueError` if empty."""
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if any(size < 1 for size in shape):
-        raise ValueError(f"Expected {name} with positive sizes, got {shape}.")
-    return shape

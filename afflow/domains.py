@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape, total
-from afflow.distributions import checked_shape
+from afflow.bijector import Bijector, Shape, check_size, checked_shape, of_one_event, total
 from afflow.elementwise import Constant
 
 
@@ -49,12 +48,14 @@ class Interval(Bijector):
         if not (np.isfinite(low) & np.isfinite(high) & (np.asarray(low) < high)).all():
             raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         low, high = self._ends(x)
         y = low + (high - low) * jax.nn.sigmoid(x)
         log_dets = jnp.log(high - low) + jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x)
         return jnp.clip(y, _next(low, high), _next(high, low)), total(log_dets)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         low, high = self._ends(y)
         outside = (y <= low) | (y >= high)
@@ -89,9 +90,11 @@ class Positive(Bijector):
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return _softplus(x)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return _inverse_softplus(y)
 
@@ -120,11 +123,11 @@ class Simplex(Bijector):
     """
 
     def __init__(self, dim: int):
-        if dim < 1:
-            raise ValueError(f"Expected dim >= 1, got {dim}.")
+        check_size("dim", dim)
         self.event_shape = (dim,)
         self.context_shape = None
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         x = x - self._offset(x)
         log_rest = jnp.cumsum(jax.nn.log_sigmoid(-x))  # log r[1:]
@@ -134,6 +137,7 @@ class Simplex(Bijector):
         y = y * jax.lax.stop_gradient(jnp.minimum(1, most / y.sum()))
         return jnp.maximum(y, limits.tiny), total(log_y) + total(log_rest[-1])
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         outside = (y <= 0).any() | (jnp.cumsum(y) >= 1).any()
         y = jnp.where(outside & ~jnp.isnan(y).any(), 1 / (len(y) + 1), y)
@@ -169,16 +173,17 @@ class Ordered(Bijector):
     """
 
     def __init__(self, dim: int):
-        if dim < 1:
-            raise ValueError(f"Expected dim >= 1, got {dim}.")
+        check_size("dim", dim)
         self.event_shape = (dim,)
         self.context_shape = None
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         steps, log_det = _softplus(x[1:])
         y = jnp.cumsum(jnp.concatenate([x[:1], steps]))
         return y + jax.lax.stop_gradient(jax.lax.cummax(y) - y), log_det  # against rounding
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         x, log_det = _inverse_softplus(y[1:] - y[:-1])
         return jnp.concatenate([y[:1], x]), log_det
@@ -211,9 +216,11 @@ class CircularShift(Bijector):
         self.context_shape = None
         self.phase = nnx.Param(jnp.zeros(self.event_shape))
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return _wrap(x + self.phase[...].astype(x.dtype)), jnp.zeros((), jnp.float32)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return _wrap(y - self.phase[...].astype(y.dtype)), jnp.zeros((), jnp.float32)
 

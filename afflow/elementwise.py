@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape, num_params, total
-from afflow.univariate.per_dimension import located
+from afflow.bijector import Bijector, Shape, checked_shape, num_params, of_one_event, total
+from afflow.univariate.per_dimension import check_places, located
 
 
 class Elementwise(Bijector):
@@ -27,13 +27,16 @@ class Elementwise(Bijector):
 
     def __init__(self, univariate: Bijector, event_shape: int | Shape):
         self.univariate = univariate
-        self.event_shape = (event_shape,) if isinstance(event_shape, int) else event_shape
+        self.event_shape = checked_shape("event_shape", event_shape)
+        check_places(univariate, self.event_shape)
         self.context_shape = None
         self.params = nnx.Param(jnp.zeros((*self.event_shape, *num_params(univariate))))
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return self._map(self.univariate.forward_and_log_det, x)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return self._map(self.univariate.inverse_and_log_det, y)
 
@@ -97,10 +100,12 @@ class Standardize(Bijector):
         rows = np.asarray(x, np.float64)
         return Standardize(jnp.asarray(rows.mean(0)), jnp.asarray(rows.std(0)))
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         mean, std = self._as(x)
         return mean + std * x, total(jnp.log(self.std[...]))
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         mean, std = self._as(y)
         return (y - mean) / std, -total(jnp.log(self.std[...]))

@@ -9,19 +9,23 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from afflow.autoregressive import MaskedAutoregressive
-from afflow.bijector import Bijector, Inverse
+from afflow.bijector import Bijector, Inverse, check_size, num_params
 from afflow.compose import Chain, Repeat
 from afflow.conditioners.made import MADE
 from afflow.conditioners.mlp import MLP
 from afflow.coupling import Coupling
 from afflow.distributions import Distribution, Flow, Normal
-from afflow.elementwise import Elementwise, Standardize, num_params
+from afflow.elementwise import Elementwise, Standardize
+from afflow.embedding import Embedded, ZScores
 from afflow.inversion import Incremental, Solver
 from afflow.permutations import Reverse
+from afflow.prefix import keeps_order
 from afflow.univariate.additive import Additive
 from afflow.univariate.affine import Affine
+from afflow.univariate.per_dimension import PerDimension
 from afflow.univariate.spline import RationalQuadraticSpline
 
+Data = jax.Array | tuple[jax.Array, jax.Array]
 Make = Callable[[nnx.Rngs], Bijector]
 Mix = Callable[[int, nnx.Rngs], Bijector]
 _CHAIN_UP_TO = 2
@@ -44,7 +48,7 @@ def maf(
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
     mix: Mix = reverse,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a masked autoregressive flow: density in one parallel pass a layer.
@@ -65,7 +69,8 @@ def maf(
         solver: runs the serial direction, here sampling.
         mix: makes what stands before each layer from `(dim, rngs)`: by default `Reverse`,
             `lambda dim, rngs: LU(dim, Reverse(dim))` for a trained linear map.
-        data: `(N, D)`; if given, the flow standardises by its mean and deviation.
+        data: `(N, D)`, or a pair of it and contexts `(N, context_dim)`; if given, the flow
+            standardises by its mean and deviation, and so the contexts (`ZScores`).
         rngs: its `params` stream draws the initial weights.
 
     Raises:
@@ -94,7 +99,7 @@ def iaf(
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
     mix: Mix = reverse,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return an inverse autoregressive flow: sampling in one parallel pass a layer.
@@ -125,7 +130,7 @@ def made(
     residual: bool = False,
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return one autoregressive layer in the natural order, with the arguments of `maf`.
@@ -157,7 +162,7 @@ def nsf(
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
     mix: Mix = reverse,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return an autoregressive neural spline flow: `maf` with rational-quadratic splines.
@@ -187,7 +192,7 @@ def coupling_flow(
     univariate: Callable[[], Bijector] = Affine,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
     mix: Mix = reverse,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a flow of couplings: one pass a layer in both directions.
@@ -203,7 +208,7 @@ def coupling_flow(
         univariate: makes the scalar map of the coordinates.
         activation: the nonlinearity of each network.
         mix: makes what stands before each layer, as for `maf`.
-        data: `(N, D)`; if given, the flow standardises by its mean and deviation.
+        data: `(N, D)`, or with contexts, as for `maf`: the flow standardises by it.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
@@ -219,7 +224,8 @@ def coupling_flow(
     half = dim // 2
 
     def make(rngs):
-        scalar, options = univariate(), {"context_dim": context_dim, "activation": activation}
+        options = {"context_dim": context_dim, "activation": activation}
+        scalar = made_by(univariate)
         network = MLP(half, dim - half, *num_params(scalar), hidden, **options, rngs=rngs)
         return Coupling([t < half for t in range(dim)], network, scalar)
 
@@ -232,7 +238,7 @@ def realnvp(
     num_layers: int = 6,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return affine couplings: Real NVP, with the arguments of `coupling_flow`.
@@ -258,7 +264,7 @@ def nsf_coupling(
     num_bins: int = 8,
     bound: float = 5.0,
     context_dim: int = 0,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return spline couplings: NSF-C, with the arguments of `coupling_flow` and `nsf`.
@@ -283,7 +289,7 @@ def nice(
     num_layers: int = 6,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return additive couplings behind one free scale: NICE, arguments of `coupling_flow`.
@@ -306,10 +312,10 @@ def _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, so
     """Return what makes one autoregressive layer over a MADE."""
 
     def make(rngs):
-        scalar = univariate()
+        scalar = made_by(univariate)
         conditioner = MADE(
             dim,
-            scalar.context_shape[0],
+            *num_params(scalar),
             hidden,
             context_dim=context_dim,
             activation=activation,
@@ -322,6 +328,14 @@ def _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, so
     return make
 
 
+def made_by(univariate: Callable[[], Bijector]) -> Bijector:
+    """Return a univariate of its own for a layer."""
+    if isinstance(univariate, Bijector):
+        name = type(univariate).__name__
+        raise ValueError(f"Expected univariate=lambda: {name}(...), got one {name}.")
+    return univariate()
+
+
 def mixed(dim: int, mix: Mix, make: Make) -> Make:
     """Return what makes a layer behind a mixing one."""
     return lambda rngs: Chain([mix(dim, rngs), make(rngs)])
@@ -331,19 +345,43 @@ def layered(
     dim: int,
     make: Make,
     num_layers: int,
-    data: jax.Array | None,
+    data: Data | None,
     rngs: nnx.Rngs,
     base: Distribution | None = None,
 ) -> Flow:
     """Stack layers, and standardisation nearest to the data, by default on a standard normal."""
-    if dim < 1 or num_layers < 1:
-        raise ValueError(f"Expected dim >= 1 and num_layers >= 1, got {dim} and {num_layers}.")
+    check_size("dim", dim)
+    check_size("num_layers", num_layers)
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(f"Expected rngs, nnx.Rngs(0) say, got {rngs!r}.")
     if num_layers > _CHAIN_UP_TO:
         layers: list[Bijector] = [Repeat(make, num_layers, rngs=rngs)]
     else:
         layers = [make(rngs) for _ in range(num_layers)]
-    if data is not None:
-        if jnp.ndim(data) != 2 or jnp.shape(data)[1] != dim:
-            raise ValueError(f"Expected data.shape (N, {dim}), got {jnp.shape(data)}.")
-        layers.append(Standardize.from_data(data))
-    return Flow(base or Normal(dim), Chain(layers))
+    if num_layers > 1:
+        _check_kinds(layers[0])
+    x, context = data if isinstance(data, tuple) else (data, None)
+    if x is not None:
+        _check_rows("data", x, dim)
+        layers.append(Standardize.from_data(x))
+    bijector = Chain(layers)
+    if context is not None:
+        shape = bijector.context_shape or (0,)
+        _check_rows("contexts", context, *shape)
+        bijector = Embedded(bijector, ZScores(context), shape)
+    return Flow(base or Normal(dim), bijector)
+
+
+def _check_rows(name: str, rows: jax.Array, size: int) -> None:
+    if jnp.ndim(rows) != 2 or jnp.shape(rows)[1] != size:
+        raise ValueError(f"Expected {name}.shape (N, {size}), got {jnp.shape(rows)}.")
+
+
+def _check_kinds(layer: Bijector) -> None:
+    """Raise `ValueError` where univariates for certain columns would meet others."""
+    placed = any(isinstance(part, PerDimension) for _, part in nnx.iter_graph(layer))
+    if placed and not keeps_order(layer):
+        raise ValueError(
+            "Expected layers that keep the order of the coordinates with PerDimension: take one "
+            "layer (made), or mix=lambda dim, rngs: Permutation(range(dim))."
+        )

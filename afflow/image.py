@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape, total
+from afflow.bijector import Bijector, Shape, of_one_event, total
 from afflow.compose import Chain
 from afflow.linear import LU
 from afflow.permutations import Permutation
@@ -40,10 +40,12 @@ class Rearranged(Bijector):
         self.event_shape = tuple(event_shape)
         self.context_shape = bijector.context_shape
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         y, log_det = self.bijector.forward_and_log_det(self.enter(x), context)
         return self.leave(y), log_det
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         x, log_det = self.bijector.inverse_and_log_det(self.enter(y), context)
         return self.leave(x), log_det
@@ -116,11 +118,13 @@ class Split(Bijector):
         self.event_shape = (*pixels, 2 * channels)
         self.context_shape = bijector.context_shape
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         half, rest = jnp.split(x, 2, axis=-1)
         half, log_det = self.bijector.forward_and_log_det(half, context)
         return jnp.concatenate([half, rest], -1), log_det
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         half, rest = jnp.split(y, 2, axis=-1)
         half, log_det = self.bijector.inverse_and_log_det(half, context)
@@ -156,9 +160,11 @@ class Conv1x1(Bijector):
         self.event_shape = tuple(event_shape)
         self.context_shape = None
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return _per_pixel(self.lu.forward_and_log_det, x)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return _per_pixel(self.lu.inverse_and_log_det, y)
 

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax.scipy.linalg import solve_triangular
 
-from afflow.bijector import Bijector, total
+from afflow.bijector import Bijector, check_size, of_one_event, total
 from afflow.elementwise import Constant
 from afflow.permutations import Permutation
 from afflow.positive import positive
@@ -44,11 +44,13 @@ class Triangular(Bijector):
         self.event_shape = (dim,)
         self.context_shape = None
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         lower, diagonal = self._factor(x)
         y = solve_triangular(lower, x - self.b[...].astype(x.dtype), lower=True)
         return y, -total(jnp.log(diagonal))
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         lower, diagonal = self._factor(y)
         x = product(lower, y) + self.b[...].astype(y.dtype)
@@ -99,12 +101,14 @@ class LU(Bijector):
         self.event_shape = (dim,)
         self.context_shape = None
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         lower, upper, diagonal = self._factor(x)
         y = self.permutation.inverse(x - self.b[...].astype(x.dtype))
         y = solve_triangular(lower, y, lower=True, unit_diagonal=True)
         return solve_triangular(upper, y), -total(jnp.log(diagonal))
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         lower, upper, diagonal = self._factor(y)
         x = self.permutation.forward(product(lower, product(upper, y)))
@@ -152,9 +156,11 @@ class Householder(Bijector):
         self.event_shape = (dim,)
         self.context_shape = None
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return reflect(self.v[...].astype(x.dtype), x), jnp.zeros((), jnp.float32)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return reflect_back(self.v[...].astype(y.dtype), y), jnp.zeros((), jnp.float32)
 
@@ -192,9 +198,11 @@ class Rotation(Bijector):
         q = jax.random.orthogonal(key, dim)
         return Rotation(q.at[0].multiply(jnp.sign(jnp.linalg.det(q))))
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return product(self._as(x), x), jnp.zeros((), jnp.float32)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return product(self._as(y).T, y), jnp.zeros((), jnp.float32)
 
@@ -219,9 +227,3 @@ def _interaction(v: jax.Array) -> jax.Array:
     """Return the upper triangle of `v v^T`, its diagonal halved."""
     gram = product(v, v.T)
     return jnp.triu(gram, 1) + jnp.diag(jnp.diag(gram)) / 2
-
-
-def check_size(name: str, size: int) -> None:
-    """Raise `ValueError` for a size below one."""
-    if size < 1:
-        raise ValueError(f"Expected {name} >= 1, got {size}.")

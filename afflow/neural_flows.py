@@ -19,7 +19,7 @@ from afflow.conditioners.periodic import Periodic
 from afflow.coupling import Coupling
 from afflow.distributions import Flow, Normal, Uniform
 from afflow.domains import CircularShift
-from afflow.flows import layered, maf, mixed, reverse
+from afflow.flows import Data, layered, maf, mixed, reverse
 from afflow.image import Conv1x1, multiscale
 from afflow.linear import Householder
 from afflow.permutations import Permutation, Reverse
@@ -39,7 +39,7 @@ def naf(
     num_layers: int = 5,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a neural autoregressive flow: `maf` with `Sigmoidal(sigmoids)`.
@@ -67,7 +67,7 @@ def umnn(
     num_layers: int = 5,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return an unconstrained monotonic flow: `maf` with a `UMNN` in each layer.
@@ -96,7 +96,7 @@ def sospf(
     num_layers: int = 5,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a sum-of-squares polynomial flow: `maf` with `SumOfSquares`.
@@ -122,7 +122,7 @@ def bpf(
     num_layers: int = 5,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a Bernstein polynomial flow: `maf` with `BernsteinPolynomial`.
@@ -147,7 +147,7 @@ def bnaf(
     num_layers: int = 3,
     hidden: tuple[int, ...] = (16, 16),
     context_dim: int = 0,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a block neural autoregressive flow: `BNAF` layers in alternating order.
@@ -210,7 +210,7 @@ def gaussianization_flow(
     num_components: int = 8,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: jax.Array | None = None,
+    data: Data | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a Gaussianization flow: mixture CDFs of each coordinate, and rotations.

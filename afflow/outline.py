@@ -59,7 +59,7 @@ def _is_node(value: Any) -> bool:
 
 
 def _is_empty(value: Any) -> bool:
-    return value is None or value is False or value == ()
+    return value is None or value is False or (isinstance(value, tuple) and not value)
 
 
 def _parts(public: dict[str, Any]) -> Iterator[tuple[str, nnx.Module]]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow.bijector import Bijector
+from afflow.bijector import Bijector, of_one_event
 
 
 class Permutation(Bijector):
@@ -37,9 +37,11 @@ class Permutation(Bijector):
         """Draw a permutation of `dim` coordinates uniformly with `key`."""
         return Permutation(np.asarray(jax.random.permutation(key, dim)))
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return x[np.array(self.order)], jnp.zeros((), jnp.float32)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return y[np.argsort(self.order)], jnp.zeros((), jnp.float32)
 

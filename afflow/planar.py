@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.tree_util import Partial
 
-from afflow.bijector import Bijector, total
-from afflow.linear import check_size
+from afflow.bijector import Bijector, check_size, of_one_event, total
 from afflow.positive import positive
 from afflow.univariate.monotone import solve_monotone
 
@@ -46,11 +45,13 @@ class Planar(Bijector):
         self.event_shape = (dim,)
         self.context_shape = None
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         w, u, b, kappa = self._parameters(x)
         h = jnp.tanh(jnp.sum(w * x) + b)
         return x + u * h, total(jnp.log1p(kappa * (1 - h**2)))
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         w, u, b, kappa = self._parameters(y)
         a = solve_monotone(Partial(bend), jnp.sum(w * y), (kappa, jnp.ones_like(b), b))

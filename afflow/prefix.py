@@ -2,15 +2,24 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from afflow.actnorm import ActNorm
 from afflow.autoregressive import MaskedAutoregressive
-from afflow.bijector import Bijector, Inverse
+from afflow.batchnorm import BatchNorm
+from afflow.bijector import Bijector, Inverse, Shape, total
 from afflow.bnaf import BNAF
+from afflow.calls import call, floating, per_event
 from afflow.compose import Chain, Repeat
 from afflow.distributions import Flow, Normal, Uniform
+from afflow.domains import CircularShift, Interval, Ordered, Positive
 from afflow.elementwise import Elementwise, Standardize
+from afflow.embedding import Embedded
+from afflow.linear import Triangular
+from afflow.permutations import Permutation
 
-_LAYERS = MaskedAutoregressive, BNAF, Elementwise, Standardize
+_ELEMENTWISE = ActNorm, BatchNorm, CircularShift, Elementwise, Interval, Positive, Standardize
+_TRIANGULAR = MaskedAutoregressive, BNAF, Ordered, Triangular, *_ELEMENTWISE
 
 
 def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = None) -> jax.Array:
@@ -18,16 +27,17 @@ def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = N
 
     $$\log p(x_{<k}) = \log p_0(z_{<k}) + \sum_{t<k} \log|\partial z_t / \partial x_t|$$
 
-    It is exact where the flow is lower triangular: `MaskedAutoregressive`, `BNAF`, `Elementwise`
-    and `Standardize` layers, in a `Chain`, `Repeat` or `Inverse`, on a `Normal` or `Uniform` base,
-    as `afflow.made` builds it. A flow that mixes or reorders its coordinates, as
-    `maf` with more than one layer does, has no closed form and is refused. The price is the
-    density of `k` events.
+    It is exact where the flow is lower triangular on a `Normal` or `Uniform` base:
+    `MaskedAutoregressive`, `BNAF`, `Triangular`, `Ordered` and elementwise layers, in a `Chain`,
+    `Repeat` or `Inverse`, as `afflow.made` builds it. What permutes the noise in front of them,
+    as in `nsf` with one layer, does no harm. A flow that mixes or reorders its coordinates
+    later, as `maf` with more than one layer does, has no closed form and is refused. The price
+    is the density of `k` events.
 
     Args:
         flow: a lower triangular flow over vectors.
         prefix: `(..., k)`, the observed coordinates.
-        context: `(..., *context_shape)`.
+        context: `(..., *context_shape)`; its leading axes and those of `prefix` broadcast.
 
     Returns:
         Log-densities `(...)`, in nats.
@@ -42,85 +52,120 @@ def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = N
         >>> round(afflow.prefix_log_prob(flow, jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    size = _check(flow, prefix)
-
-    def one(prefix, context):
-        def noise(prefix):
-            return flow.bijector.inverse(_padded(prefix, flow), context)[:size]
-
-        slopes = jnp.diagonal(jax.jacfwd(noise)(prefix))
-        share = flow.base.log_prob(noise(prefix), context)
-        return share + jnp.sum(jnp.log(jnp.abs(slopes)))
-
-    return _mapped(one, prefix, context, flow)
+    return call(_log_prob, flow, (_checked(flow, prefix),), context)
 
 
 def sample_rest(
-    flow: Flow, key: jax.Array, prefix: jax.Array, context: jax.Array | None = None
+    flow: Flow,
+    key: jax.Array,
+    prefix: jax.Array,
+    context: jax.Array | None = None,
+    shape: int | Shape = (),
 ) -> jax.Array:
-    """Draw events `(..., D)` that begin with `prefix` `(..., k)`, from the exact conditional.
+    """Draw events `(*shape, ..., D)` that begin with `prefix` `(..., k)`: exact conditionals.
 
-    Exact where `prefix_log_prob` is. Arguments and errors are the same.
+    Exact where `prefix_log_prob` is. Arguments and errors are the same, and `shape` says how
+    many events to draw for each prefix and context.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
         >>> from flax import nnx
         >>> flow = afflow.made(3, rngs=nnx.Rngs(0))
-        >>> afflow.sample_rest(flow, jax.random.key(0), jnp.ones((5, 2)))[:, :2].mean().item()
-        1.0
+        >>> x = afflow.sample_rest(flow, jax.random.key(0), jnp.ones(2), shape=5)
+        >>> x.shape, x[:, :2].mean().item()
+        ((5, 3), 1.0)
     """
-    size = _check(flow, prefix)
-
-    def one(prefix_and_key, context):
-        prefix, key = prefix_and_key
-        z = flow.bijector.inverse(_padded(prefix, flow), context)
-        free = flow.base.sample(key, context).astype(z.dtype)
-        x = flow.bijector.forward(jnp.concatenate([z[:size], free[size:]]), context)
-        return jnp.concatenate([prefix, x[size:]])
-
-    keys = jax.random.split(key, prefix.shape[:-1])
-    return _mapped(one, (prefix, keys), context, flow)
+    return call(_rest, flow, (_checked(flow, prefix),), context, key=key, shape=shape)
 
 
-def _mapped(one, arguments, context, flow):
-    """Compile, and map over the leading axes of the arguments."""
-    leading = jax.tree.leaves(arguments)[0].ndim - 1
-    if context is not None:
-        shape = jax.tree.leaves(arguments)[0].shape[:-1] + flow.context_shape
-        context = jnp.broadcast_to(context, shape)
-    for _ in range(leading):
-        one = jax.vmap(one, in_axes=(0, None if context is None else 0))
-    return jax.jit(one)(arguments, context)
+@per_event
+def _log_prob(flow, item, context):
+    (prefix,) = item
+    places = _places(flow, len(prefix))
+
+    def noise(prefix):
+        return flow.bijector.inverse(_padded(prefix, flow), context)
+
+    slopes = jnp.diagonal(jax.jacfwd(noise)(prefix)[places])
+    outside = slopes == 0  # of the domain
+    log_slopes = jnp.log(jnp.abs(jnp.where(outside, 1, slopes)))
+    share = total(flow.base.log_probs(noise(prefix))[places])
+    return share + total(jnp.where(outside, -jnp.inf, log_slopes))
+
+
+@per_event
+def _rest(flow, item, context):
+    prefix, key = item
+    places = _places(flow, len(prefix))
+    z = flow.bijector.inverse(_padded(prefix, flow), context)
+    free = flow.base.sample(key, context).astype(z.dtype)
+    x = flow.bijector.forward(free.at[places].set(z[places]), context)
+    return jnp.concatenate([prefix, x[len(prefix) :]])
+
+
+def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
+    """Return the prefix as an array; `ValueError` for what has no prefix like it."""
+    if not isinstance(flow.base, Normal | Uniform):
+        raise ValueError(f"Expected a Normal or Uniform base, got {type(flow.base).__name__}.")
+    _, parts = _split(flow.bijector)
+    mixing = [part for part in parts if not _is_triangular(part)]
+    if mixing:
+        raise ValueError(
+            f"Expected layers that keep the order of the coordinates (MaskedAutoregressive, BNAF, "
+            f"Triangular, elementwise ones), got {type(mixing[0]).__name__}: use afflow.made, or "
+            f"one layer with the observed coordinates first."
+        )
+    size, (dim,) = np.shape(prefix)[-1:], flow.event_shape
+    if not size or not 1 <= size[0] <= dim:
+        raise ValueError(
+            f"Expected prefix.shape (..., k) with 1 <= k <= {dim}, got {np.shape(prefix)}."
+        )
+    return floating("prefix", prefix, size)
+
+
+def keeps_order(bijector: Bijector) -> bool:
+    """Return whether a bijector is known to be lower triangular."""
+    return all(map(_is_triangular, _parts(bijector)))
+
+
+def _is_triangular(part: Bijector) -> bool:
+    if isinstance(part, Permutation):
+        return part.order == tuple(range(len(part.order)))
+    return isinstance(part, _TRIANGULAR)
+
+
+def _parts(bijector: Bijector) -> list[Bijector]:
+    """Return the layers from noise to data; an `Inverse` is as triangular as what it inverts."""
+    if isinstance(bijector, Chain):
+        return [part for layer in bijector.bijectors for part in _parts(layer)]
+    if isinstance(bijector, Repeat):
+        return 2 * _parts(bijector.layers)
+    if isinstance(bijector, Embedded):
+        return _parts(bijector.bijector)
+    if isinstance(bijector, Inverse):
+        return [_inverted(part) for part in reversed(_parts(bijector.bijector))]
+    return [bijector]
+
+
+def _inverted(part: Bijector) -> Bijector:
+    return Permutation(np.argsort(part.order)) if isinstance(part, Permutation) else part
+
+
+def _split(bijector: Bijector) -> tuple[list[Permutation], list[Bijector]]:
+    """Return the permutations of the noise, whose parts are independent, and the rest."""
+    permutations, parts = [], _parts(bijector)
+    while parts and isinstance(parts[0], Permutation):
+        permutations.append(parts.pop(0))
+    return permutations, parts
+
+
+def _places(flow: Flow, size: int) -> np.ndarray:
+    """Return which coordinates of the noise become the first `size`."""
+    places = np.arange(*flow.event_shape)
+    for permutation in _split(flow.bijector)[0]:
+        places = places[np.array(permutation.order)]
+    return places[:size]
 
 
 def _padded(prefix: jax.Array, flow: Flow) -> jax.Array:
     return jnp.pad(prefix, (0, flow.event_shape[0] - len(prefix)))
-
-
-def _check(flow: Flow, prefix: jax.Array) -> int:
-    """Return `k`; `ValueError` if the flow is not triangular or the prefix does not fit."""
-    _check_triangular(flow.bijector)
-    if not isinstance(flow.base, Normal | Uniform):
-        raise ValueError(f"Expected a Normal or Uniform base, got {type(flow.base).__name__}.")
-    (dim,) = flow.event_shape
-    if prefix.ndim < 1 or not 1 <= prefix.shape[-1] <= dim:
-        raise ValueError(
-            f"Expected prefix.shape (..., k) with 1 <= k <= {dim}, got {prefix.shape}."
-        )
-    return prefix.shape[-1]
-
-
-def _check_triangular(bijector: Bijector) -> None:
-    if isinstance(bijector, Chain):
-        for part in bijector.bijectors:
-            _check_triangular(part)
-    elif isinstance(bijector, Inverse):
-        _check_triangular(bijector.bijector)
-    elif isinstance(bijector, Repeat):
-        _check_triangular(bijector.layers)
-    elif not isinstance(bijector, _LAYERS):
-        raise ValueError(
-            f"Expected layers that keep the order of the coordinates (MaskedAutoregressive, "
-            f"BNAF, Elementwise, Standardize), got {type(bijector).__name__}: use afflow.made, or "
-            f"one layer with the observed coordinates first."
-        )

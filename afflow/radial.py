@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape
+from afflow.bijector import Bijector, Shape, checked_shape, of_one_event
 from afflow.positive import positive
 
 
@@ -28,17 +28,19 @@ class Radial(Bijector):
     """
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = (event_shape,) if isinstance(event_shape, int) else event_shape
+        self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
         self.x0 = nnx.Param(jnp.zeros(self.event_shape))
         self.alpha = nnx.Param(jnp.zeros(()))
         self.kappa = nnx.Param(jnp.zeros(()))
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         x0, alpha, kappa = self._parameters(x)
         q = 1 / (1 + _norm(x - x0) / alpha)
         return x + kappa * q * (x - x0), _log_det(kappa, q, x.size)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         x0, alpha, kappa = self._parameters(y)
         q = 1 / (1 + _contracted(_norm(y - x0) / alpha, kappa))

@@ -7,8 +7,8 @@ from flax import nnx
 from jax.scipy.linalg import solve_triangular
 from jax.tree_util import Partial
 
-from afflow.bijector import Bijector, total
-from afflow.linear import check_size, product, reflect, reflect_back
+from afflow.bijector import Bijector, check_size, of_one_event, total
+from afflow.linear import product, reflect, reflect_back
 from afflow.planar import bend
 from afflow.positive import positive
 from afflow.univariate.monotone import solve_monotone
@@ -54,11 +54,13 @@ class Sylvester(Bijector):
         self.event_shape = (dim,)
         self.context_shape = None
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         r, r_tilde, b = self._parameters(x)
         h = jnp.tanh(product(r_tilde, self._project(x)) + b)
         return x + self._embed(product(r, h)), _log_det(r, r_tilde, h)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         r, r_tilde, b = self._parameters(y)
         v = _solve(r, r_tilde, b, self._project(y))

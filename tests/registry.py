@@ -13,6 +13,7 @@ import afflow
 
 Make = Callable[[], afflow.Bijector]
 KEY = jax.random.key(0)
+DATA = np.array([[1.0, -2.0, 0.5], [2.0, 3.0, 0.0], [-3.0, 1.0, 4.0], [0.0, 0.0, 1.0]])
 
 
 def randomize(module, scale: float = 0.4, seed: int = 0):
@@ -171,6 +172,12 @@ def continuous(dim, **options) -> afflow.Continuous:
     return randomize(afflow.Continuous(field, solver=solver, adjoint=adjoint, **tight))
 
 
+def embedded(bijector) -> afflow.Embedded:
+    """Return a bijector that sees three numbers as one context, through a random network."""
+    network = nnx.Linear(3, *bijector.context_shape, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    return randomize(afflow.Embedded(bijector, network, 3))
+
+
 def made_once(makes: dict) -> dict:
     """Let every test have the same module: to build one takes longer than to read it."""
     return {name: cache(make) for name, make in makes.items()}
@@ -210,6 +217,10 @@ TRIANGULAR: dict[str, Make] = {
     "graphical": lambda: graphical(DIAMOND),
     "graphical context": lambda: graphical(DIAMOND, context_dim=2),
     "graphical D=1 context": lambda: graphical([[0]], context_dim=1),
+    "embedded": lambda: embedded(autoregressive(2, context_dim=2)),
+    "embedded z-scores": lambda: afflow.Embedded(
+        autoregressive(2, context_dim=2), afflow.ZScores(DATA[:, :2]), 2
+    ),
     # univariates
     "logistic mixture": lambda: through(afflow.MixtureCDF(3), 2),
     "umnn": lambda: through(umnn(), 2),
@@ -248,6 +259,7 @@ BIJECTORS: dict[str, Make] = {
     "permutation": lambda: afflow.Permutation([2, 0, 3, 1]),
     "permutation random": lambda: afflow.Permutation.random(6, jax.random.key(0)),
     "reverse": lambda: afflow.Reverse(3),
+    "coupling per dimension": lambda: coupling([True, False, False], per_dimension()),
     "reverse D=1": lambda: afflow.Reverse(1),
     "chain": lambda: afflow.Chain(
         [autoregressive(3), afflow.Reverse(3), autoregressive(3), standardize(3)]
@@ -316,8 +328,6 @@ BIJECTORS: dict[str, Make] = {
     "continuous D=1": lambda: continuous(1),
 }
 BIJECTORS = TRIANGULAR | made_once(BIJECTORS)
-
-DATA = np.array([[1.0, -2.0, 0.5], [2.0, 3.0, 0.0], [-3.0, 1.0, 4.0], [0.0, 0.0, 1.0]])
 
 
 def flow(factory, dim=2, **options) -> afflow.Flow:

@@ -237,3 +237,28 @@ def test_errors_say_what_was_expected(name):
     make, message = ERRORS[name]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_batches_are_refused(name):
+    with pytest.raises(ValueError, match=r"jax\.vmap"):
+        BASES[name][0]().log_prob(jnp.zeros((2, 2)))
+
+
+def test_batches_of_the_plain_bases_are_refused():
+    for base in (afflow.Normal(2), afflow.Uniform(2), afflow.ClassConditional([afflow.Normal(2)])):
+        with pytest.raises(ValueError, match=r"jax\.vmap"):
+            base.log_prob(jnp.zeros((2, 2)), jnp.ones(1))
+
+
+def test_uniform_has_bounds_of_its_own_for_each_coordinate():
+    box = afflow.Uniform(2, [0.0, -1.0], [2.0, 3.0])
+    samples = jax.vmap(box.sample)(jax.random.split(KEY, 2000))
+    np.testing.assert_allclose(samples.min(0), [0.0, -1.0], atol=0.02)
+    np.testing.assert_allclose(samples.max(0), [2.0, 3.0], atol=0.02)
+    np.testing.assert_allclose(box.log_prob(samples[0]), -np.log(8.0))
+    for outside in ([-0.1, 0.0], [1.0, 3.1]):
+        assert box.log_prob(jnp.array(outside)) == -np.inf
+    for low, high in (([0.0, 1.0], 1.0), ([0.0], 1.0), (-np.inf, 0.0)):
+        with pytest.raises(ValueError, match="low"):
+            afflow.Uniform(2, low, high)

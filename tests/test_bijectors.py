@@ -82,6 +82,18 @@ def test_float32(name):
     np.testing.assert_allclose(log_det, -log_det_back, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("direction", ["forward_and_log_det", "inverse_and_log_det"])
+def test_batches_are_refused(direction):
+    """Most formulas would broadcast over them, with one log-determinant for all."""
+    for name, make in BIJECTORS.items():
+        bijector = make()
+        context = None if bijector.context_shape is None else jnp.zeros(bijector.context_shape)
+        size, *_ = bijector.event_shape
+        x = jax.ShapeDtypeStruct((size, *bijector.event_shape), float)
+        with pytest.raises(ValueError, match=r"jax\.vmap"):
+            print(name, jax.eval_shape(getattr(bijector, direction), x, context))
+
+
 @pytest.mark.parametrize("name", TRIANGULAR)
 def test_lower_triangle_is_dense(name):
     bijector = TRIANGULAR[name]()

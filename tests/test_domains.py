@@ -157,8 +157,8 @@ ERRORS = {
     "unequal ends": (lambda: afflow.Interval(jnp.zeros(2), jnp.ones(3)), "alike"),
     "a simplex of one": (lambda: afflow.Simplex(0), "dim >= 1"),
     "nothing to order": (lambda: afflow.Ordered(0), "dim >= 1"),
-    "an empty event": (lambda: afflow.Positive(0), "positive sizes"),
-    "an empty circle": (lambda: afflow.CircularShift(0), "positive sizes"),
+    "an empty event": (lambda: afflow.Positive(0), "whole number"),
+    "an empty circle": (lambda: afflow.CircularShift(0), "whole number"),
 }
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import FLOWS, KEY, cast
+from registry import FLOWS, KEY, cast, randomize
 from scipy import stats
 
 import afflow
@@ -80,6 +80,77 @@ def test_starts_as_the_standardised_base(name):
     standardized = (data - data.mean(0)) / data.std(0)
     expected = stats.norm.logpdf(standardized).sum(1) - np.log(data.std(0)).sum()
     np.testing.assert_allclose(flow.log_prob(data, jnp.ones(1)), expected, rtol=1e-6)
+
+
+def test_contexts_are_standardised_too():
+    rng = np.random.default_rng(0)
+    x, context = rng.normal(size=(50, 2)), 1000 + 5 * rng.normal(size=(50, 3))
+    options = {"hidden": (4,), "context_dim": 3}
+    plain = randomize(afflow.maf(2, data=x, **options, rngs=nnx.Rngs(0)))
+    flow = randomize(afflow.maf(2, data=(x, context), **options, rngs=nnx.Rngs(0)))
+    z = (context - context.mean(0)) / context.std(0)
+    np.testing.assert_allclose(flow.log_prob(x, context), plain.log_prob(x, z), rtol=1e-9)
+    found = flow.sample(KEY, context=context), plain.sample(KEY, context=z)
+    np.testing.assert_allclose(*found, rtol=1e-9)
+    for wrong in ((x, context[:, :2]), (x[:, :1], context), (x, context[0])):
+        with pytest.raises(ValueError, match=r"shape \(N, [23]\)"):
+            afflow.maf(2, data=wrong, **options, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="contexts"):
+        afflow.maf(2, data=(x, context), rngs=nnx.Rngs(0))
+
+
+def kinds():
+    return afflow.PerDimension([afflow.Affine(), afflow.Additive()])
+
+
+def keep(dim, rngs):
+    return afflow.Permutation(range(dim))
+
+
+def test_kinds_of_columns_stay_with_them():
+    options = {"hidden": (4,), "univariate": kinds, "rngs": nnx.Rngs(0)}
+    for factory in (afflow.maf, afflow.iaf):
+        for num_layers in (2, 3):
+            with pytest.raises(ValueError, match="keep the order"):
+                factory(2, num_layers=num_layers, **options)
+            factory(2, num_layers=num_layers, mix=keep, **options)
+        factory(2, num_layers=1, **options)
+    afflow.made(2, **options)
+    with pytest.raises(ValueError, match="each coordinate"):
+        afflow.made(3, **options)
+    with pytest.raises(ValueError, match="each coordinate"):
+        afflow.Elementwise(kinds(), (2, 2))
+    with pytest.raises(ValueError, match="each coordinate"):
+        afflow.coupling_flow(3, num_layers=1, **(options | {"univariate": three_kinds}))
+
+
+def three_kinds():
+    return afflow.PerDimension([afflow.Affine()] * 3)
+
+
+WRONG = {
+    "a width": ({"hidden": 64}, r"write \(64,\)"),
+    "a univariate": ({"univariate": afflow.Affine()}, r"univariate=lambda: Affine"),
+    "a shape of context": ({"context_dim": (3,)}, "whole number context_dim"),
+    "a seed": ({"rngs": 0}, "nnx.Rngs"),
+    "a fraction": ({"num_layers": 1.0}, "whole number num_layers"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_say_how_to_mend(name):
+    given, message = WRONG[name]
+    for factory in (afflow.maf, afflow.coupling_flow):
+        with pytest.raises(ValueError, match=message):
+            factory(2, **({"rngs": nnx.Rngs(0)} | given))
+
+
+def test_sizes_may_be_of_numpy():
+    sizes = {"num_layers": np.int64(1), "hidden": np.array([4]), "context_dim": np.int64(2)}
+    flow = afflow.maf(np.int64(2), **sizes, rngs=nnx.Rngs(0))
+    assert flow.sample(KEY, np.int64(3), CONTEXT).shape == (3, 2)
+    assert flow.sample(KEY, (np.int64(3), 1), CONTEXT).shape == (3, 1, 2)
+    assert "hidden=(4,)" in repr(flow)
 
 
 def test_bnaf_starts_close_to_the_identity():

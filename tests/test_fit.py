@@ -128,6 +128,45 @@ def test_diverging_loses_nothing():
     assert len(caught.value.history.train) == caught.value.epoch + 1
 
 
+def test_rows_outside_the_domain_are_named():
+    layers = [afflow.Elementwise(afflow.Affine(), 2), afflow.Positive(2)]
+    flow = afflow.Flow(afflow.Normal(2), afflow.Chain(layers))
+    x = np.abs(X)
+    x[[5, 8], 1] = -1.0
+    with pytest.raises(afflow.NonFiniteLossError) as caught:
+        afflow.fit(flow, x, max_epochs=1, **OPTIONS)
+    assert caught.value.__notes__[0].startswith(f"2 of {len(x)} rows, the first at index 5, have")
+
+
+def test_lists_are_data():
+    rows, context = X[:40].tolist(), X[:40, :1].tolist()
+    flow = afflow.made(2, hidden=(4,), context_dim=1, rngs=nnx.Rngs(0))
+    options = OPTIONS | {"batch_size": 8, "context": context, "validation": (rows, context)}
+    found, expected = (
+        afflow.fit(flow, x, max_epochs=1, **options)[1] for x in (rows, np.asarray(rows))
+    )
+    assert found == expected
+
+
+BAD_ARGUMENTS = {
+    "a seed": ({"key": 0}, r"jax\.random\.key"),
+    "a name": ({"optimizer": "adam"}, "optax optimizer"),
+    "a rate": ({"learning_rate": -1.0}, "learning_rate > 0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
+def test_bad_arguments(name):
+    given, message = BAD_ARGUMENTS[name]
+    with pytest.raises(ValueError, match=message):
+        afflow.fit(small(), X, max_epochs=1, **OPTIONS | given)
+
+
+def test_nothing_to_train():
+    with pytest.raises(ValueError, match="nnx.Param"):
+        afflow.fit(afflow.Flow(afflow.Normal(2), afflow.Reverse(2)), X, **OPTIONS)
+
+
 def bad_rows():
     x = X.copy()
     x[[3, 7], 1] = np.nan, np.inf

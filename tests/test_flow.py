@@ -164,6 +164,18 @@ def test_second_derivatives_through_sampling():
 
 ERRORS = {
     "x of a wrong shape": (lambda f, c: f.log_prob(jnp.ones((4, 2))), r"\(\.\.\., 3\).*\(4, 2\)"),
+    "a vector of one column": (
+        lambda f, c: afflow.made(1, rngs=nnx.Rngs(0)).log_prob(jnp.ones(4)),
+        r"x\[\.\.\., None\]",
+    ),
+    "classes as numbers": (lambda f, c: c.log_prob(jnp.ones(3), np.array([0, 1])), "one-hot"),
+    "fewer than no samples": (lambda f, c: f.sample(KEY, -1), "shape .* got -1"),
+    "a fraction of samples": (lambda f, c: f.sample(KEY, 10.0), "shape .* got 10.0"),
+    "a flow the wrong way round": (
+        lambda f, c: afflow.Flow(f.bijector, f.base),
+        "got Chain and Normal|got .* and Normal",
+    ),
+    "a flow to check": (lambda f, c: afflow.check_bijector(f, key=KEY), "got Flow"),
     "a scalar x": (lambda f, c: f.log_prob(1.0), r"\(\.\.\., 3\).*\(\)"),
     "integer x": (lambda f, c: f.log_prob(np.ones((4, 3), int)), "dequantize"),
     "an unwanted context": (lambda f, c: f.log_prob(jnp.ones(3), jnp.ones(2)), "no context"),
@@ -174,8 +186,8 @@ ERRORS = {
         lambda f, c: c.log_prob(jnp.ones((4, 3)), jnp.ones((5, 2))),
         "broadcast",
     ),
-    "D=0": (lambda f, c: afflow.maf(0, rngs=nnx.Rngs(0)), "dim >= 1 .* got 0"),
-    "an empty base": (lambda f, c: afflow.Normal(0), "positive"),
+    "D=0": (lambda f, c: afflow.maf(0, rngs=nnx.Rngs(0)), "dim >= 1, got 0"),
+    "an empty base": (lambda f, c: afflow.Normal(0), "whole number"),
     "a width of 0": (
         lambda f, c: afflow.maf(2, hidden=(0,), rngs=nnx.Rngs(0)),
         r"hidden\[0\] >= 1",
@@ -190,7 +202,7 @@ ERRORS = {
     ),
     "no layers": (
         lambda f, c: afflow.maf(2, num_layers=0, rngs=nnx.Rngs(0)),
-        "num_layers >= 1, got 2 and 0",
+        "num_layers >= 1, got 0",
     ),
     "residual of even depth": (
         lambda f, c: afflow.MADE(2, 2, (8, 8), residual=True, rngs=nnx.Rngs(0)),

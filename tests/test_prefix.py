@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import autoregressive, bnaf, repeated
+from registry import autoregressive, bnaf, randomize, repeated
 
 import afflow
 
@@ -49,6 +49,73 @@ def test_rest_follows_the_conditional():
     assert abs(z.mean()) < 4 / np.sqrt(4000)
     assert abs(z.var() - 1) < 4 * np.sqrt(2 / 4000)
     assert len(np.unique(x[:, 2])) == 4000
+
+
+def integrated(model, prefix, low, high, num=200001):
+    """Return the log-density of two coordinates of three, by quadrature over the third."""
+    axis = jnp.linspace(low, high, num)[1:-1]
+    x = jnp.column_stack([jnp.broadcast_to(prefix, (len(axis), 2)), axis])
+    return jnp.log(jnp.exp(model.log_prob(x)).sum() * (axis[1] - axis[0]))
+
+
+LOW, HIGH = np.array([0.0, -1.0, 2.0]), np.array([1.0, 3.0, 2.5])
+ENDS = {
+    "reordered noise": (afflow.Normal(3), afflow.Standardize(jnp.ones(3), jnp.ones(3)), -60, 60),
+    "positive": (afflow.Normal(3), afflow.Positive(3), 0, 120),
+    "interval": (afflow.Normal(3), afflow.Interval(-HIGH, HIGH), -2.5, 2.5),
+    "ordered": (afflow.Normal(3), afflow.Ordered(3), 1.1, 120),
+    "a box": (afflow.Uniform(3, LOW, HIGH), afflow.Inverse(afflow.Reverse(3)), -60, 60),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_marginals_behind_other_parts(name):
+    base, end, low, high = ENDS[name]
+    turn = afflow.Permutation([1, 2, 0])
+    layers = [turn, afflow.Inverse(turn), turn, autoregressive(3, (8,))]
+    layers = [end, *layers] if name == "a box" else [*layers, end]
+    model, prefix = afflow.Flow(base, afflow.Chain(layers)), jnp.array([0.3, 1.1])
+    if name == "a box":
+        prefix = model.sample(jax.random.key(5))[:2]
+    found = afflow.prefix_log_prob(model, prefix)
+    assert np.isfinite(found)
+    tol = 1e-3 if name == "a box" else 1e-6  # where the integrand jumps
+    np.testing.assert_allclose(found, integrated(model, prefix, low, high), rtol=tol)
+    x = afflow.sample_rest(model, jax.random.key(3), prefix, shape=500)
+    assert x.shape == (500, 3)
+    assert np.isfinite(model.log_prob(x)).all()
+    again = jax.vmap(model.bijector.inverse)(x)
+    assert (np.ptp(again, axis=0) > 1e-3).sum() == 1  # the noise of one coordinate is free
+
+
+def test_outside_the_domain_a_prefix_has_no_density():
+    model = afflow.Flow(afflow.Normal(3), afflow.Chain([autoregressive(3), afflow.Positive(3)]))
+    prefix = jnp.array([-1.0, 1.0])
+    value, gradient = jax.value_and_grad(lambda x: afflow.prefix_log_prob(model, x))(prefix)
+    assert value == -np.inf
+    assert np.isfinite(gradient).all()
+
+
+def test_one_layer_of_a_factory_has_prefixes():
+    data = np.random.default_rng(0).normal(size=(9, 3)), np.ones((9, 1)) * np.arange(9)[:, None]
+    options = {"num_layers": 1, "hidden": (4,), "context_dim": 1, "data": data}
+    model = randomize(afflow.nsf(3, **options, rngs=nnx.Rngs(0)))
+    x, context = jnp.asarray(data[0]), jnp.asarray(data[1])
+    expected = model.log_prob(x, context)
+    np.testing.assert_allclose(afflow.prefix_log_prob(model, x, context), expected, rtol=1e-9)
+    found = afflow.prefix_log_prob(model, [[0.5, 1.0]], context)  # lists, and axes that broadcast
+    one = [afflow.prefix_log_prob(model, jnp.array([0.5, 1.0]), h) for h in context]
+    np.testing.assert_allclose(found, jnp.stack(one), rtol=1e-9)
+    assert afflow.sample_rest(model, jax.random.key(0), [0.5], context, (4, 2)).shape == (
+        4,
+        2,
+        9,
+        3,
+    )
+    with pytest.raises(ValueError, match="no context"):
+        afflow.prefix_log_prob(model, x)
+    with pytest.raises(ValueError, match="floating"):
+        afflow.prefix_log_prob(model, [1, 2], context)
 
 
 def test_what_cannot_be_exact_is_refused():

@@ -224,8 +224,8 @@ def test_per_dimension_shares_what_is_one_object():
     umnn = afflow.UMNN(2, (3,), rngs=nnx.Rngs(0))
     univariate = afflow.PerDimension([umnn, afflow.Affine(), umnn])
     assert len(jax.tree.leaves(univariate)) == len(jax.tree.leaves(umnn))
-    with pytest.raises(ValueError, match=r"Expected x.shape \(3,\), got \(2,\)"):
-        afflow.Elementwise(univariate, 2).forward(jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"each coordinate of \(2,\), got 3"):
+        afflow.Elementwise(univariate, 2)
     with pytest.raises(ValueError, match="at least one"):
         afflow.PerDimension([])
     with pytest.raises(ValueError, match="Expected a univariate"):
@@ -245,3 +245,12 @@ def test_per_dimension_shares_what_is_one_object():
 def test_sizes_out_of_range(make):
     with pytest.raises(ValueError, match="Expected"):
         make()
+
+
+@pytest.mark.parametrize("make", [*UNIVARIATES.values(), afflow.Affine, afflow.Additive])
+def test_batches_are_refused(make):
+    univariate = make()
+    with pytest.raises(ValueError, match=r"jax\.vmap"):
+        univariate.forward(jnp.zeros(3), jnp.zeros(univariate.context_shape))
+    with pytest.raises(ValueError, match=r"jax\.vmap"):
+        univariate.inverse(jnp.zeros(3), jnp.zeros(univariate.context_shape))

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from afflow.bijector import Shape
+from afflow.bijector import Shape, check_size
 from afflow.outline import Outlined
 
 Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
@@ -120,13 +121,18 @@ def check_sizes(
     dim: int, num_params: int, hidden: tuple[int, ...], context_dim: int, features: int = 1
 ):
     """Raise `ValueError` for sizes of a conditioner that are out of range."""
-    sizes = {"dim": dim, "num_params": num_params, "features": features}
-    sizes |= {f"hidden[{i}]": width for i, width in enumerate(hidden)}
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"Expected {name} >= 1, got {size}.")
-    if context_dim < 0:
-        raise ValueError(f"Expected context_dim >= 0, got {context_dim}.")
+    for name, size in {"dim": dim, "num_params": num_params, "features": features}.items():
+        check_size(name, size)
+    check_widths(hidden, context_dim)
+
+
+def check_widths(hidden: tuple[int, ...], context_dim: int) -> None:
+    """Raise `ValueError` for hidden widths or a length of contexts that are out of range."""
+    if not np.iterable(hidden):
+        raise ValueError(f"Expected hidden as a tuple of widths, got {hidden}: write ({hidden},).")
+    for layer, width in enumerate(hidden):
+        check_size(f"hidden[{layer}]", width)
+    check_size("context_dim", context_dim, least=0)
 
 
 def neumann(linear: Callable, b: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow.conditioners.conditioner import Conditioner
+from afflow.conditioners.conditioner import Conditioner, check_sizes
 
 
 class Graphical(Conditioner):
@@ -56,11 +56,7 @@ class Graphical(Conditioner):
         rngs: nnx.Rngs,
     ):
         parents = _checked(adjacency)
-        if num_params < 1 or context_dim < 0 or min(hidden, default=1) < 1:
-            raise ValueError(
-                f"Expected num_params >= 1, context_dim >= 0 and widths >= 1, got "
-                f"{num_params}, {context_dim} and {hidden}."
-            )
+        check_sizes(len(parents), num_params, hidden, context_dim)
         self.adjacency = tuple(tuple(row) for row in parents.tolist())
         self.event_shape = (len(parents),)
         self.context_shape = (context_dim,) if context_dim else None

@@ -78,12 +78,12 @@ class MADE(Conditioner):
         self.event_shape = (dim,) if features == 1 else (dim, features)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
-        self.hidden = tuple(hidden)
+        self.hidden = tuple(int(width) for width in hidden)
         self.activation = activation
         self.residual = residual
         self.dtype = dtype
         narrow = any(width < dim - self._first_slot() for width in hidden)
-        self.direct = bool(hidden) and (narrow if direct is None else direct)
+        self.direct = bool(self.hidden) and (narrow if direct is None else direct)
         pairs = self._connections()
         drawn = [rows[:, None] >= cols for cols, rows in pairs[: len(hidden)]]
         kernels, biases = _initial(drawn, rngs.params()) if drawn else ([], [])

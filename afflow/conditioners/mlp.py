@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow.bijector import check_size
+from afflow.conditioners.conditioner import check_widths
+
 
 class MLP(nnx.Module):
     """A multilayer perceptron from a vector, and a context, to the parameters of others.
@@ -43,11 +46,10 @@ class MLP(nnx.Module):
         activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
         rngs: nnx.Rngs,
     ):
-        if min(num_inputs, context_dim) < 0 or min(num_outputs, num_params, *hidden, 1) < 1:
-            raise ValueError(
-                f"Expected num_inputs and context_dim >= 0 and every other size >= 1, got "
-                f"{(num_inputs, context_dim)} and {(num_outputs, num_params, *hidden)}."
-            )
+        check_size("num_inputs", num_inputs, least=0)
+        check_size("num_outputs", num_outputs)
+        check_size("num_params", num_params)
+        check_widths(hidden, context_dim)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
         self.activation = activation

@@ -1,6 +1,7 @@
 """Fitting a model to data, an epoch at a time on the device."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Protocol, TypeVar
 
 import jax
@@ -9,14 +10,16 @@ from jax.sharding import Mesh
 
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
-from afflow.training.history import History
+from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train, typed
 from afflow.training.objectives import Objective, maximum_likelihood
 from afflow.training.optimizer import Optimizer
 from afflow.training.placement import placement_on
-from afflow.training.rows import Rows
+from afflow.training.rows import Rows, rows_of
 from afflow.training.sources import source_of
 from afflow.training.stream import Stream
+
+_PART = 4096  # rows that are scored at a time
 
 
 class Density(Protocol):
@@ -130,10 +133,11 @@ def fit(
         )
     placement = placement_on(mesh)
     keys = jax.random.split(typed(key))
-    rows = x if isinstance(x, Stream) else Rows(x, context, weights)
+    rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
     source = source_of(rows, objective, validation, batch_size, keys, placement)
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
-    return train(
+    run = partial(
+        train,
         flow,
         source.loss,
         key=jax.random.fold_in(keys[1], max_epochs),
@@ -152,3 +156,21 @@ def fit(
         progress=progress,
         label=label,
     )
+    try:
+        return run()
+    except NonFiniteLossError as error:
+        if error.epoch == 0 and isinstance(rows, Rows):
+            _note_zero_densities(error, flow, rows)
+        raise
+
+
+def _note_zero_densities(error, flow, rows):
+    """Note on the error which rows the model gave no density from the start."""
+    parts = (slice(start, start + _PART) for start in range(0, rows.size, _PART))
+    log_probs = [flow.log_prob(*rows.at(part)[:2]) for part in parts]
+    nowhere = np.flatnonzero(np.isneginf(np.concatenate(log_probs)))
+    if len(nowhere):
+        error.add_note(
+            f"{len(nowhere)} of {rows.size} rows, the first at index {nowhere[0]}, have density 0 "
+            f"in the model that training began with: they lie outside its domain."
+        )

@@ -170,6 +170,8 @@ def train(
     """
     _check({"num_steps": num_steps, "max_epochs": max_epochs, "chunk": chunk}, ema)
     graph, params, rest = nnx.split(model, nnx.Param, ...)
+    if not jax.tree.leaves(params):
+        raise ValueError(f"Expected a model with nnx.Param arrays to train, got none in {model!r}.")
     placement = placement_on(mesh)
     program = Program(
         graph,
@@ -282,6 +284,8 @@ def _averaged(ema, t, average, params):
 
 def typed(key: jax.Array) -> jax.Array:
     """Return a PRNG key of the new kind, from either kind."""
+    if not isinstance(key, jax.Array):
+        raise ValueError(f"Expected a key, jax.random.key(0) say, got {key!r}.")
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return key if is_typed else jax.random.wrap_key_data(key)
 

@@ -15,11 +15,16 @@ def optimizer_for(
     """Return the optimizer given, made for `num_steps` if it is a function, or the default."""
     if optimizer is None:
         return default_optimizer(learning_rate, num_steps)
-    return optimizer(num_steps) if callable(optimizer) else optimizer
+    made = optimizer(num_steps) if callable(optimizer) else optimizer
+    if not isinstance(made, optax.GradientTransformation):
+        raise ValueError(f"Expected an optax optimizer or what makes one, got {made!r}.")
+    return made
 
 
 @lru_cache
 def default_optimizer(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
     """Return Adam on clipped gradients with a cosine decay to zero over `num_steps`."""
+    if not learning_rate > 0:
+        raise ValueError(f"Expected learning_rate > 0, got {learning_rate}.")
     schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
     return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))

@@ -32,6 +32,11 @@ class Rows(NamedTuple):
         return jax.tree.map(lambda a: a[index], self)
 
 
+def rows_of(*parts: Any) -> Rows:
+    """Return data, and contexts and weights, as arrays."""
+    return Rows(*(np.asarray(part) if isinstance(part, list | tuple) else part for part in parts))
+
+
 def checked(rows: Rows, name: str) -> Rows:
     """Return the rows, on the device unless in a file; `ValueError` for unusable ones."""
     x, context, weights = rows
@@ -52,9 +57,9 @@ def checked(rows: Rows, name: str) -> Rows:
 def split(rows: Rows, validation: Any, key: jax.Array) -> tuple[Rows, Rows | None]:
     """Return the rows to train on and those held out: a fraction, or given ones."""
     if isinstance(validation, tuple):
-        return rows, checked(Rows(*validation), "validation x")
+        return rows, checked(rows_of(*validation), "validation x")
     if jnp.ndim(validation):
-        return rows, checked(Rows(validation), "validation x")
+        return rows, checked(rows_of(validation), "validation x")
     held_out = held_out_size(rows.size, validation)
     order = jax.random.permutation(key, rows.size)
     return rows.at(order[held_out:]), rows.at(order[:held_out]) if held_out else None

@@ -12,7 +12,7 @@ from afflow.distributions import Flow
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.divergences import Divergence, sticking_the_landing
-from afflow.training.history import History
+from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.optimizer import Optimizer
 
@@ -99,20 +99,14 @@ def fit_to_density(
         _Loss(num_samples, batch_size), Partial(objective), _partial(log_density), context
     )
     _check(flow, loss, context, key, num_samples=num_samples, batch_size=batch_size)
-    return train(
-        flow,
-        loss,
-        key=key,
-        num_steps=num_steps,
-        max_epochs=max_epochs,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        ema=ema,
-        checkpoint=checkpoint,
-        callbacks=callbacks,
-        progress=progress,
-        label=label,
-    )
+    options = {"learning_rate": learning_rate, "optimizer": optimizer, "ema": ema}
+    options |= {"checkpoint": checkpoint, "callbacks": callbacks}
+    options |= {"progress": progress, "label": label}
+    try:
+        return train(flow, loss, key=key, num_steps=num_steps, max_epochs=max_epochs, **options)
+    except NonFiniteLossError as error:
+        error.add_note("Is log_density finite, with finite gradients, wherever the flow samples?")
+        raise
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from afflow.bijector import Bijector
+from afflow.bijector import Bijector, of_one_event
 
 
 class Additive(Bijector):
@@ -20,9 +20,11 @@ class Additive(Bijector):
         self.event_shape = ()
         self.context_shape = (1,)
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return x + self._mu(context), jnp.zeros_like(x)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return y - self._mu(context), jnp.zeros_like(y)
 

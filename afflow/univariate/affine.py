@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from afflow.bijector import Bijector
+from afflow.bijector import Bijector, of_one_event
 from afflow.univariate.bounds import soft_bound
 
 
@@ -32,10 +32,12 @@ class Affine(Bijector):
         self.event_shape = ()
         self.context_shape = (2,)
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         mu, alpha = self._parameters(context)
         return x * jnp.exp(alpha) + mu, alpha
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         mu, alpha = self._parameters(context)
         return (y - mu) * jnp.exp(-alpha), -alpha

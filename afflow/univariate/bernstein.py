@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from afflow.bijector import Bijector
+from afflow.bijector import Bijector, of_one_event
 from afflow.univariate.bounds import linear_tails, soft_bound
 from afflow.univariate.monotone import forward_by_search
 
@@ -49,9 +49,11 @@ class BernsteinPolynomial(Bijector):
         self.event_shape = ()
         self.context_shape = (degree + 1,)
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return forward_by_search(self, x, context)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return linear_tails(partial(self._curve, context), y, self.bound)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, log_softmax, logsumexp
 from jax.typing import DTypeLike
 
-from afflow.bijector import Bijector
+from afflow.bijector import Bijector, of_one_event
 from afflow.univariate.bounds import gains, soft_bound
 from afflow.univariate.monotone import forward_by_search
 
@@ -151,9 +151,11 @@ class MixtureCDF(Bijector):
         self.event_shape = ()
         self.context_shape = (3 * num_components,)
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return forward_by_search(self, x, context)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         log_pi, mu, log_s = mixture_parameters(context, self.max_log_scale)
         return mix(self.component, log_pi, (y - mu) * jnp.exp(-log_s), -log_s)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow.bijector import Bijector, num_params
+from afflow.bijector import Bijector, Shape, num_params
 
 
 class PerDimension(Bijector):
@@ -22,7 +22,7 @@ class PerDimension(Bijector):
     head, so the work grows with the number of *different* univariates: pass one object in
     several places rather than several alike.
 
-    A layer that reorders coordinates, as factories put between theirs, moves the columns
+    A layer that reorders coordinates, as factories put between theirs, would move the columns
     to other kinds: keep to one layer (`made`), or to layers without one in between.
 
     Being scalar, its methods cannot see where they stand: in place of $x_t$ they take the
@@ -32,7 +32,8 @@ class PerDimension(Bijector):
         univariates: one for each of the `D` coordinates.
 
     Raises:
-        ValueError: if `univariates` is empty, or one is not a univariate.
+        ValueError: if `univariates` is empty, or one is not a univariate; where it is used,
+            unless there is one for each coordinate.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -54,8 +55,6 @@ class PerDimension(Bijector):
 
     def locate(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Pair the coordinates of `x` `(D,)` with the indices of their univariates `(D,)`."""
-        if x.shape != (len(self.kinds),):
-            raise ValueError(f"Expected x.shape {(len(self.kinds),)}, got {x.shape}.")
         return x, jnp.array(self.kinds)
 
     def forward_and_log_det(self, x, context=None):
@@ -73,6 +72,15 @@ class PerDimension(Bijector):
 
 def _on_head(method, size, x, params):
     return method(x, params[:size])
+
+
+def check_places(univariate: Bijector, event_shape: Shape) -> None:
+    """Raise `ValueError` unless a `PerDimension` has a univariate for each coordinate."""
+    if isinstance(univariate, PerDimension) and event_shape != (len(univariate.kinds),):
+        raise ValueError(
+            f"Expected a univariate for each coordinate of {event_shape}, got "
+            f"{len(univariate.kinds)} in PerDimension."
+        )
 
 
 def located(univariate: Bijector, x: jax.Array) -> Any:

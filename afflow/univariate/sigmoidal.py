@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_softmax, logsumexp
 
-from afflow.bijector import Bijector
+from afflow.bijector import Bijector, of_one_event
 from afflow.univariate.bounds import gains, soft_bound
 from afflow.univariate.mixture_cdf import LogisticCDF, mix
 from afflow.univariate.monotone import forward_by_search
@@ -58,9 +58,11 @@ class Sigmoidal(Bijector):
             sum(math.prod(shape) for shapes in self._shapes() for shape in shapes),
         )
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return forward_by_search(self, x, context)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         h, log_slopes = y[None], jnp.zeros((1,), y.dtype)
         for a, b, u, w in self._split(context):

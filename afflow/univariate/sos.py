@@ -7,7 +7,7 @@ from operator import mul
 import jax.numpy as jnp
 import numpy as np
 
-from afflow.bijector import Bijector
+from afflow.bijector import Bijector, of_one_event
 from afflow.univariate.bounds import gains, linear_tails, soft_bound
 from afflow.univariate.monotone import forward_by_search
 
@@ -64,9 +64,11 @@ class SumOfSquares(Bijector):
         self.event_shape = ()
         self.context_shape = (1 + num_polynomials * (degree + 1),)
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return forward_by_search(self, x, context)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return linear_tails(partial(self._curve, context), y, self.bound)
 

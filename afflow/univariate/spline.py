@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from afflow.bijector import Bijector
+from afflow.bijector import Bijector, of_one_event
 from afflow.univariate.bounds import soft_bound
 
 
@@ -58,9 +58,11 @@ class RationalQuadraticSpline(Bijector):
         self.event_shape = ()
         self.context_shape = (3 * num_bins - 1,)
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return self._inside(unbend, x, context)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return self._inside(bend, y, context)
 
@@ -111,9 +113,11 @@ class CircularSpline(Bijector):
         self.event_shape = ()
         self.context_shape = (3 * num_bins,)
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return self._around(unbend, x, context)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return self._around(bend, y, context)
 

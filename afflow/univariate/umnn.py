@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape
+from afflow.bijector import Bijector, Shape, of_one_event
 from afflow.univariate.bounds import linear_tails, soft_bound
 from afflow.univariate.monotone import forward_by_search
 
@@ -73,9 +73,11 @@ class UMNN(Bijector):
         self.kernels = nnx.List([_normal(shape, shape[1], rngs) for shape in shapes])
         self.biases = nnx.List([_normal((n,), 1, rngs) for n in hidden])
 
+    @of_one_event
     def forward_and_log_det(self, x, context=None):
         return forward_by_search(self, x, context)
 
+    @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return linear_tails(partial(self._curve, context), y, self.bound)
 

@@ -1,0 +1,87 @@
+"""A context seen through a network, or in units of its own deviation."""
+
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+from afflow.bijector import Bijector, Shape, checked_shape
+from afflow.elementwise import Standardize
+from afflow.walk import walk
+
+
+class Embedded(Bijector):
+    r"""A bijector that sees its context through a network: $y = f(x;\, n(h))$.
+
+    The network runs once for all the layers inside, and once for all samples of a context,
+    and is trained with them. Anything may be embedded, images or series, whatever the shape
+    that the network takes.
+
+    Args:
+        bijector: the map to run, with a context.
+        network: any module that maps a context `context_shape` to `bijector.context_shape`.
+        context_shape: the shape of a context here, or the length of a vector.
+
+    Raises:
+        ValueError: if the network returns another shape than the bijector's context.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> rngs = nnx.Rngs(0)
+        >>> flow = afflow.maf(2, hidden=(8,), context_dim=3, rngs=rngs)
+        >>> network = nnx.Linear(20, 3, rngs=rngs)
+        >>> flow = afflow.Flow(flow.base, afflow.Embedded(flow.bijector, network, 20))
+        >>> flow.log_prob(jnp.zeros((5, 2)), jnp.ones((5, 20))).shape
+        (5,)
+    """
+
+    def __init__(self, bijector: Bijector, network: Callable, context_shape: int | Shape):
+        self.bijector = bijector
+        self.network = network
+        self.event_shape = bijector.event_shape
+        self.context_shape = checked_shape("context_shape", context_shape)
+        found = jax.eval_shape(network, jax.ShapeDtypeStruct(self.context_shape, float)).shape
+        if found != bijector.context_shape:
+            raise ValueError(
+                f"Expected a network that returns the bijector's context_shape "
+                f"{bijector.context_shape}, got {found}."
+            )
+
+    def forward_and_log_det(self, x, context=None):
+        return self.bijector.forward_and_log_det(x, self.network(context))
+
+    def inverse_and_log_det(self, y, context=None):
+        return self.bijector.inverse_and_log_det(y, self.network(context))
+
+
+class ZScores(nnx.Module):
+    """A context less its mean over some data, in units of its deviation.
+
+    Args:
+        context: `(N, *context_shape)`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> flow = afflow.maf(2, hidden=(8,), context_dim=1, rngs=nnx.Rngs(0))
+        >>> in_volts = afflow.ZScores(jnp.array([[210.0], [230.0]]))
+        >>> afflow.Embedded(flow.bijector, in_volts, 1).context_shape
+        (1,)
+        >>> in_volts(jnp.array([240.0])).tolist()
+        [2.0]
+    """
+
+    def __init__(self, context: jax.Array):
+        self.units = Standardize.from_data(context)
+
+    def __call__(self, context: jax.Array) -> jax.Array:
+        """Return the z-scores of one context."""
+        return self.units.inverse(context)
+
+
+@walk.register
+def _(embedded: Embedded, y, context, visit):
+    inner = jax.vmap(embedded.network)(context)
+    bijector, y = walk(embedded.bijector, y, inner, visit)
+    return Embedded(bijector, embedded.network, context.shape[1:]), y
