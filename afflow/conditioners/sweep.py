@@ -55,10 +55,10 @@ class Masked(NamedTuple):
         """Return blocks of rows, with the columns that each can see.
 
         Three for 512 rows and more, cut at multiples of 64, was the fastest training step on
-        CPUs; with narrow blocks the matrix products lose more than is skipped.
+        CPUs; with narrow blocks, or few columns, the matrix products lose more than is skipped.
         """
         size = len(self.rows)
-        num_blocks = min(3, size // 170) or 1
+        num_blocks = min(3, size // 170, len(self.cols) // 100) or 1
         if self._seen((size + 1) // 2) > 0.75 * len(self.cols):
             num_blocks = 1
         starts = [64 * round(size * i / num_blocks / 64) for i in range(num_blocks)]
