@@ -58,7 +58,7 @@ class Masked(NamedTuple):
         CPUs; with narrow blocks, or few columns, the matrix products lose more than is skipped.
         """
         size = len(self.rows)
-        num_blocks = min(3, size // 170, len(self.cols) // 100) or 1
+        num_blocks = min(3, size // 170, len(self.cols) // 80) or 1
         if self._seen((size + 1) // 2) > 0.75 * len(self.cols):
             num_blocks = 1
         starts = [64 * round(size * i / num_blocks / 64) for i in range(num_blocks)]
@@ -242,15 +242,17 @@ def sweep(
         (x_prev, buffers), out = jax.lax.scan(body, (x_prev, buffers), scanned)
         return x_prev, buffers, out
 
-    cuts = segment_cuts(len(jax.tree.leaves(inputs)[0]))
+    widest = max(len(masked.cols) for masked in layers)
+    cuts = segment_cuts(len(jax.tree.leaves(inputs)[0]), widest)
     return solve(cuts, [masked.bias for masked in layers], x_first)[-1]
 
 
-def segment_cuts(num_slots: int) -> list[int]:
+def segment_cuts(num_slots: int, num_units: int) -> list[int]:
     """Return where to cut the slots: few into single ones, many into 2, 4 or 8 segments.
 
-    About 12 slots a segment was the fastest on CPUs; more than 8 take long to compile.
+    About 12 slots, or 64 units of the widest layer, in a segment was the fastest on CPUs; more
+    than 8 take long to compile.
     """
-    halvings = min(max(round(np.log2(num_slots / 12)), 1), 3)
-    num_segments = num_slots if num_slots <= 4 else 2**halvings
+    wanted = max(num_slots / 12, min(num_units / 64, num_slots / 2))
+    num_segments = num_slots if num_slots <= 4 else 2 ** min(max(round(np.log2(wanted)), 1), 3)
     return [num_slots * i // num_segments for i in range(num_segments + 1)]
