@@ -130,6 +130,19 @@ def test_actnorm_reports_what_it_cannot_normalise():
         afflow.initialize_actnorm(afflow.Inverse(afflow.ActNorm(3)), x)
 
 
+def test_walk_enters_what_embeds_the_context():
+    made = randomize(afflow.MADE(3, 2, (4,), context_dim=2, rngs=nnx.Rngs(0)))
+    layer = afflow.MaskedAutoregressive(made, afflow.Affine())
+    x, context = skewed(), 100 + jax.random.normal(KEY, (200, 2))
+    inner = afflow.Chain([afflow.ActNorm(3), layer])
+    flow = afflow.Embedded(inner, afflow.ZScores(context), 2)
+    z = jax.vmap(afflow.initialize_actnorm(flow, x, context).inverse)(x, context)
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
+    with pytest.raises(ValueError, match="network that returns"):
+        afflow.Embedded(inner, afflow.ZScores(x), 3)
+
+
 def test_walk_takes_context():
     made = afflow.MADE(3, 2, (4,), context_dim=2, rngs=nnx.Rngs(0))
     layer = afflow.MaskedAutoregressive(randomize(made), afflow.Affine())
