@@ -1,7 +1,6 @@
 """The block neural autoregressive flow: one network that is monotone in each coordinate."""
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -134,9 +133,9 @@ class BlockLinear(nnx.Module):
 class BlockNetwork(Conditioner):
     """What the units of each coordinate take from earlier ones: row `t` holds the $c^l_t$."""
 
-    def __init__(self, dim: int, hidden: Sequence[int], *, context_dim: int = 0, rngs: nnx.Rngs):
-        check_sizes(dim, 1, tuple(hidden), context_dim)
-        if not hidden:
+    def __init__(self, dim: int, hidden: tuple[int, ...], *, context_dim: int = 0, rngs: nnx.Rngs):
+        check_sizes(dim, 1, hidden, context_dim)
+        if not len(hidden):
             raise ValueError("Expected at least one hidden layer, got hidden=().")
         self.event_shape = (dim,)
         self.context_shape = (context_dim,) if context_dim else None

@@ -68,7 +68,7 @@ def floating(name: str, value: Any, shape: Shape) -> jax.Array:
 def ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
     """Return `value` if it ends in `shape`, or raise `ValueError`."""
     if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
-        mend = f": {name}[..., None] has one column" if shape == (1,) else ""
+        mend = f": {name}[..., None] has one column" if shape == (1,) and value.ndim == 1 else ""
         raise ValueError(f"Expected {name}.shape (..., {_inner(shape)}), got {value.shape}{mend}.")
     return value
 

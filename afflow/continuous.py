@@ -232,7 +232,7 @@ def cnf(
         trace: finds the trace of the Jacobian; `Hutchinson(dim, key)` for many coordinates.
         rtol: relative tolerance of the solver.
         atol: absolute tolerance of the solver.
-        data: `(N, D)`; if given, the flow standardises by its mean and deviation.
+        data: `(N, D)`, or with contexts, as for `maf`: the flow standardises by it.
         rngs: its `params` stream draws the initial weights.
 
     Raises:

@@ -106,12 +106,13 @@ def _without_constructor(cls: type) -> type:
 
 
 def _write_variable(write: Writer, variable: nnx.Variable, where: str) -> Json:
-    write.number(variable)
     value = variable.get_value()
     usual = type(variable)(jnp.zeros(())).get_metadata()
     extra = {k: v for k, v in variable.get_metadata().items() if usual.get(k, usual) != v}
+    metadata = write.fields(extra, where)
     json = {"class": _class_name(variable, where), "value": write(value, where)}
-    return json | ({"metadata": write.fields(extra, where)} if extra else {})
+    write.number(variable)
+    return json | ({"metadata": metadata} if extra else {})
 
 
 def _read_variable(read: Reader, json: Json) -> nnx.Variable:

@@ -108,10 +108,12 @@ class Uniform(Distribution):
         self.context_shape = None
         if any(np.shape(end) not in ((), self.event_shape) for end in (low, high)):
             raise ValueError(f"Expected low and high {self.event_shape}, got {low} and {high}.")
-        if not (np.isfinite(low) & np.isfinite(high) & (np.asarray(low) < high)).all():
+        low, high = (
+            jnp.broadcast_to(jnp.asarray(end, float), self.event_shape) for end in (low, high)
+        )
+        self.low, self.high = Constant(low), Constant(high)
+        if not (np.isfinite(low) & np.isfinite(high) & np.less(low, high)).all():
             raise ValueError(f"Expected finite bounds with low < high, got {low} and {high}.")
-        self.low = Constant(jnp.broadcast_to(jnp.asarray(low, float), self.event_shape))
-        self.high = Constant(jnp.broadcast_to(jnp.asarray(high, float), self.event_shape))
 
     @of_one_event
     def log_prob(self, x, context=None):

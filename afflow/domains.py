@@ -45,7 +45,8 @@ class Interval(Bijector):
         self.event_shape, self.context_shape = self.low.shape, None
         if self.high.shape != self.event_shape:
             raise ValueError(f"Expected low and high alike, got {low} and {high}.")
-        if not (np.isfinite(low) & np.isfinite(high) & (np.asarray(low) < high)).all():
+        ends = np.asarray(self.low[...]), np.asarray(self.high[...])
+        if not (np.isfinite(ends).all() and (ends[0] < ends[1]).all()):
             raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
 
     @of_one_event

@@ -13,13 +13,13 @@ from afflow.walk import walk
 class Embedded(Bijector):
     r"""A bijector that sees its context through a network: $y = f(x;\, n(h))$.
 
-    The network runs once for all the layers inside, and once for all samples of a context,
-    and is trained with them. Anything may be embedded, images or series, whatever the shape
-    that the network takes.
+    The network runs once for all the layers inside, and is trained with them. Anything may
+    be embedded, images or series, whatever the shape that the network takes.
 
     Args:
         bijector: the map to run, with a context.
-        network: any module that maps a context `context_shape` to `bijector.context_shape`.
+        network: a module that maps one context `context_shape` to `bijector.context_shape`,
+            without randomness or running statistics of its own.
         context_shape: the shape of a context here, or the length of a vector.
 
     Raises:

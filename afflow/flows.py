@@ -360,7 +360,11 @@ def layered(
         layers = [make(rngs) for _ in range(num_layers)]
     if num_layers > 1:
         _check_kinds(layers[0])
-    x, context = data if isinstance(data, tuple) else (data, None)
+    if isinstance(data, tuple | list) and len(data) != 2:
+        raise ValueError(
+            f"Expected data (N, {dim}), or a pair of it and contexts, got {len(data)}."
+        )
+    x, context = data if isinstance(data, tuple | list) else (data, None)
     if x is not None:
         _check_rows("data", x, dim)
         layers.append(Standardize.from_data(x))
@@ -383,5 +387,5 @@ def _check_kinds(layer: Bijector) -> None:
     if placed and not keeps_order(layer):
         raise ValueError(
             "Expected layers that keep the order of the coordinates with PerDimension: take one "
-            "layer (made), or mix=lambda dim, rngs: Permutation(range(dim))."
+            "layer, or autoregressive ones with mix=lambda dim, rngs: Permutation(range(dim))."
         )

@@ -1,5 +1,7 @@
 """Exact marginals and conditionals of a flow whose observed coordinates come first."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = N
     `Repeat` or `Inverse`, as `afflow.made` builds it. What permutes the noise in front of them,
     as in `nsf` with one layer, does no harm. A flow that mixes or reorders its coordinates
     later, as `maf` with more than one layer does, has no closed form and is refused. The price
-    is the density of `k` events.
+    is the sampling of one event and the density of `D - k + 1`.
 
     Args:
         flow: a lower triangular flow over vectors.
@@ -65,7 +67,8 @@ def sample_rest(
     """Draw events `(*shape, ..., D)` that begin with `prefix` `(..., k)`: exact conditionals.
 
     Exact where `prefix_log_prob` is. Arguments and errors are the same, and `shape` says how
-    many events to draw for each prefix and context.
+    many events to draw for each prefix and context. A prefix of density zero has no
+    conditional: what is drawn for it means nothing.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -75,32 +78,47 @@ def sample_rest(
         >>> x.shape, x[:, :2].mean().item()
         ((5, 3), 1.0)
     """
-    return call(_rest, flow, (_checked(flow, prefix),), context, key=key, shape=shape)
+    return call(_sample, flow, (_checked(flow, prefix),), context, key=key, shape=shape)
 
 
 @per_event
 def _log_prob(flow, item, context):
+    """Return log p(prefix, rest) - log p(rest | prefix), of which `rest` may be anything."""
     (prefix,) = item
-    places = _places(flow, len(prefix))
+    rest = jax.lax.stop_gradient(_completed(flow, prefix, _middle(flow.base), context))
+    places = _places(flow)[len(prefix) :]
 
-    def noise(prefix):
-        return flow.bijector.inverse(_padded(prefix, flow), context)
+    def noise(rest):
+        return flow.bijector.inverse_and_log_det(jnp.concatenate([prefix, rest]), context)
 
-    slopes = jnp.diagonal(jax.jacfwd(noise)(prefix)[places])
-    outside = slopes == 0  # of the domain
-    log_slopes = jnp.log(jnp.abs(jnp.where(outside, 1, slopes)))
-    share = total(flow.base.log_probs(noise(prefix))[places])
-    return share + total(jnp.where(outside, -jnp.inf, log_slopes))
+    z, log_det = noise(rest)
+    slopes = jnp.diagonal(jax.jacfwd(lambda rest: noise(rest)[0][places])(rest))
+    conditional = total(flow.base.log_probs(z)[places]) + total(jnp.log(jnp.abs(slopes)))
+    return flow.base.log_prob(z) + log_det - conditional
 
 
 @per_event
-def _rest(flow, item, context):
+def _sample(flow, item, context):
     prefix, key = item
-    places = _places(flow, len(prefix))
-    z = flow.bijector.inverse(_padded(prefix, flow), context)
-    free = flow.base.sample(key, context).astype(z.dtype)
-    x = flow.bijector.forward(free.at[places].set(z[places]), context)
-    return jnp.concatenate([prefix, x[len(prefix) :]])
+    rest = _completed(flow, prefix, flow.base.sample(key, context), context)
+    return jnp.concatenate([prefix, rest])
+
+
+def _completed(flow: Flow, prefix: jax.Array, free: jax.Array, context: Any) -> jax.Array:
+    """Return the other coordinates `(D - k,)` where their noise is that of `free` `(D,)`."""
+    places = _places(flow)[: len(prefix)]
+    padded = jnp.pad(prefix, (0, len(free) - len(prefix)))
+    z = flow.bijector.inverse(padded, context)
+    return flow.bijector.forward(free.astype(z.dtype).at[places].set(z[places]), context)[
+        len(prefix) :
+    ]
+
+
+def _middle(base: Normal | Uniform) -> jax.Array:
+    """Return the median of each coordinate of a base."""
+    if isinstance(base, Uniform):
+        return (base.low[...] + base.high[...]) / 2
+    return jnp.zeros(base.event_shape)
 
 
 def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
@@ -115,6 +133,8 @@ def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
             f"Triangular, elementwise ones), got {type(mixing[0]).__name__}: use afflow.made, or "
             f"one layer with the observed coordinates first."
         )
+    if len(flow.event_shape) != 1:
+        raise ValueError(f"Expected a flow over vectors, got event_shape {flow.event_shape}.")
     size, (dim,) = np.shape(prefix)[-1:], flow.event_shape
     if not size or not 1 <= size[0] <= dim:
         raise ValueError(
@@ -159,13 +179,9 @@ def _split(bijector: Bijector) -> tuple[list[Permutation], list[Bijector]]:
     return permutations, parts
 
 
-def _places(flow: Flow, size: int) -> np.ndarray:
-    """Return which coordinates of the noise become the first `size`."""
+def _places(flow: Flow) -> np.ndarray:
+    """Return which coordinate of the noise becomes each of the data."""
     places = np.arange(*flow.event_shape)
     for permutation in _split(flow.bijector)[0]:
         places = places[np.array(permutation.order)]
-    return places[:size]
-
-
-def _padded(prefix: jax.Array, flow: Flow) -> jax.Array:
-    return jnp.pad(prefix, (0, flow.event_shape[0] - len(prefix)))
+    return places

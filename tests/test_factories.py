@@ -130,6 +130,7 @@ def three_kinds():
 
 WRONG = {
     "a width": ({"hidden": 64}, r"write \(64,\)"),
+    "three arrays": ({"data": (1, 2, 3)}, "a pair of it and contexts, got 3"),
     "a univariate": ({"univariate": afflow.Affine()}, r"univariate=lambda: Affine"),
     "a shape of context": ({"context_dim": (3,)}, "whole number context_dim"),
     "a seed": ({"rngs": 0}, "nnx.Rngs"),

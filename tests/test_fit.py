@@ -135,7 +135,7 @@ def test_rows_outside_the_domain_are_named():
     x[[5, 8], 1] = -1.0
     with pytest.raises(afflow.NonFiniteLossError) as caught:
         afflow.fit(flow, x, max_epochs=1, **OPTIONS)
-    assert caught.value.__notes__[0].startswith(f"2 of {len(x)} rows, the first at index 5, have")
+    assert caught.value.__notes__[0].startswith("Row 5 had density 0")
 
 
 def test_lists_are_data():
@@ -160,6 +160,14 @@ def test_bad_arguments(name):
     given, message = BAD_ARGUMENTS[name]
     with pytest.raises(ValueError, match=message):
         afflow.fit(small(), X, max_epochs=1, **OPTIONS | given)
+
+
+def test_keys_of_numpy_and_optimizers_of_any_class():
+    key, every_second = np.array([0, 1], np.uint32), optax.MultiSteps(optax.adam(1e-3), 2)
+    _, history = afflow.fit(
+        small(), X, max_epochs=1, **OPTIONS | {"key": key, "optimizer": every_second}
+    )
+    assert np.isfinite(history.train).all()
 
 
 def test_nothing_to_train():

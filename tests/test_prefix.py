@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import autoregressive, bnaf, randomize, repeated
+from registry import autoregressive, bnaf, cast, randomize, repeated, through
 
 import afflow
 
@@ -88,6 +88,40 @@ def test_marginals_behind_other_parts(name):
     assert (np.ptp(again, axis=0) > 1e-3).sum() == 1  # the noise of one coordinate is free
 
 
+def columns() -> afflow.Flow:
+    """Return an angle, a positive and a real column, as the README composes them."""
+    to = afflow.Inverse(afflow.Interval(-np.pi, np.pi))
+    real = afflow.Chain([to, afflow.RationalQuadraticSpline()])
+    positive = afflow.Chain([to, afflow.RationalQuadraticSpline(), afflow.Positive(())])
+    kinds = afflow.PerDimension([afflow.CircularSpline(), positive, real])
+    made = randomize(afflow.MADE(3, *kinds.context_shape, (6,), rngs=nnx.Rngs(0)))
+    layer = afflow.MaskedAutoregressive(made, kinds)
+    return afflow.Flow(afflow.Uniform(3, -np.pi, np.pi), layer)
+
+
+FAR = {
+    "columns": (columns, [[0.5, 1.0, 17.0], [-np.pi, 20.0, 1.0], [np.pi, 1.0, -30.0]]),
+    "mixture": (
+        lambda: afflow.Flow(afflow.Normal(3), through(afflow.MixtureCDF(3), 3)),
+        [[30.0, -20.0, 25.0], [300.0, 0.0, -200.0]],
+    ),
+    "inverse": (
+        lambda: afflow.Flow(afflow.Normal(3), afflow.Inverse(afflow.Positive(3))),
+        [[-90.0, 1.0, -40.0]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_far_out_a_whole_event_is_as_dense_as_the_flow_says(name):
+    make, x = FAR[name]
+    model, x = cast((make(), jnp.array(x)), jnp.float32)
+    found = afflow.prefix_log_prob(model, x)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, model.log_prob(x), rtol=1e-5)
+    assert np.isfinite(afflow.prefix_log_prob(model, x[:, :2])).all()
+
+
 def test_outside_the_domain_a_prefix_has_no_density():
     model = afflow.Flow(afflow.Normal(3), afflow.Chain([autoregressive(3), afflow.Positive(3)]))
     prefix = jnp.array([-1.0, 1.0])
@@ -118,12 +152,23 @@ def test_one_layer_of_a_factory_has_prefixes():
         afflow.prefix_log_prob(model, [1, 2], context)
 
 
+def test_the_gradient_is_that_of_the_marginal():
+    model, prefix = flow(), jnp.array([0.7, 2.5])
+    found = jax.grad(lambda x: afflow.prefix_log_prob(model, x))(prefix)
+    step, prefix = 1e-5 * np.eye(2), np.asarray(prefix)
+    values = [afflow.prefix_log_prob(model, prefix + sign * step) for sign in (1, -1)]
+    np.testing.assert_allclose(found, (values[0] - values[1]) / 2e-5, rtol=1e-6)
+
+
 def test_what_cannot_be_exact_is_refused():
     for bijector in (repeated(3), afflow.Chain([autoregressive(3), afflow.Reverse(3)])):
         with pytest.raises(ValueError, match="keep the order"):
             afflow.prefix_log_prob(afflow.Flow(afflow.Normal(3), bijector), jnp.zeros(2))
     with pytest.raises(ValueError, match="k"):
         afflow.prefix_log_prob(flow(), jnp.zeros(4))
+    image = afflow.Flow(afflow.Normal((2, 2)), afflow.Positive((2, 2)))
+    with pytest.raises(ValueError, match="over vectors"):
+        afflow.prefix_log_prob(image, jnp.zeros(2))
 
 
 def test_coupling_and_graph_refuse_bad_input():

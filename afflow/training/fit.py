@@ -19,7 +19,7 @@ from afflow.training.rows import Rows, rows_of
 from afflow.training.sources import source_of
 from afflow.training.stream import Stream
 
-_PART = 4096  # rows that are scored at a time
+_PART, _SEARCHED = 2**12, 2**15  # rows that are scored at a time, and at most
 
 
 class Density(Protocol):
@@ -160,17 +160,18 @@ def fit(
         return run()
     except NonFiniteLossError as error:
         if error.epoch == 0 and isinstance(rows, Rows):
-            _note_zero_densities(error, flow, rows)
+            _note_zero_density(error, flow, rows)
         raise
 
 
-def _note_zero_densities(error, flow, rows):
-    """Note on the error which rows the model gave no density from the start."""
-    parts = (slice(start, start + _PART) for start in range(0, rows.size, _PART))
-    log_probs = [flow.log_prob(*rows.at(part)[:2]) for part in parts]
-    nowhere = np.flatnonzero(np.isneginf(np.concatenate(log_probs)))
-    if len(nowhere):
-        error.add_note(
-            f"{len(nowhere)} of {rows.size} rows, the first at index {nowhere[0]}, have density 0 "
-            f"in the model that training began with: they lie outside its domain."
-        )
+def _note_zero_density(error, flow, rows):
+    """Note on the error a row to which the model gave no density from the start."""
+    for start in range(0, min(rows.size, _SEARCHED), _PART):
+        x, context, _ = rows.at(slice(start, start + _PART))
+        nowhere = np.flatnonzero(np.isneginf(flow.log_prob(x, context)))
+        if len(nowhere):
+            error.add_note(
+                f"Row {start + nowhere[0]} had density 0 before training: it lies outside the "
+                f"domain of the model, or too far out."
+            )
+            return

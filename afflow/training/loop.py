@@ -284,7 +284,7 @@ def _averaged(ema, t, average, params):
 
 def typed(key: jax.Array) -> jax.Array:
     """Return a PRNG key of the new kind, from either kind."""
-    if not isinstance(key, jax.Array):
+    if not isinstance(key, jax.Array | np.ndarray):
         raise ValueError(f"Expected a key, jax.random.key(0) say, got {key!r}.")
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return key if is_typed else jax.random.wrap_key_data(key)

@@ -16,7 +16,7 @@ def optimizer_for(
     if optimizer is None:
         return default_optimizer(learning_rate, num_steps)
     made = optimizer(num_steps) if callable(optimizer) else optimizer
-    if not isinstance(made, optax.GradientTransformation):
+    if not (hasattr(made, "init") and hasattr(made, "update")):
         raise ValueError(f"Expected an optax optimizer or what makes one, got {made!r}.")
     return made
 

@@ -17,7 +17,7 @@ class PerDimension(Bijector):
     $$y_t = f_t(x_t;\, \theta_t),$$
 
     for columns of different kinds: real, positive, an angle. It stands where a univariate
-    does, in `MaskedAutoregressive` or an `Elementwise` of a vector. All coordinates run
+    does, in `MaskedAutoregressive`, `Coupling` or an `Elementwise` of a vector. All coordinates run
     through the same program, each with the longest parameter vector `P` and reading its
     head, so the work grows with the number of *different* univariates: pass one object in
     several places rather than several alike.
