@@ -17,7 +17,7 @@ from afflow.bijector import (
     of_one_event,
 )
 from afflow.calls import call, floating, per_event
-from afflow.elementwise import Constant
+from afflow.elementwise import Constant, checked_ends
 from afflow.outline import Outlined
 
 
@@ -108,12 +108,9 @@ class Uniform(Distribution):
         self.context_shape = None
         if any(np.shape(end) not in ((), self.event_shape) for end in (low, high)):
             raise ValueError(f"Expected low and high {self.event_shape}, got {low} and {high}.")
-        low, high = (
-            jnp.broadcast_to(jnp.asarray(end, float), self.event_shape) for end in (low, high)
-        )
-        self.low, self.high = Constant(low), Constant(high)
-        if not (np.isfinite(low) & np.isfinite(high) & np.less(low, high)).all():
-            raise ValueError(f"Expected finite bounds with low < high, got {low} and {high}.")
+        low, high = checked_ends(low, high)
+        self.low = Constant(jnp.broadcast_to(low, self.event_shape))
+        self.high = Constant(jnp.broadcast_to(high, self.event_shape))
 
     @of_one_event
     def log_prob(self, x, context=None):

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from afflow.bijector import Bijector, Shape, check_size, checked_shape, of_one_event, total
-from afflow.elementwise import Constant
+from afflow.elementwise import Constant, checked_ends
 
 
 class Interval(Bijector):
@@ -41,13 +41,10 @@ class Interval(Bijector):
     """
 
     def __init__(self, low: jax.Array, high: jax.Array):
-        self.low, self.high = Constant(jnp.asarray(low, float)), Constant(jnp.asarray(high, float))
-        self.event_shape, self.context_shape = self.low.shape, None
-        if self.high.shape != self.event_shape:
+        self.event_shape, self.context_shape = np.shape(low), None
+        if np.shape(high) != self.event_shape:
             raise ValueError(f"Expected low and high alike, got {low} and {high}.")
-        ends = np.asarray(self.low[...]), np.asarray(self.high[...])
-        if not (np.isfinite(ends).all() and (ends[0] < ends[1]).all()):
-            raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
+        self.low, self.high = map(Constant, checked_ends(low, high))
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from afflow.bijector import Bijector, Shape, checked_shape, num_params, of_one_event, total
 from afflow.univariate.per_dimension import check_places, located
@@ -59,6 +60,14 @@ class Constant(nnx.Variable):
         >>> len(jax.tree.leaves(nnx.state(units, afflow.Constant)))
         2
     """
+
+
+def checked_ends(low: ArrayLike, high: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Return the ends of intervals as float arrays; `ValueError` unless finite and in order."""
+    ends = jnp.asarray(low, float), jnp.asarray(high, float)
+    if not (np.isfinite(ends[0]).all() and np.isfinite(ends[1]).all() and np.less(*ends).all()):
+        raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
+    return ends
 
 
 class Standardize(Bijector):

@@ -360,11 +360,12 @@ def layered(
         layers = [make(rngs) for _ in range(num_layers)]
     if num_layers > 1:
         _check_kinds(layers[0])
-    if isinstance(data, tuple | list) and len(data) != 2:
+    pair = data if isinstance(data, tuple | list) else (data, None)
+    if len(pair) != 2:
         raise ValueError(
-            f"Expected data (N, {dim}), or a pair of it and contexts, got {len(data)}."
+            f"Expected data (N, {dim}), or a pair of it and contexts, got {len(pair)}."
         )
-    x, context = data if isinstance(data, tuple | list) else (data, None)
+    x, context = pair
     if x is not None:
         _check_rows("data", x, dim)
         layers.append(Standardize.from_data(x))

@@ -106,12 +106,10 @@ def _sample(flow, item, context):
 
 def _completed(flow: Flow, prefix: jax.Array, free: jax.Array, context: Any) -> jax.Array:
     """Return the other coordinates `(D - k,)` where their noise is that of `free` `(D,)`."""
-    places = _places(flow)[: len(prefix)]
-    padded = jnp.pad(prefix, (0, len(free) - len(prefix)))
-    z = flow.bijector.inverse(padded, context)
-    return flow.bijector.forward(free.astype(z.dtype).at[places].set(z[places]), context)[
-        len(prefix) :
-    ]
+    size, places = len(prefix), _places(flow)[: len(prefix)]
+    z = flow.bijector.inverse(jnp.pad(prefix, (0, len(free) - size)), context)
+    z = free.astype(z.dtype).at[places].set(z[places])
+    return flow.bijector.forward(z, context)[size:]
 
 
 def _middle(base: Normal | Uniform) -> jax.Array:

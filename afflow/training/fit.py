@@ -1,7 +1,6 @@
 """Fitting a model to data, an epoch at a time on the device."""
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Protocol, TypeVar
 
 import jax
@@ -136,28 +135,26 @@ def fit(
     rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
     source = source_of(rows, objective, validation, batch_size, keys, placement)
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
-    run = partial(
-        train,
-        flow,
-        source.loss,
-        key=jax.random.fold_in(keys[1], max_epochs),
-        num_steps=source.num_steps,
-        max_epochs=max_epochs,
-        batches=source.batches,
-        validate=source.validate,
-        patience=patience,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        ema=ema,
-        chunk=(checkpoint and checkpoint.steps) or source.chunk,
-        checkpoint=checkpoint,
-        callbacks=callbacks,
-        mesh=mesh,
-        progress=progress,
-        label=label,
-    )
     try:
-        return run()
+        return train(
+            flow,
+            source.loss,
+            key=jax.random.fold_in(keys[1], max_epochs),
+            num_steps=source.num_steps,
+            max_epochs=max_epochs,
+            batches=source.batches,
+            validate=source.validate,
+            patience=patience,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            ema=ema,
+            chunk=(checkpoint and checkpoint.steps) or source.chunk,
+            checkpoint=checkpoint,
+            callbacks=callbacks,
+            mesh=mesh,
+            progress=progress,
+            label=label,
+        )
     except NonFiniteLossError as error:
         if error.epoch == 0 and isinstance(rows, Rows):
             _note_zero_density(error, flow, rows)

@@ -99,11 +99,21 @@ def fit_to_density(
         _Loss(num_samples, batch_size), Partial(objective), _partial(log_density), context
     )
     _check(flow, loss, context, key, num_samples=num_samples, batch_size=batch_size)
-    options = {"learning_rate": learning_rate, "optimizer": optimizer, "ema": ema}
-    options |= {"checkpoint": checkpoint, "callbacks": callbacks}
-    options |= {"progress": progress, "label": label}
     try:
-        return train(flow, loss, key=key, num_steps=num_steps, max_epochs=max_epochs, **options)
+        return train(
+            flow,
+            loss,
+            key=key,
+            num_steps=num_steps,
+            max_epochs=max_epochs,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            ema=ema,
+            checkpoint=checkpoint,
+            callbacks=callbacks,
+            progress=progress,
+            label=label,
+        )
     except NonFiniteLossError as error:
         error.add_note("Is log_density finite, with finite gradients, wherever the flow samples?")
         raise
