@@ -113,10 +113,10 @@ class MADE(Conditioner):
         segments, buffers = cache
         layers, dim = self._serial_layers(None), self.event_shape[0]
         starts = np.stack([layer.starts(0, dim) for layer in layers], 1)  # (D, layers, 2)
-        sizes = [layer.fullest(0, dim) for layer in layers]
         x_prev = jnp.where(t == 0, 0, x_prev)[..., None]
         network = partial(self._network, self._activate)
-        params, buffers = advance(network, sizes, segments, jnp.asarray(starts)[t], x_prev, buffers)
+        starts_t = jnp.asarray(starts)[t]
+        params, buffers = advance(network, layers, (0, dim), segments, starts_t, x_prev, buffers)
         return params[:, 0], (segments, buffers)
 
     def decode(self, emit, inputs, context=None):
@@ -152,7 +152,9 @@ class MADE(Conditioner):
         if self.dtype is not None:
             kernels = [kernel.astype(self.dtype) for kernel in kernels]
         maps = zip(self._connections(), kernels, biases, strict=True)
-        return [Masked(*slots, kernel, bias) for slots, kernel, bias in maps]
+        layers = [Masked(*slots, kernel, bias) for slots, kernel, bias in maps]
+        last = len(self.hidden)
+        return layers[:last] + [layer._replace(emitted=True) for layer in layers[last:]]
 
     def _serial_layers(self, context: jax.Array | None) -> list[Masked]:
         """Return the layers as `sweep` wants them, with `context` `(C, B)` in the biases."""
@@ -167,7 +169,7 @@ class MADE(Conditioner):
             bias = bias + matmul(layer.kernel[:, :width], context)
         kernel = jnp.pad(layer.kernel[:, width:], ((0, 0), (self.features, 0)))
         slots = np.repeat(np.arange(self.event_shape[0]), self.features)
-        return Masked(slots, layer.rows, kernel, bias)
+        return layer._replace(cols=slots, kernel=kernel, bias=bias)
 
     def _network(self, act: Callable, linear: Callable, x: jax.Array) -> jax.Array:
         """Run the layers on `x`, given `linear(layer, h)` for their masked linear maps.

@@ -38,6 +38,7 @@ class Masked(NamedTuple):
     bias: jax.Array  # (rows,), or (rows, B) in a sweep
     before: jax.Array | None = None  # (columns, B)
     after: jax.Array | None = None  # (rows, B)
+    emitted: bool = False  # whether `emit` reads its rows
 
     def __call__(self, h: jax.Array) -> jax.Array:
         """Apply to all units of one event, in blocks of rows that skip unseen columns.
@@ -147,9 +148,35 @@ def matmul(kernel: jax.Array, h: jax.Array) -> jax.Array:
     return jnp.matmul(kernel, h.astype(kernel.dtype), preferred_element_type=jnp.float32)
 
 
+def rounded(h: jax.Array, dtype: Any) -> jax.Array:
+    """Return `h` with the precision of `dtype`, in its own type: products of few rows are faster.
+
+    XLA may remove a pair of conversions, and would then decode with other numbers than score.
+    """
+    if jnp.dtype(dtype).itemsize > 2:
+        return h
+    info = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(h, info.nexp, info.nmant)
+
+
+def add_rows(out: jax.Array, base: jax.Array, row: jax.Array) -> jax.Array:
+    """Return `out` plus the rows of `base` from `row` on."""
+    return out + jax.lax.dynamic_slice_in_dim(base, row, len(out))
+
+
+def add_singly(out: jax.Array, base: jax.Array, row: jax.Array) -> jax.Array:
+    """Return the same, row by row: for a reader that takes rows out of the sum.
+
+    XLA's CPU compiler does not vectorise that reader where the rows are one slice.
+    """
+    picked = [jax.lax.dynamic_slice_in_dim(base, row + k, 1)[0] for k in range(len(out))]
+    return jnp.stack([a + b for a, b in zip(out, picked, strict=True)])
+
+
 def advance(
     network: Network,
-    sizes: Sequence[int],
+    layers: Sequence[Masked],
+    ends: tuple[int, int],
     segments: Sequence[Segment],
     starts: jax.Array,
     x_prev: jax.Array,
@@ -157,8 +184,8 @@ def advance(
 ) -> tuple[jax.Array, list[jax.Array]]:
     """Compute one slot: place `x_prev` `(..., B)`, return its output rows `(P, B)`.
 
-    `sizes` holds how many rows to compute of each layer, `starts` the first row and column
-    of the slot in each, and `buffers` the inputs of each so far, `(columns, B)`.
+    `segments` are cut from the `layers` between two `ends`; `starts` holds the first row and
+    column of the slot in each, and `buffers` the inputs of each so far, `(columns, B)`.
     """
     buffers = list(buffers)
 
@@ -167,11 +194,13 @@ def advance(
         buffer = buffers[layer]
         if before is not None:
             h = h * jax.lax.dynamic_slice_in_dim(before, col, len(h))
-        h = jnp.broadcast_to(h, (len(h), buffer.shape[1])).astype(buffer.dtype)
+        h = jnp.broadcast_to(rounded(h, kernel.dtype), (len(h), buffer.shape[1]))
+        h = h.astype(buffer.dtype)
         buffers[layer] = jax.lax.dynamic_update_slice_in_dim(buffer, h, col, 0)
-        size = sizes[layer]
-        rows = jax.lax.dynamic_slice_in_dim(kernel, row, size)
-        out = jax.lax.dynamic_slice_in_dim(base, row, size) + matmul(rows, buffers[layer])
+        size = layers[layer].fullest(*ends)
+        rows = jax.lax.dynamic_slice_in_dim(kernel, row, size).astype(buffer.dtype)
+        add = add_singly if layers[layer].emitted else add_rows
+        out = add(rows @ buffers[layer], base, row)
         return out if after is None else out * jax.lax.dynamic_slice_in_dim(after, row, size)
 
     return network(linear, jnp.atleast_2d(x_prev)), buffers
@@ -179,14 +208,8 @@ def advance(
 
 def empty_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype: Any) -> list:
     """Return zeros for the inputs, of type `dtype`, of every layer at the slots `lo..hi-1`."""
-
-    def empty(masked):
-        cols = masked.spans(lo, hi)[1]
-        narrow = masked.kernel.dtype.itemsize <= 2
-        shape = cols.stop - cols.start, batch
-        return jnp.zeros(shape, masked.kernel.dtype if narrow else dtype)
-
-    return [empty(masked) for masked in layers]
+    spans = [masked.spans(lo, hi)[1] for masked in layers]
+    return [jnp.zeros((cols.stop - cols.start, batch), dtype) for cols in spans]
 
 
 def sweep(
@@ -228,11 +251,10 @@ def sweep(
         """Return the same of one segment."""
         pairs = zip(layers, bases, strict=True)
         segments = [Segment.cut(masked, base, lo, hi) for masked, base in pairs]
-        sizes = [masked.fullest(lo, hi) for masked in layers]
 
         def body(carry, scanned):
             starts, inputs_t = scanned
-            params, buffers = advance(network, sizes, segments, starts, *carry)
+            params, buffers = advance(network, layers, (lo, hi), segments, starts, *carry)
             x_t, aux_t = emit(inputs_t, params)
             return (x_t, buffers), (x_t, aux_t)
 
