@@ -114,17 +114,25 @@ class Fit(NamedTuple):
     score: dict[str, float]
 
 
+def trained(
+    flow: afflow.Flow, x: np.ndarray, config: Config
+) -> tuple[afflow.Flow, afflow.History, int | None]:
+    """Fit a flow; where it diverges, return the best before that, and the epoch in which it did."""
+    options = {"max_epochs": config.max_epochs, "learning_rate": config.learning_rate}
+    try:
+        flow, history = afflow.fit(flow, x, key=jax.random.key(config.seed), **options)
+    except afflow.NonFiniteLossError as error:
+        return error.flow, error.history, error.epoch
+    return flow, history, None
+
+
 def fit(density: str, config: Config) -> Fit:
     """Draw training and test data, fit a flow, and score it."""
     rng = np.random.default_rng([config.seed, list(DENSITIES).index(density)])
     x, x_test = (DENSITIES[density](rng, n) for n in (config.num_samples, config.num_test))
     start = time.perf_counter()
-    flow, history = afflow.fit(
-        MODELS[config.model](config, x, nnx.Rngs(config.seed)),
-        x,
-        key=jax.random.key(config.seed),
-        max_epochs=config.max_epochs,
-        learning_rate=config.learning_rate,
+    flow, history, diverged = trained(
+        MODELS[config.model](config, x, nnx.Rngs(config.seed)), x, config
     )
     seconds = time.perf_counter() - start
     log_prob = np.asarray(flow.log_prob(x_test), np.float64)
@@ -134,6 +142,7 @@ def fit(density: str, config: Config) -> Fit:
         "standard_error": round(log_prob.std(ddof=1) / len(log_prob) ** 0.5, 4),
         "nats_below_the_truth": entropy and round(-log_prob.mean() - entropy, 4),
         "best_epoch": history.best_epoch,
+        "diverged_in_epoch": diverged,
         "seconds": round(seconds, 1),
     }
     return Fit(density, flow, x, score)

@@ -118,9 +118,10 @@ def test_uniform_samples_its_box():
     assert 2 <= x.min() < 2.1 < 4.9 < x.max() < 5
 
 
-def test_repeat_equals_chain():
-    repeat = repeated(3, n=4)
-    layers = [jax.tree.map(lambda a, i=i: a[i], repeat.layers) for i in range(4)]
+@pytest.mark.parametrize("n", [4, 9])  # written out, and scanned
+def test_repeat_equals_chain(n):
+    repeat = repeated(3, n=n)
+    layers = [jax.tree.map(lambda a, i=i: a[i], repeat.layers) for i in range(n)]
     chain = afflow.Chain(layers)
     x = jax.random.normal(KEY, (3,))
     for a, b in (
@@ -129,6 +130,19 @@ def test_repeat_equals_chain():
     ):
         np.testing.assert_allclose(a[0], b[0], rtol=1e-12)
         np.testing.assert_allclose(a[1], b[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_depth_adds_no_code(direction):
+    def program(n):
+        run = getattr(repeated(3, n=n), direction)
+        return jax.jit(run).lower(jnp.ones(3)).as_text().splitlines()
+
+    def num_loops(n):
+        return sum("stablehlo.while" in line for line in program(n))
+
+    assert len(program(9)) == len(program(24))
+    assert num_loops(4) == num_loops(9) - (direction == "inverse")  # few are written out
 
 
 def test_a_batch_of_flows():
