@@ -8,8 +8,6 @@ from flax import nnx
 
 from afflow.bijector import Bijector, common_context_shape
 
-_FEW = 8
-
 
 class Chain(Bijector):
     r"""Bijectors one after the other: `Chain([a, b])` applies `a` first going forward.
@@ -56,13 +54,14 @@ class Repeat(Bijector):
     """`n` copies of one bijector with parameters of their own, run by `lax.scan`.
 
     The same map as a `Chain` of the copies, at a compile time that does not grow with
-    `n`. Up to eight copies are written out where they have no loops of their own, as the
-    density pass of a MAF: training is quicker when a scan need not stack what its steps
-    remember.
+    `n`. Prefer `Chain` for a few layers, `Repeat` beyond about eight.
 
     Args:
         make: builds one copy from `rngs`; every copy must have the same structure.
         n: the number of copies, at least one.
+        unroll: write the copies out in a direction that has no loops of its own, as the
+            density pass of a MAF: a training step is quicker without the stacks in which a
+            scan keeps what its steps remember, and takes longer to compile.
         rngs: handed to `make` for each copy in turn.
 
     Raises:
@@ -79,7 +78,14 @@ class Repeat(Bijector):
         (3,)
     """
 
-    def __init__(self, make: Callable[[nnx.Rngs], Bijector], n: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        make: Callable[[nnx.Rngs], Bijector],
+        n: int,
+        *,
+        unroll: bool = False,
+        rngs: nnx.Rngs,
+    ):
         if n < 1:
             raise ValueError(f"Expected at least one copy, got n={n}.")
         copies = [make(rngs) for _ in range(n)]
@@ -89,6 +95,7 @@ class Repeat(Bijector):
                 "use Chain for layers of different structure."
             )
         self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
+        self.unroll = unroll
         self.event_shape = copies[0].event_shape
         self.context_shape = copies[0].context_shape
 
@@ -106,9 +113,8 @@ class Repeat(Bijector):
 
     def _scan(self, layer, x, *, reverse):
         first = jax.tree.map(lambda leaf: leaf[0], self.layers)
-        (out, _), n = jax.eval_shape(layer, x, first), len(jax.tree.leaves(self.layers)[0])
-        unroll = n <= _FEW and not _loops(layer, x, first)
-        x = x.astype(out.dtype)
+        out, _ = jax.eval_shape(layer, x, first)
+        x, unroll = x.astype(out.dtype), self.unroll and not _loops(layer, x, first)
         x, log_dets = jax.lax.scan(layer, x, self.layers, reverse=reverse, unroll=unroll)
         return x, log_dets.sum(0)
 

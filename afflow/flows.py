@@ -28,7 +28,7 @@ from afflow.univariate.spline import RationalQuadraticSpline
 Data = jax.Array | tuple[jax.Array, jax.Array]
 Make = Callable[[nnx.Rngs], Bijector]
 Mix = Callable[[int, nnx.Rngs], Bijector]
-_CHAIN_UP_TO = 2
+_CHAIN_UP_TO, _UNROLL_UP_TO = 2, 8
 
 
 def reverse(dim: int, rngs: nnx.Rngs) -> Bijector:
@@ -355,7 +355,8 @@ def layered(
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(f"Expected rngs, nnx.Rngs(0) say, got {rngs!r}.")
     if num_layers > _CHAIN_UP_TO:
-        layers: list[Bijector] = [Repeat(make, num_layers, rngs=rngs)]
+        unroll = num_layers <= _UNROLL_UP_TO
+        layers: list[Bijector] = [Repeat(make, num_layers, unroll=unroll, rngs=rngs)]
     else:
         layers = [make(rngs) for _ in range(num_layers)]
     if num_layers > 1:

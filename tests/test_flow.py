@@ -118,10 +118,11 @@ def test_uniform_samples_its_box():
     assert 2 <= x.min() < 2.1 < 4.9 < x.max() < 5
 
 
-@pytest.mark.parametrize("n", [4, 9])  # written out, and scanned
-def test_repeat_equals_chain(n):
-    repeat = repeated(3, n=n)
-    layers = [jax.tree.map(lambda a, i=i: a[i], repeat.layers) for i in range(n)]
+@pytest.mark.parametrize("unroll", [False, True])
+def test_repeat_equals_chain(unroll):
+    repeat = repeated(3, n=4)
+    repeat.unroll = unroll
+    layers = [jax.tree.map(lambda a, i=i: a[i], repeat.layers) for i in range(4)]
     chain = afflow.Chain(layers)
     x = jax.random.normal(KEY, (3,))
     for a, b in (
@@ -134,15 +135,17 @@ def test_repeat_equals_chain(n):
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_depth_adds_no_code(direction):
-    def program(n):
-        run = getattr(repeated(3, n=n), direction)
-        return jax.jit(run).lower(jnp.ones(3)).as_text().splitlines()
+    def program(n, unroll):
+        repeat = repeated(3, n=n)
+        repeat.unroll = unroll
+        return jax.jit(getattr(repeat, direction)).lower(jnp.ones(3)).as_text().splitlines()
 
-    def num_loops(n):
-        return sum("stablehlo.while" in line for line in program(n))
+    def num_loops(*args):
+        return sum("stablehlo.while" in line for line in program(*args))
 
-    assert len(program(9)) == len(program(24))
-    assert num_loops(4) == num_loops(9) - (direction == "inverse")  # few are written out
+    assert len(program(4, False)) == len(program(24, False))
+    written_out = direction == "inverse"  # forward has loops of its own
+    assert num_loops(4, True) == num_loops(4, False) - written_out
 
 
 def test_a_batch_of_flows():
