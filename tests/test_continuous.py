@@ -87,6 +87,16 @@ def test_probes_are_not_trained():
     assert len(jax.tree.leaves(nnx.state(layer, nnx.Param))) == 1
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_short_last_step_is_no_failure(dtype):
+    """As where the step before happened to end just short of the end."""
+    layer, x = afflow.Continuous(LinearField(MATRIX.astype(dtype))), jnp.ones(2, dtype)
+    for start, end in ((jnp.finfo(dtype).eps / 2, 0.0), (1.0 - jnp.finfo(dtype).eps / 2, 1.0)):
+        y, log_det = layer._integrate(start, end, x, None)
+        np.testing.assert_allclose(y, x, rtol=1e-6)
+        assert np.isfinite(log_det)
+
+
 def test_nan_and_failure_come_back_as_nan_alone(flow):
     context = jnp.ones(1)
     x = jnp.array([[0.1, 0.2], [jnp.nan, 0.2], [jnp.inf, 0.0]])
