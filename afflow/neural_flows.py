@@ -216,7 +216,7 @@ def gaussianization_flow(
     """Return a Gaussianization flow: mixture CDFs of each coordinate, and rotations.
 
     Without a network that could part components which start equal, it starts at random
-    rather than as the identity, and wants a learning rate near 1e-2. The serial direction
+    rather than as the identity, and wants a learning rate of 1e-2 to 1e-1. The serial direction
     is a root search of each coordinate. A context sets the mixtures through a network with
     `hidden` layers; without one there is no network. The other arguments are those of `maf`.
     Meng et al. 2020, arXiv:2003.01941.

@@ -47,7 +47,8 @@ def single(factory: Callable[..., afflow.Flow]) -> Callable:
 
 def gaussianization(config: "Config", x: np.ndarray, rngs: nnx.Rngs) -> afflow.Flow:
     """Return mixture CDFs and rotations, which have no networks."""
-    return afflow.gaussianization_flow(2, num_layers=config.num_layers, data=x, rngs=rngs)
+    sizes = {"num_layers": config.num_layers, "num_components": config.num_components}
+    return afflow.gaussianization_flow(2, **sizes, data=x, rngs=rngs)
 
 
 def circular(config: "Config", x: np.ndarray, rngs: nnx.Rngs) -> afflow.Flow:
@@ -91,6 +92,8 @@ class Config:
     """Layers, for factories that stack them; 16 suits affine ones, 3 to 5 splines."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of each network; for `bnaf` per coordinate."""
+    num_components: int = 8
+    """Components of each mixture CDF, for `gaussianization_flow`."""
     num_samples: int = 100_000
     """Rows of data; a tenth of them is held out to choose the best epoch."""
     num_test: int = 20_000
