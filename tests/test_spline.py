@@ -1,7 +1,5 @@
 """Splines: at knots, at the bound, far outside, and on the circle."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +8,7 @@ from flax import nnx
 from registry import randomize
 
 import afflow
-from afflow.univariate.bounds import soft_bound
-from afflow.univariate.spline import Bins, Grid, knots, locate, search
+from afflow.univariate.spline import Grid, intervals, locate
 
 SPLINES = {
     "linear tails": afflow.RationalQuadraticSpline(6, 3.0),
@@ -26,7 +23,7 @@ def parameters(spline, scale=2.0):
 
 def edges(params):
     """Return the ends of all bins of the splines above."""
-    starts, sizes = knots(soft_bound(params, 30), 3.0, 1e-3)
+    starts, sizes, _ = intervals(Grid(6, 3.0, 1e-3, 1e-3), params)
     return jnp.stack([*starts, starts[-1] + sizes[-1]])
 
 
@@ -68,19 +65,28 @@ def test_knots_meet(name):
     assert np.isnan(spline.forward(jnp.nan, params))
 
 
+@pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_tangents_of_a_bin_are_those_of_the_search(axis):
-    grid = Grid(6, 3.0, 1e-3, 1e-3)
-    bins = Bins(*(jax.random.normal(jax.random.key(n), (n,)) for n in (6, 6, 7)))
+@pytest.mark.parametrize("scale", [0.0, 1.0, 20.0])
+def test_tangents_of_a_bin_are_those_of_the_search(axis, closed, scale):
+    """First and second derivatives, of the rule and of what it stands for."""
+    grid = Grid(6, 3.0, 1e-3, 1e-3, closed)
+    params = scale * jax.random.normal(jax.random.key(1), (grid.num_params,))
     values = jnp.linspace(-2.9, 2.9, 15)
 
-    def jacobians(find):
-        find = partial(find, grid, axis)
-        found = jax.jit(jax.vmap(jax.jacrev(find, argnums=1), (0, None)))(values, bins)
-        return jnp.stack([jnp.concatenate(row, -1) for row in found])
+    def derivatives(find):
+        def stacked(value, params):
+            return jnp.stack(find(grid, axis, value, params))
 
-    expected = jacobians(lambda *args: search(*args)[0])
-    np.testing.assert_allclose(jacobians(locate), expected, atol=1e-12)
+        first = jax.jacrev(stacked, argnums=1)
+
+        def both(value):
+            return first(value, params), jax.jacfwd(first, argnums=1)(value, params)
+
+        return jax.jit(jax.vmap(both))(values)
+
+    for ours, expected in zip(derivatives(locate), derivatives(locate.fun), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-11)
 
 
 def test_tails_are_the_identity():

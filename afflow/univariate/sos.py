@@ -1,8 +1,6 @@
 """The sum-of-squares polynomial flow."""
 
-from functools import partial
-from itertools import accumulate, repeat
-from operator import mul
+from functools import partial, reduce
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +19,8 @@ class SumOfSquares(Bijector):
     f(t) = \epsilon + (1 - \epsilon) \sum_{k=1}^K p_k(t/B)^2, \qquad
     p_k(s) = \sum_{r=0}^R a_{kr} s^r,$$
 
-    from data to noise; the other direction is found numerically. With the Gram matrix
-    $A = a^T a$ the integral is $\sum_{rs} A_{rs}\, s^{r+s+1} / (r + s + 1)$, exactly.
+    from data to noise; the other direction is found numerically. Gauss-Legendre quadrature
+    with $R + 1$ nodes gives the integral exactly.
     Jaini et al. 2019, arXiv:1905.02325, there on the whole line and without $\epsilon$;
     beyond $\pm B$ this map goes on along its tangents, for a power of a far event
     leaves the range where its inverse has any digits.
@@ -73,11 +71,15 @@ class SumOfSquares(Bijector):
         return linear_tails(partial(self._curve, context), y, self.bound)
 
     def _curve(self, params, y):
-        a, s = self._coefficients(params[1:]), y / self.bound
-        powers = jnp.stack(list(accumulate(repeat(s, self.degree), mul, initial=s**0)))  # (R + 1,)
-        r = np.arange(self.degree + 1)
-        mean = powers @ (a.T @ a / (1 + r[:, None] + r)) @ powers
-        return params[0] + y * self._lift(mean), self._lift(jnp.sum(jnp.square(a @ powers)))
+        """Return the value and its slope; the quadrature is exact for these polynomials."""
+        nodes, weights = np.polynomial.legendre.leggauss(self.degree + 1)
+        points = jnp.asarray(np.append((nodes + 1) / 2, 1), y.dtype)  # up to y, and y itself
+        s = (y / self.bound * points)[None]  # (1, R + 2)
+        columns = self._coefficients(params[1:]).T[::-1, :, None]  # (R + 1, K, 1)
+        p = reduce(lambda p, a: p * s + a, columns, jnp.zeros_like(s))  # (K, R + 2)
+        squares = jnp.square(p).sum(0)
+        mean = jnp.sum(squares[:-1] * jnp.asarray(weights / 2, y.dtype))
+        return params[0] + y * self._lift(mean), self._lift(squares[-1])
 
     def _lift(self, squares):
         return self.min_slope + (1 - self.min_slope) * squares

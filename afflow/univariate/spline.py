@@ -4,13 +4,15 @@ import math
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from afflow.bijector import Bijector, of_one_event
 from afflow.univariate.bounds import soft_bound
+
+_MAX_LOGIT = 30.0
 
 
 class RationalQuadraticSpline(Bijector):
@@ -56,7 +58,7 @@ class RationalQuadraticSpline(Bijector):
     ):
         self.grid = Grid(num_bins, float(bound), min_bin, min_slope)
         self.event_shape = ()
-        self.context_shape = (3 * num_bins - 1,)
+        self.context_shape = (self.grid.num_params,)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
@@ -69,9 +71,7 @@ class RationalQuadraticSpline(Bijector):
     def _inside(self, direction, x, params):
         """Apply the spline inside the interval; outside it is the identity."""
         inside = jnp.abs(x) < self.grid.bound
-        widths, heights, inner = split(params, self.grid.num_bins)
-        bins = Bins(widths, heights, jnp.pad(inner, 1))  # at both ends slope 1
-        y, log_det = direction(self.grid, jnp.where(inside, x, 0.0), bins)
+        y, log_det = direction(self.grid, jnp.where(inside, x, 0.0), params)
         return jnp.where(inside, y, x), jnp.where(inside, log_det, 0.0)
 
 
@@ -109,9 +109,9 @@ class CircularSpline(Bijector):
         min_bin: float = 1e-3,
         min_slope: float = 1e-3,
     ):
-        self.grid = Grid(num_bins, float(bound), min_bin, min_slope)
+        self.grid = Grid(num_bins, float(bound), min_bin, min_slope, closed=True)
         self.event_shape = ()
-        self.context_shape = (3 * num_bins,)
+        self.context_shape = (self.grid.num_params,)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
@@ -124,20 +124,22 @@ class CircularSpline(Bijector):
     def _around(self, direction, x, params):
         period = 2 * self.grid.bound
         turns = jnp.round(x / period) * period
-        widths, heights, inner = split(params, self.grid.num_bins)
-        bins = Bins(widths, heights, jnp.append(inner, inner[0]))
-        y, log_det = direction(self.grid, x - turns, bins)
+        y, log_det = direction(self.grid, x - turns, params)
         return y + turns, log_det
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How many bins a spline has, on which interval, and their least sizes and slopes."""
+    """How many bins a spline has, on which interval, and their least sizes and slopes.
+
+    Its parameters are the logits of widths, those of heights, and slopes before a softplus.
+    """
 
     num_bins: int
     bound: float
     min_bin: float
     min_slope: float
+    closed: bool = False  # a circle
 
     def __post_init__(self):
         if self.num_bins < 2 or not self.bound > 0:
@@ -149,6 +151,17 @@ class Grid:
                 f"Expected 0 < min_bin < 1 / num_bins and 0 < min_slope < 1, got "
                 f"{self.min_bin} and {self.min_slope} with {self.num_bins} bins."
             )
+
+    @property
+    def num_params(self) -> int:
+        """Return `3 K`, one less without a slope where the interval closes."""
+        return 3 * self.num_bins - (not self.closed)
+
+    @property
+    def knots(self) -> list[int]:
+        """Return which parameter is the slope of each knot: on an open end none, and slope 1."""
+        slopes, none = range(2 * self.num_bins, self.num_params), self.num_params
+        return [*slopes, slopes[0]] if self.closed else [none, *slopes, none]
 
 
 class Bin(NamedTuple):
@@ -162,77 +175,84 @@ class Bin(NamedTuple):
     right: jax.Array
 
 
-class Bins(NamedTuple):
-    """The parameters of all bins."""
+class Found(NamedTuple):
+    """What the search for a bin found."""
 
-    widths: jax.Array  # logits (K,)
-    heights: jax.Array  # logits (K,)
-    slopes: jax.Array  # of the knots, before the softplus (K + 1,)
-
-
-def split(params: jax.Array, num_bins: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the logits of widths and heights, and the parameters of slopes."""
-    widths, heights, slopes = jnp.split(params, [num_bins, 2 * num_bins])
-    return soft_bound(widths, 30), soft_bound(heights, 30), slopes
-
-
-def bin_at(grid: Grid, axis: int, value: jax.Array, bins: Bins) -> Bin:
-    """Return the bin that holds `value` on the axis of `x` (0) or of `y` (1)."""
-    here = locate(grid, axis, value, bins)
-    return here._replace(left=_slope(grid, here.left), right=_slope(grid, here.right))
-
-
-def _slope(grid, param):
-    """Return a positive slope, one where `param` is zero."""
-    least = grid.min_slope
-    return least + jax.nn.softplus(param + math.log(math.expm1(1 - least)))
+    bin: Bin  # with slopes before the softplus
+    number: jax.Array
+    left: jax.Array  # which parameter is its left slope
+    right: jax.Array
+    totals: tuple[jax.Array, jax.Array]  # of the exponentials of both softmaxes
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def locate(grid: Grid, axis: int, value: jax.Array, bins: Bins) -> Bin:
-    r"""Return the bin that holds `value`, with slopes before the softplus.
+def locate(grid: Grid, axis: int, value: jax.Array, params: jax.Array) -> Bin:
+    r"""Return the bin that holds `value` on the axis of `x` (0) or of `y` (1).
 
     Bin `k` has the size $c\,p_k$ and a constant, with $p$ the softmax of the logits $u$;
     so $\dot p = p\,(\dot u - p^\top \dot u)$ gives its tangent, and that of the start the sum
-    of those before. Written with vectors these are quicker than what derives the search.
+    of those before.
     """
-    return search(grid, axis, value, bins)[0]
+    return _positive(grid, search(grid, axis, value, params).bin)
 
 
 @locate.defjvp
 def _locate_jvp(grid, axis, primals, tangents):
-    here, k = search(grid, axis, *primals)
-    bins, (_, dots) = primals[1], tangents
-    j = jnp.arange(grid.num_bins)
+    """Tangents as sums over all parameters: one loop in reverse mode.
 
-    def start_and_size(logits, dot):
-        p = jax.nn.softmax(logits)
-        parts = jnp.where(j < k, p, 0), jnp.where(j == k, p, 0)
-        scale = 2 * grid.bound * (1 - grid.min_bin * grid.num_bins)
-        return [scale * jnp.sum((part - p * jnp.sum(part)) * dot) for part in parts]
+    XLA moves what a quotient does not end into that loop, to be computed for each parameter.
+    So each sum is divided last, and each parameter's tangent first.
+    """
+    here, k, left, right, totals = search(grid, axis, *primals)
+    params, num_bins, i = primals[1], grid.num_bins, jnp.arange(grid.num_params)
+    t = 1 + jnp.abs(params) / _MAX_LOGIT  # soft_bound is params / t, its slope 1 / t^2
+    dot = tangents[1] / jnp.where(i < 2 * num_bins, t * t * jnp.exp(-params / t), 1.0)
+    free = 1 - grid.min_bin * num_bins
 
-    (x, width), (y, height) = map(start_and_size, bins[:2], dots[:2])
-    ends = dots.slopes[:-1], dots.slopes[1:]
-    left, right = (jnp.sum(jnp.where(j == k, dot, 0)) for dot in ends)
-    return here, Bin(x, y, width, height, left, right)
+    def start_and_size(first, total, start, size):
+        before = (start / (2 * grid.bound) - grid.min_bin * k) / free
+        p = (size / (2 * grid.bound) - grid.min_bin) / free
+        mine = jnp.where((i >= first) & (i < first + num_bins), dot, 0)
+        scale = total / (2 * grid.bound * free)
+        parts = jnp.where(i < first + k, 1, 0) - before, jnp.where(i == first + k, 1, 0) - p
+        return [jnp.sum(part * mine) / scale for part in parts]
+
+    def slope(knot, param):
+        dots = jnp.where(i == knot, dot, 0) * jnp.exp(jnp.minimum(param, 0))
+        return jnp.sum(dots) / (1 + jnp.exp(-jnp.abs(param)))
+
+    x, width = start_and_size(0, totals[0], here.x + grid.bound, here.width)
+    y, height = start_and_size(num_bins, totals[1], here.y + grid.bound, here.height)
+    slopes = slope(left, here.left), slope(right, here.right)
+    return _positive(grid, here), Bin(x, y, width, height, *slopes)
 
 
-def search(grid: Grid, axis: int, value: jax.Array, bins: Bins) -> tuple[Bin, jax.Array]:
-    """Return the bin that holds `value`, and its number.
+def _positive(grid, here):
+    """Return a bin with its slopes."""
+    left, right = (grid.min_slope + jax.nn.softplus(param) for param in (here.left, here.right))
+    return here._replace(left=left, right=right)
+
+
+def search(grid: Grid, axis: int, value: jax.Array, params: jax.Array) -> Found:
+    """Return the bin that holds `value`, and where its tangent is found.
 
     Scalars, and a fold over the bins where vectors would be sorted and gathered from: XLA
     fuses it all into one loop over events, three times as fast on a CPU.
     """
-    x, widths = knots(bins.widths, grid.bound, grid.min_bin)
-    y, heights = knots(bins.heights, grid.bound, grid.min_bin)
-    slopes = unstack(bins.slopes)
-    parts = zip(x, y, widths, heights, slopes[:-1], slopes[1:], strict=True)
+    widths, heights, slopes = jnp.split(params, [grid.num_bins, 2 * grid.num_bins])
+    (x, widths, across), (y, heights, up) = (intervals(grid, u) for u in (widths, heights))
+    one = jnp.full_like(value, math.log(math.expm1(1 - grid.min_slope)))  # what slope 1 is of
+    raw = [*(one + slope for slope in unstack(slopes)), one]
+    raw = [raw[knot - 2 * grid.num_bins] for knot in grid.knots]
+    bins = map(Bin, x, y, widths, heights, raw[:-1], raw[1:])
+    found = zip(bins, range(grid.num_bins), grid.knots[:-1], grid.knots[1:], strict=True)
 
     def step(here, following):
         beyond = value >= following[0][axis]
         return jax.tree.map(lambda a, b: jnp.where(beyond, b, a), here, following)
 
-    return reduce(step, [(Bin(*part), k) for k, part in enumerate(parts)])
+    here, number, left, right = reduce(step, found)
+    return Found(here, number, left, right, (across, up))
 
 
 def unstack(params: jax.Array) -> list[jax.Array]:
@@ -240,23 +260,24 @@ def unstack(params: jax.Array) -> list[jax.Array]:
     return [part.reshape(()) for part in jax.lax.split(params, [1] * len(params))]
 
 
-def knots(logits: jax.Array, bound: float, min_bin: float) -> tuple[list, list]:
-    """Return where each bin starts and how long it is, from `-bound` to `bound` exactly."""
-    weights = unstack(jnp.exp(logits))
-    scale = (1 - min_bin * len(weights)) / sum(weights)
-    sizes = [2 * bound * (min_bin + scale * weight) for weight in weights[:-1]]
-    starts = list(accumulate(sizes, initial=jnp.full_like(scale, -bound)))
-    return starts, [*sizes, bound - starts[-1]]
+def intervals(grid: Grid, logits: jax.Array) -> tuple[list, list, Any]:
+    """Return starts and sizes, from `-bound` to `bound` exactly, and the softmax's total."""
+    weights = unstack(jnp.exp(soft_bound(logits, _MAX_LOGIT)))
+    total = sum(weights)
+    scale = (1 - grid.min_bin * grid.num_bins) / total
+    sizes = [2 * grid.bound * (grid.min_bin + scale * weight) for weight in weights[:-1]]
+    starts = list(accumulate(sizes, initial=jnp.full_like(scale, -grid.bound)))
+    return starts, [*sizes, grid.bound - starts[-1]], total
 
 
-def bend(grid: Grid, x: jax.Array, bins: Bins) -> tuple[jax.Array, jax.Array]:
+def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return $g(x)$ and its log-slope."""
-    return _bend(x, bin_at(grid, 0, x, bins))
+    return _bend(x, locate(grid, 0, x, params))
 
 
-def unbend(grid: Grid, y: jax.Array, bins: Bins) -> tuple[jax.Array, jax.Array]:
+def unbend(grid: Grid, y: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the `x` with $g(x) = y$ and the log-slope of the inverse."""
-    return _unbend(y, bin_at(grid, 1, y, bins))
+    return _unbend(y, locate(grid, 1, y, params))
 
 
 # Reverse mode keeps the bin and derives again: a deep flow would keep dozens of intermediates.
