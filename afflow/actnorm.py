@@ -63,8 +63,8 @@ def initialize_actnorm(model: Model, x: jax.Array, context: jax.Array | None = N
         context: `(N, *context_shape)` for a conditional flow.
 
     Raises:
-        ValueError: for `x` of another shape, a channel whose deviation is not between 0.001
-            and 1000, or an `ActNorm` inside something that `walk` does not know.
+        ValueError: for `x` or a context of another shape, a channel whose deviation is not
+            between 0.001 and 1000, or an `ActNorm` inside something that `walk` does not know.
 
     Example:
         >>> import afflow, jax

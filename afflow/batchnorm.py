@@ -80,8 +80,8 @@ def update_batchnorm(
             the paper has them for evaluation.
 
     Raises:
-        ValueError: for `x` of another shape, a momentum outside [0, 1], or a `BatchNorm`
-            inside something that `walk` does not know.
+        ValueError: for `x` or a context of another shape, a momentum outside [0, 1], or a
+            `BatchNorm` inside something that `walk` does not know.
 
     Example:
         >>> import afflow, jax.numpy as jnp

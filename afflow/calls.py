@@ -39,7 +39,7 @@ def call(
     `events`, before as many as an event has, and `context` `(..., *context_shape)` broadcast to
     `batch`.
     """
-    context = _checked_context(model, context)
+    context = checked_context(model, context)
     inner = [event.shape[event.ndim - len(model.event_shape) :] for event in events]
     leading = list(map(_leading, events, inner))
     if context is not None:
@@ -73,7 +73,8 @@ def ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
     return value
 
 
-def _checked_context(model, context):
+def checked_context(model: Any, context: Any) -> jax.Array | None:
+    """Return the context as a floating array, or raise `ValueError` where it does not fit."""
     shape: Shape | None = model.context_shape
     if shape is None and context is not None:
         raise ValueError(

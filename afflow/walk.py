@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow.bijector import Bijector
+from afflow.calls import checked_context
 from afflow.compose import Chain, Repeat
 from afflow.distributions import Flow
 
@@ -73,11 +74,15 @@ def change_layers(
     """Return a copy of the model, `change(layer, y)` in place of each layer of one kind.
 
     Raises:
-        ValueError: if `x` is not `(N, *event_shape)`, or a layer is out of the walk's reach.
+        ValueError: if `x` is not `(N, *event_shape)`, the context is missing, not wanted or of
+            another shape, or a layer is out of the walk's reach.
     """
     x, shape = jnp.asarray(x), cast(Any, model).event_shape
     if x.shape[1:] != shape or len(x) == 0:
         raise ValueError(f"Expected x.shape (N, {', '.join(map(str, shape))}), got {x.shape}.")
+    context = checked_context(model, context)
+    if context is not None:
+        context = jnp.broadcast_to(context, (len(x), *cast(Any, model).context_shape))
 
     def visit(layer, y):
         if isinstance(layer, kind):

@@ -151,6 +151,12 @@ def test_walk_takes_context():
     new = afflow.initialize_actnorm(flow, x, context)
     z = jax.vmap(new.bijector.inverse)(x, context)
     np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
+    for wrong in (None, context[:, :1]):
+        with pytest.raises(ValueError, match=r"context.shape \(..., 2\)"):
+            afflow.initialize_actnorm(flow, x, wrong)
+    of_one = afflow.initialize_actnorm(flow, x, context[0]).bijector
+    z = jax.vmap(of_one.inverse, (0, None))(x, context[0])
+    np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
 
 
 def test_batchnorm_takes_the_statistics_of_the_data():
