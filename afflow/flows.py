@@ -28,7 +28,7 @@ from afflow.univariate.spline import RationalQuadraticSpline
 Data = jax.Array | tuple[jax.Array, jax.Array]
 Make = Callable[[nnx.Rngs], Bijector]
 Mix = Callable[[int, nnx.Rngs], Bijector]
-_CHAIN_UP_TO, _UNROLL_UP_TO = 2, 8
+_CHAIN_UP_TO, _UNROLL_UP_TO, _UNROLL_BELOW_WIDTH = 2, 8, 384
 
 
 def reverse(dim: int, rngs: nnx.Rngs) -> Bijector:
@@ -355,8 +355,9 @@ def layered(
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(f"Expected rngs, nnx.Rngs(0) say, got {rngs!r}.")
     if num_layers > _CHAIN_UP_TO:
-        unroll = num_layers <= _UNROLL_UP_TO
-        layers: list[Bijector] = [Repeat(make, num_layers, unroll=unroll, rngs=rngs)]
+        stack = Repeat(make, num_layers, rngs=rngs)
+        stack.unroll = num_layers <= _UNROLL_UP_TO and not _is_wide(stack)
+        layers: list[Bijector] = [stack]
     else:
         layers = [make(rngs) for _ in range(num_layers)]
     if num_layers > 1:
@@ -376,6 +377,12 @@ def layered(
         _check_rows("contexts", context, *shape)
         bijector = Embedded(bijector, ZScores(context), shape)
     return Flow(base or Normal(dim), bijector)
+
+
+def _is_wide(stack: Repeat) -> bool:
+    """Return whether layers are so wide that a scan, which remembers half as much, is quicker."""
+    shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(stack.layers)]
+    return any(len(shape) == 2 and min(shape) >= _UNROLL_BELOW_WIDTH for shape in shapes)
 
 
 def _check_rows(name: str, rows: jax.Array, size: int) -> None:

@@ -66,7 +66,7 @@ def install(monkeypatch):
     """Let MADE, the affine univariate, two solvers and `Repeat` run on NumPy."""
     for module in (affine, bijector, bounds, compose, conditioner, made, sweep):
         monkeypatch.setattr(module, "jnp", np)
-    for module in (compose, conditioner, made, sweep):
+    for module in (affine, compose, conditioner, made, sweep):
         monkeypatch.setattr(module, "jax", JAX)
     for direction in ("forward_and_log_det", "inverse_and_log_det"):  # of the mapped axis, too
         unchecked = getattr(affine.Affine, direction).__wrapped__

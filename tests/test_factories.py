@@ -173,3 +173,36 @@ def test_circular_nsf_integrates_to_one_and_closes():
     across = jnp.where(seams == jnp.pi, -jnp.pi, seams)
     here, there = (flow.log_prob(x, CONTEXT) for x in (seams - 1e-9, across + 1e-9))
     np.testing.assert_allclose(here, there, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "num_params", "hidden"),
+    [
+        (afflow.maf, 2, (64, 64)),
+        (partial(afflow.maf, residual=True), 2, (64, 64, 64)),
+        (afflow.nsf, 23, (64, 64)),
+    ],
+)
+def test_reverse_mode_keeps_one_number_a_unit(make, num_params, hidden):
+    """Beside each hidden unit: the parameters, and the event in some forms."""
+    dim, batch = 5, 500
+
+    def temporaries(num_layers):
+        flow = make(dim, num_layers=num_layers, hidden=hidden, rngs=nnx.Rngs(0))
+        gradient = jax.grad(lambda flow, x: flow.log_prob(x).mean())
+        compiled = jax.jit(gradient).lower(flow, jnp.zeros((batch, dim))).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    kept = (temporaries(20) - temporaries(10)) / (10 * batch * jnp.zeros(()).dtype.itemsize)
+    assert sum(hidden) < kept <= sum(hidden) + dim * (num_params + 3)
+
+
+def test_wide_layers_are_scanned():
+    """They remember less; what is narrow is written out up to eight layers, and runs faster."""
+
+    def unrolled(**sizes):
+        return afflow.maf(3, **sizes, rngs=nnx.Rngs(0)).bijector.bijectors[0].unroll
+
+    assert unrolled(num_layers=8, hidden=(8, 8))
+    assert not unrolled(num_layers=9, hidden=(8, 8))
+    assert not unrolled(num_layers=3, hidden=(512, 512))

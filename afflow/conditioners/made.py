@@ -93,13 +93,19 @@ class MADE(Conditioner):
         self.biases = nnx.List([nnx.Param(bias) for bias in biases])
 
     def __call__(self, x, context=None):
-        return self._run(self._activate, x, context).reshape(-1, self.num_params)  # (D, P)
-
-    def _run(self, act, x, context):
         layers = self._layers()
+
+        def linear(layer, h):  # with the activations, which are then made again like the masks
+            activated = 0 < layer <= len(self.hidden)
+            return layers[layer](h, self.activation) if activated else layers[layer](h)
+
+        out = self._run(lambda layer, h: h, linear, x, context)
+        return out.reshape(-1, self.num_params)  # (D, P)
+
+    def _run(self, act, linear, x, context):
         x = x[:-1].reshape(-1)
         x = x if context is None else jnp.concatenate([context, x])
-        return self._network(act, lambda layer, h: layers[layer](h), x)
+        return self._network(act, linear, x)
 
     def init_cache(self, context=None, dtype=float):
         layers = self._serial_layers(None if context is None else context[:, None])
@@ -203,13 +209,14 @@ class MADE(Conditioner):
 
     def _slopes(self, x: jax.Array, context: jax.Array | None) -> list[jax.Array | None]:
         """Return the derivative of the nonlinearity in front of each layer, at `x`."""
-        slopes: list[jax.Array | None] = [None] * len(self.kernels)
+        layers = self._layers()
+        slopes: list[jax.Array | None] = [None] * len(layers)
 
         def act(layer, h):
             h, slopes[layer] = jax.jvp(self.activation, (h,), (jnp.ones_like(h),))
             return h
 
-        self._run(act, x, context)
+        self._run(act, lambda layer, h: layers[layer](h), x, context)
         return slopes
 
 

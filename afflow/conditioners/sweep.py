@@ -13,6 +13,7 @@ is left to the serial loop. The batch is the last axis, so that a step is a prod
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -40,15 +41,17 @@ class Masked(NamedTuple):
     after: jax.Array | None = None  # (rows, B)
     emitted: bool = False  # whether `emit` reads its rows
 
-    def __call__(self, h: jax.Array) -> jax.Array:
-        """Apply to all units of one event, in blocks of rows that skip unseen columns.
+    def __call__(self, h: jax.Array, act: Callable = lambda h: h) -> jax.Array:
+        """Apply to `act(h)` of one event, in blocks of rows that skip unseen columns.
 
-        Only the operands are kept for the backward pass: masked kernels and slices of `h`
-        are cheap to make again, and much to remember.
+        Only the operands are kept for the backward pass: masked kernels, activations and
+        their slices are cheap to make again, and much to remember.
         """
-        return jax.checkpoint(self._product, prevent_cse=False)(self.kernel, h) + self.bias
+        product = jax.checkpoint(partial(self._product, act), prevent_cse=False)
+        return product(self.kernel, h) + self.bias
 
-    def _product(self, kernel, h):
+    def _product(self, act, kernel, h):
+        h = act(h)
         parts = [matmul(self._masked(kernel, rows, cols), h[cols]) for rows, cols in self._blocks()]
         return jnp.concatenate(parts)
 

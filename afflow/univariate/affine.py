@@ -1,5 +1,6 @@
 """The affine scalar map of MAF and IAF."""
 
+import jax
 import jax.numpy as jnp
 
 from afflow.bijector import Bijector, of_one_event
@@ -39,7 +40,11 @@ class Affine(Bijector):
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
-        mu, alpha = self._parameters(context)
+        # Reverse mode keeps what goes in: the rest is cheap to make again.
+        return jax.checkpoint(self._to_noise, prevent_cse=False)(y, context)
+
+    def _to_noise(self, y, params):
+        mu, alpha = self._parameters(params)
         return (y - mu) * jnp.exp(-alpha), -alpha
 
     def _parameters(self, params):

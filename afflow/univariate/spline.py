@@ -270,28 +270,20 @@ def intervals(grid: Grid, logits: jax.Array) -> tuple[list, list, Any]:
     return starts, [*sizes, grid.bound - starts[-1]], total
 
 
+# Reverse mode keeps what goes in and derives again: there are dozens of intermediates.
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return $g(x)$ and its log-slope."""
-    return _bend(x, locate(grid, 0, x, params))
-
-
-def unbend(grid: Grid, y: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the `x` with $g(x) = y$ and the log-slope of the inverse."""
-    return _unbend(y, locate(grid, 1, y, params))
-
-
-# Reverse mode keeps the bin and derives again: a deep flow would keep dozens of intermediates.
-@partial(jax.checkpoint, prevent_cse=False)
-def _bend(x, k):
-    """Eqs. 4 and 5."""
+    """Return $g(x)$ and its log-slope, by eqs. 4 and 5."""
+    k = locate(grid, 0, x, params)
     s, xi = k.height / k.width, (x - k.x) / k.width
     y = k.y + k.height * (s * xi**2 + k.left * xi * (1 - xi)) / _denominator(k, s, xi)
     return y, _log_slope(k, s, xi)
 
 
-@partial(jax.checkpoint, prevent_cse=False)
-def _unbend(y, k):
-    """Eqs. 6 to 8."""
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+def unbend(grid: Grid, y: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the `x` with $g(x) = y$ and the log-slope of the inverse, by eqs. 6 to 8."""
+    k = locate(grid, 1, y, params)
     s, rise = k.height / k.width, y - k.y
     bow = rise * (k.right + k.left - 2 * s)
     a, b, c = k.height * (s - k.left) + bow, k.height * k.left - bow, -s * rise
