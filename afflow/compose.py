@@ -60,8 +60,9 @@ class Repeat(Bijector):
         make: builds one copy from `rngs`; every copy must have the same structure.
         n: the number of copies, at least one.
         unroll: write the copies out in a direction that has no loops of its own, as the
-            density pass of a MAF: a training step is quicker without the stacks in which a
-            scan keeps what its steps remember, and takes longer to compile.
+            density pass of a MAF. A training step of narrow layers is quicker without the
+            stacks in which a scan keeps what its steps remember; it takes longer to
+            compile, and up to twice the memory.
         rngs: handed to `make` for each copy in turn.
 
     Raises:
