@@ -60,7 +60,7 @@ def initialize_actnorm(model: Model, x: jax.Array, context: jax.Array | None = N
     Args:
         model: the flow or bijector; it is not changed.
         x: data `(N, *event_shape)`; a few hundred rows are enough.
-        context: `(N, *context_shape)` for a conditional flow.
+        context: `(N, *context_shape)`, or one for all rows, for a conditional flow.
 
     Raises:
         ValueError: for `x` or a context of another shape, a channel whose deviation is not

@@ -75,7 +75,7 @@ def update_batchnorm(
     Args:
         model: the flow or bijector; it is not changed.
         x: data `(N, *event_shape)`: all of the training set, or a batch of it.
-        context: `(N, *context_shape)` for a conditional flow.
+        context: `(N, *context_shape)`, or one for all rows, for a conditional flow.
         momentum: the weight $\rho$ of the old statistics. With 0 they are those of `x`, as
             the paper has them for evaluation.
 

@@ -8,7 +8,7 @@ from flax import nnx
 from registry import randomize
 
 import afflow
-from afflow.univariate.spline import Grid, intervals, locate
+from afflow.univariate.spline import Grid, divide, locate
 
 SPLINES = {
     "linear tails": afflow.RationalQuadraticSpline(6, 3.0),
@@ -23,8 +23,8 @@ def parameters(spline, scale=2.0):
 
 def edges(params):
     """Return the ends of all bins of the splines above."""
-    starts, sizes, _ = intervals(Grid(6, 3.0, 1e-3, 1e-3), params)
-    return jnp.stack([*starts, starts[-1] + sizes[-1]])
+    bins, _ = divide(Grid(6, 3.0, 1e-3, 1e-3), params)
+    return jnp.stack([*(part.start for part in bins), bins[-1].start + bins[-1].size])
 
 
 @pytest.mark.parametrize("name", SPLINES)
@@ -87,6 +87,28 @@ def test_tangents_of_a_bin_are_those_of_the_search(axis, closed, scale):
 
     for ours, expected in zip(derivatives(locate), derivatives(locate.fun), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("name", SPLINES)
+@pytest.mark.parametrize("size", [10.0, 1e2, 1e6])
+def test_tied_and_extreme_parameters_at_their_knots(name, direction, size):
+    """Compiled in float32: all of a bin is of one bin, and no slope is negative."""
+    spline, rng = SPLINES[name], np.random.default_rng(0)
+    shape = (2000, *spline.context_shape)
+    params = rng.choice(size * np.array([-1, -0.5, 0, 0.5, 1]), shape).astype(np.float32)
+    x = rng.choice([-3, -2.9999998, -1.5, -1, 0, 1, 1.5, 2, 2.9999998, 3], 2000)
+    x = x.astype(np.float32)
+    run = jax.jit(jax.vmap(getattr(spline, direction)))
+
+    def total(x, params):
+        return sum(getattr(spline, direction)(x, params))
+
+    grads = jax.jit(jax.vmap(jax.grad(total, argnums=(0, 1))))(x, params)
+    y, log_det = run(x, params)
+    assert all(np.isfinite(leaf).all() for leaf in (y, log_det, *grads))
+    low, high = (run(x + np.float64(h), params.astype(float))[0] for h in (-2e-6, 2e-6))
+    assert ((low - 1e-4 < y) & (y < high + 1e-4)).all()
 
 
 def test_tails_are_the_identity():

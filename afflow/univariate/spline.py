@@ -175,14 +175,30 @@ class Bin(NamedTuple):
     right: jax.Array
 
 
+class Part(NamedTuple):
+    """A bin on one axis."""
+
+    start: jax.Array
+    size: jax.Array
+    weight: jax.Array  # its exponential in the softmax
+    before: jax.Array  # those of the bins before it
+
+
 class Found(NamedTuple):
     """What the search for a bin found."""
 
-    bin: Bin  # with slopes before the softplus
-    number: jax.Array
-    left: jax.Array  # which parameter is its left slope
+    x: Part
+    y: Part
+    left: jax.Array  # its slopes before the softplus
     right: jax.Array
-    totals: tuple[jax.Array, jax.Array]  # of the exponentials of both softmaxes
+    number: jax.Array
+    left_param: jax.Array  # which parameter is its left slope
+    right_param: jax.Array
+
+    def bin(self, grid: Grid) -> Bin:
+        """Return the bin with its slopes."""
+        slopes = [grid.min_slope + jax.nn.softplus(raw) for raw in (self.left, self.right)]
+        return Bin(self.x.start, self.y.start, self.x.size, self.y.size, *slopes)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -193,7 +209,7 @@ def locate(grid: Grid, axis: int, value: jax.Array, params: jax.Array) -> Bin:
     so $\dot p = p\,(\dot u - p^\top \dot u)$ gives its tangent, and that of the start the sum
     of those before.
     """
-    return _positive(grid, search(grid, axis, value, params).bin)
+    return search(grid, axis, value, params)[0].bin(grid)
 
 
 @locate.defjvp
@@ -203,56 +219,46 @@ def _locate_jvp(grid, axis, primals, tangents):
     XLA moves what a quotient does not end into that loop, to be computed for each parameter.
     So each sum is divided last, and each parameter's tangent first.
     """
-    here, k, left, right, totals = search(grid, axis, *primals)
+    here, totals = search(grid, axis, *primals)
     params, num_bins, i = primals[1], grid.num_bins, jnp.arange(grid.num_params)
     t = 1 + jnp.abs(params) / _MAX_LOGIT  # soft_bound is params / t, its slope 1 / t^2
     dot = tangents[1] / jnp.where(i < 2 * num_bins, t * t * jnp.exp(-params / t), 1.0)
-    free = 1 - grid.min_bin * num_bins
 
-    def start_and_size(first, total, start, size):
-        before = (start / (2 * grid.bound) - grid.min_bin * k) / free
-        p = (size / (2 * grid.bound) - grid.min_bin) / free
-        mine = jnp.where((i >= first) & (i < first + num_bins), dot, 0)
-        scale = total / (2 * grid.bound * free)
-        parts = jnp.where(i < first + k, 1, 0) - before, jnp.where(i == first + k, 1, 0) - p
-        return [jnp.sum(part * mine) / scale for part in parts]
+    def start_and_size(first, part, total):
+        k, mine = first + here.number, (i >= first) & (i < first + num_bins)
+        before, p = part.before / total, part.weight / total
+        parts = jnp.where(i < k, 1, 0) - before, jnp.where(i == k, 1, 0) - p
+        scale = total / (2 * grid.bound * (1 - grid.min_bin * num_bins))
+        return [jnp.sum(part * jnp.where(mine, dot, 0)) / scale for part in parts]
 
-    def slope(knot, param):
-        dots = jnp.where(i == knot, dot, 0) * jnp.exp(jnp.minimum(param, 0))
-        return jnp.sum(dots) / (1 + jnp.exp(-jnp.abs(param)))
+    def slope(knot, raw):
+        dots = jnp.where(i == knot, dot, 0) * jnp.exp(jnp.minimum(raw, 0))
+        return jnp.sum(dots) / (1 + jnp.exp(-jnp.abs(raw)))
 
-    x, width = start_and_size(0, totals[0], here.x + grid.bound, here.width)
-    y, height = start_and_size(num_bins, totals[1], here.y + grid.bound, here.height)
-    slopes = slope(left, here.left), slope(right, here.right)
-    return _positive(grid, here), Bin(x, y, width, height, *slopes)
+    x, width = start_and_size(0, here.x, totals[0])
+    y, height = start_and_size(num_bins, here.y, totals[1])
+    slopes = slope(here.left_param, here.left), slope(here.right_param, here.right)
+    return here.bin(grid), Bin(x, y, width, height, *slopes)
 
 
-def _positive(grid, here):
-    """Return a bin with its slopes."""
-    left, right = (grid.min_slope + jax.nn.softplus(param) for param in (here.left, here.right))
-    return here._replace(left=left, right=right)
-
-
-def search(grid: Grid, axis: int, value: jax.Array, params: jax.Array) -> Found:
-    """Return the bin that holds `value`, and where its tangent is found.
+def search(grid: Grid, axis: int, value: jax.Array, params: jax.Array) -> tuple[Found, list]:
+    """Return the bin that holds `value`, and the total of each softmax.
 
     Scalars, and a fold over the bins where vectors would be sorted and gathered from: XLA
     fuses it all into one loop over events, three times as fast on a CPU.
     """
-    widths, heights, slopes = jnp.split(params, [grid.num_bins, 2 * grid.num_bins])
-    (x, widths, across), (y, heights, up) = (intervals(grid, u) for u in (widths, heights))
+    *logits, slopes = jnp.split(params, [grid.num_bins, 2 * grid.num_bins])
+    axes, totals = zip(*(divide(grid, u) for u in logits), strict=True)
     one = jnp.full_like(value, math.log(math.expm1(1 - grid.min_slope)))  # what slope 1 is of
     raw = [*(one + slope for slope in unstack(slopes)), one]
     raw = [raw[knot - 2 * grid.num_bins] for knot in grid.knots]
-    bins = map(Bin, x, y, widths, heights, raw[:-1], raw[1:])
-    found = zip(bins, range(grid.num_bins), grid.knots[:-1], grid.knots[1:], strict=True)
+    ends = raw[:-1], raw[1:], range(grid.num_bins), grid.knots[:-1], grid.knots[1:]
 
     def step(here, following):
-        beyond = value >= following[0][axis]
+        beyond = value >= following[axis].start
         return jax.tree.map(lambda a, b: jnp.where(beyond, b, a), here, following)
 
-    here, number, left, right = reduce(step, found)
-    return Found(here, number, left, right, (across, up))
+    return reduce(step, map(Found, *axes, *ends)), list(totals)
 
 
 def unstack(params: jax.Array) -> list[jax.Array]:
@@ -260,14 +266,21 @@ def unstack(params: jax.Array) -> list[jax.Array]:
     return [part.reshape(()) for part in jax.lax.split(params, [1] * len(params))]
 
 
-def intervals(grid: Grid, logits: jax.Array) -> tuple[list, list, Any]:
-    """Return starts and sizes, from `-bound` to `bound` exactly, and the softmax's total."""
+def divide(grid: Grid, logits: jax.Array) -> tuple[list[Part], Any]:
+    """Return the bins of one axis, from `-bound` to `bound` exactly, and the softmax's total.
+
+    XLA compares with a start in several loops. Without the maximum some of them would fuse
+    its product and sum into one rounding, and a bin at a knot be mixed of two.
+    """
     weights = unstack(jnp.exp(soft_bound(logits, _MAX_LOGIT)))
     total = sum(weights)
-    scale = (1 - grid.min_bin * grid.num_bins) / total
-    sizes = [2 * grid.bound * (grid.min_bin + scale * weight) for weight in weights[:-1]]
+    scale = 2 * grid.bound * (1 - grid.min_bin * grid.num_bins) / total
+    least = 2 * grid.bound * grid.min_bin
+    sizes = [least + jnp.maximum(scale * weight, 0) for weight in weights[:-1]]
     starts = list(accumulate(sizes, initial=jnp.full_like(scale, -grid.bound)))
-    return starts, [*sizes, grid.bound - starts[-1]], total
+    before = accumulate(weights[:-1], initial=jnp.zeros_like(scale))
+    sizes.append(grid.bound - starts[-1])
+    return [Part(*part) for part in zip(starts, sizes, weights, before, strict=True)], total
 
 
 # Reverse mode keeps what goes in and derives again: there are dozens of intermediates.
@@ -275,7 +288,7 @@ def intervals(grid: Grid, logits: jax.Array) -> tuple[list, list, Any]:
 def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return $g(x)$ and its log-slope, by eqs. 4 and 5."""
     k = locate(grid, 0, x, params)
-    s, xi = k.height / k.width, (x - k.x) / k.width
+    s, xi = k.height / k.width, _within((x - k.x) / k.width)
     y = k.y + k.height * (s * xi**2 + k.left * xi * (1 - xi)) / _denominator(k, s, xi)
     return y, _log_slope(k, s, xi)
 
@@ -284,12 +297,17 @@ def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Ar
 def unbend(grid: Grid, y: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the `x` with $g(x) = y$ and the log-slope of the inverse, by eqs. 6 to 8."""
     k = locate(grid, 1, y, params)
-    s, rise = k.height / k.width, y - k.y
-    bow = rise * (k.right + k.left - 2 * s)
-    a, b, c = k.height * (s - k.left) + bow, k.height * k.left - bow, -s * rise
-    root = jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, jnp.finfo(y.dtype).tiny))
-    xi = 2 * c / (-b - root)
+    s, eta = k.height / k.width, _within((y - k.y) / k.height)
+    d = k.left * (1 - eta) - k.right * eta
+    b = d + 2 * s * eta  # the root of (s - b) xi^2 + b xi = s eta, without cancellation:
+    q = jnp.abs(b) + jnp.sqrt(d**2 + 4 * s**2 * eta * (1 - eta))
+    xi = _within(jnp.where(b < 0, q, 2 * s * eta) / jnp.where(b < 0, 2 * (s - b), q))
     return k.x + xi * k.width, -_log_slope(k, s, xi)
+
+
+def _within(xi):
+    """Return a coordinate in [0, 1]: by rounding it may be out, where slopes can be negative."""
+    return xi + jax.lax.stop_gradient(jnp.clip(xi, 0, 1) - xi)
 
 
 def _denominator(k: Bin, s, xi):
