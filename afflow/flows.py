@@ -380,7 +380,7 @@ def layered(
 
 
 def _is_wide(stack: Repeat) -> bool:
-    """Return whether layers are so wide that a scan, which remembers half as much, is quicker."""
+    """Return whether layers are so wide that the memory which a scan saves is worth its stacks."""
     shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(stack.layers)]
     return any(len(shape) == 2 and min(shape) >= _UNROLL_BELOW_WIDTH for shape in shapes)
 

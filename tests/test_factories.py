@@ -198,7 +198,7 @@ def test_reverse_mode_keeps_one_number_a_unit(make, num_params, hidden):
 
 
 def test_wide_layers_are_scanned():
-    """They remember less; what is narrow is written out up to eight layers, and runs faster."""
+    """They remember less so; narrow ones are written out, up to eight, and run faster so."""
 
     def unrolled(**sizes):
         return afflow.maf(3, **sizes, rngs=nnx.Rngs(0)).bijector.bijectors[0].unroll
