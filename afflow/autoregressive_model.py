@@ -114,7 +114,8 @@ class AutoregressiveModel(Outlined, nnx.Module):
             temperature: as in `sample`.
 
         Raises:
-            ValueError: if an observed coordinate comes after one that is not.
+            ValueError: if an observed coordinate comes after one that is not, or an observed
+                value is not a whole number where the conditional is discrete.
         """
         mask = np.asarray(observed, bool)
         mask = mask if self.order is None else mask[..., self.order]
@@ -125,6 +126,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
                 "or use an order-agnostic one (afflow.deep_nade)."
             )
         events = self._events(x), self._events(observed)
+        check_whole(self.conditional, *events)
         return call(_fill, self, events, context, heat(temperature), key=key)
 
     def _events(self, x):
@@ -152,9 +154,8 @@ def _log_conditionals(model, item, context):
 @per_event
 def _fill(model, item, context, temperature):
     """Draw what is not observed, or with no key take its mode."""
-    x, observed, *keys = item
-    keys = [jax.random.key_data(jax.random.split(key, len(x))) for key in keys]
-    emit = Partial(partial(emit_coordinate, model.conditional), temperature)
+    x, observed, *key = item
+    emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
     inputs = model._sort(x), model._sort(observed), *keys
     _, x = model.conditioner.decode(emit, inputs, context)
     return model._unsort(x)
@@ -174,11 +175,37 @@ def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional
         )
 
 
-def emit_coordinate(conditional, temperature, inputs, params):
+def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> None:
+    """Raise `ValueError` for observed values of a discrete conditional that are not whole."""
+    if not conditional.is_discrete or isinstance(x, jax.core.Tracer):
+        return
+    values = np.asarray(x)[np.broadcast_to(observed, np.shape(x))]
+    broken = values[values != np.floor(values)]
+    if broken.size:
+        raise ValueError(
+            f"Expected whole numbers in the observed coordinates of a discrete model, got "
+            f"{broken[0]}: round the values, or map them to 0, 1, 2, ..."
+        )
+
+
+def emit_and_keys(
+    conditional: Conditional, temperature: jax.Array, num: int, *key: jax.Array
+) -> tuple[Partial, ...]:
+    """Return the function that emits a coordinate, and the raw keys of `num` coordinates.
+
+    Raw, since decoding lays its inputs out as arrays of numbers. Without a key, no keys.
+    """
+    impl = jax.random.key_impl(*key) if key else None
+    emit = Partial(partial(_emit_coordinate, conditional, impl), temperature)
+    return emit, *(jax.random.key_data(jax.random.split(k, num)) for k in key)
+
+
+def _emit_coordinate(conditional, impl, temperature, inputs, params):
     """Return the code and the value of a coordinate: observed, drawn, or else the mode."""
-    x, observed, *keys = inputs
-    if keys:
-        drawn = conditional.sample(jax.random.wrap_key_data(keys[0]), params, temperature)
+    x, observed, *key = inputs
+    if key:
+        key = jax.random.wrap_key_data(*key, impl=impl)
+        drawn = conditional.sample(key, params, temperature)
     else:
         drawn = conditional.mode(params)
     x = jnp.where(observed, x.astype(drawn.dtype), drawn)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from afflow.bijector import Shape, checked_shape
 
@@ -47,11 +48,25 @@ def call(
     batch = checked_shape("shape", shape, least=0) + tuple(map(int, jnp.broadcast_shapes(*leading)))
     items = tuple(_flatten(*pair, batch) for pair in zip(events, inner, strict=True))
     if key is not None:
-        items += (jax.random.split(key, math.prod(batch)),)
+        items += (jax.random.split(typed(key), math.prod(batch)),)
     if context is not None and context.shape != model.context_shape:
         context = _flatten(context, model.context_shape, batch)
     out = f(model, items, context, *shared)
     return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
+
+
+def typed(key: jax.Array) -> jax.Array:
+    """Return a PRNG key of the new kind, from either kind; `ValueError` for anything else."""
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise ValueError(f"Expected a key, jax.random.key(0) say, got {key!r}.")
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    if key.dtype != np.uint32 or key.ndim != 1:
+        raise ValueError(
+            f"Expected a key, jax.random.key(0) say, got an array of {key.dtype} and shape "
+            f"{key.shape}: keys come first, before shapes and contexts."
+        )
+    return jax.random.wrap_key_data(key)
 
 
 def floating(name: str, value: Any, shape: Shape) -> jax.Array:

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.tree_util import Partial
 
-from afflow.autoregressive_model import check_fit, emit_coordinate, heat
+from afflow.autoregressive_model import check_fit, check_whole, emit_and_keys, heat
 from afflow.bijector import Shape
 from afflow.calls import call, ending, per_event
 from afflow.conditionals.conditional import Conditional
@@ -128,8 +126,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
 
         Exact at temperature 1; every conditional is sharpened by a `temperature` below 1.
         """
-        nothing = self._events(jnp.zeros(self.event_shape), jnp.zeros(self.event_shape, bool))
-        return call(_fill, self, nothing, context, heat(temperature), key=key, shape=shape)
+        return call(_sample, self, (), context, heat(temperature), key=key, shape=shape)
 
     def complete(
         self,
@@ -140,21 +137,31 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         *,
         temperature: float = 1.0,
     ) -> jax.Array:
-        """Draw the coordinates of `x` `(..., D)` that are not `observed`, given those that are.
+        r"""Draw the coordinates of `x` `(..., D)` that are not `observed`, given the others.
 
-        Any subset: the order begins with what is observed, so one step a coordinate is
-        exact. For every event an order of the others is drawn.
+        Any subset can be observed: every member takes the observed coordinates first, then
+        the others in its own order. A member $m$ is drawn with its probability given the
+        observed coordinates $x_S$, $p_m(x_S) / \sum_j p_j(x_S)$, and completes the event by
+        its conditionals. So the completion is the exact conditional of the ensemble of these
+        reordered members, whose marginal is `marginal_log_prob`, and of `log_prob` where the
+        orders begin with the observed coordinates already. Completing costs `num_orders`
+        densities beside one step a coordinate.
 
         Args:
-            x: events; what is not observed is not read.
+            x: events; the coordinates that are not observed are not read.
             observed: booleans `(..., D)`.
             key: a PRNG key; without one every coordinate is the mode of its conditional, in
                 the order of the first member.
             context: `(..., *context_shape)`.
-            temperature: as in `sample`.
+            temperature: as in `sample`; the members keep their probabilities.
+
+        Raises:
+            ValueError: for an order that the model has not learned, or observed values that
+                are not whole numbers where the conditional is discrete.
         """
         self._check_trained(observed)
         events = self._events(x, observed)
+        check_whole(self.conditional, *events)
         return call(_fill, self, events, context, heat(temperature), key=key)
 
     def _check_trained(self, subset):
@@ -204,21 +211,24 @@ def _log_prob(model, item, context):
 
 @per_event
 def _marginal(model, item, context):
-    x, subset = item
-    x = jnp.where(subset, x, 0)
+    return _mixed(model, lambda draw: _observed_log_prob(model, *item, draw, context))
 
-    def log_prob(draw):
-        draw = _first(subset, draw)
-        terms = model._log_conditionals(x, draw, context)
-        return jnp.where(subset[draw.order], terms, 0).sum()
 
-    return _mixed(model, log_prob)
+def _observed_log_prob(model, x, subset, draw, context):
+    """Return the log-probability of a subset of `x` under one member, which takes it first."""
+    draw = _first(subset, draw)
+    terms = model._log_conditionals(jnp.where(subset, x, 0), draw, context)
+    return jnp.where(subset[draw.order], terms, 0).sum()
 
 
 def _mixed(model, log_prob):
     """Return the log of the mean probability over the members."""
-    each = jax.lax.map(lambda m: log_prob(model._member(m)), jnp.arange(model.num_orders))
-    return jax.nn.logsumexp(each) - math.log(model.num_orders)
+    return jax.nn.logsumexp(_each(model, log_prob)) - math.log(model.num_orders)
+
+
+def _each(model, log_prob):
+    """Return `log_prob` of every member `(M,)`."""
+    return jax.lax.map(lambda m: log_prob(model._member(m)), jnp.arange(model.num_orders))
 
 
 @per_event
@@ -239,16 +249,31 @@ def _estimate(model, item, context, *together):
 
 
 @per_event
+def _sample(model, item, context, temperature):
+    member_key, key = jax.random.split(item[0])
+    draw = model._member(jax.random.randint(member_key, (), 0, model.num_orders))
+    nothing = jnp.zeros(model.event_shape), jnp.zeros(model.event_shape, bool)
+    return _decode(model, *nothing, draw, context, temperature, key)
+
+
+@per_event
 def _fill(model, item, context, temperature):
-    """Draw what is not observed, or with no key take its mode."""
+    """Draw the coordinates that are not observed, or without a key take their modes."""
     x, observed, *keys = item
-    draw = model._member(0)
-    if keys:
-        member, key = jax.random.split(keys[0])
-        draw = model._member(jax.random.randint(member, (), 0, model.num_orders))
-        keys = [jax.random.key_data(jax.random.split(key, len(x)))]
+    if not keys:
+        return _decode(model, x, observed, model._member(0), context, temperature)
+    member_key, key = jax.random.split(keys[0])
+    member = 0
+    if model.num_orders > 1:
+        logits = _each(model, lambda draw: _observed_log_prob(model, x, observed, draw, context))
+        member = jax.random.categorical(member_key, logits)
+    return _decode(model, x, observed, model._member(member), context, temperature, key)
+
+
+def _decode(model, x, observed, draw, context, temperature, *key):
+    """Run through the coordinates in the order of `draw`, the observed ones first."""
     draw = _first(observed, draw)
-    emit = Partial(partial(emit_coordinate, model.conditional), temperature)
+    emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
     inputs = x[draw.order], observed[draw.order], *keys
     _, x = model.network.decode(emit, inputs, draw, context)
     return x[jnp.argsort(draw.order)]

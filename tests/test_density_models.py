@@ -124,6 +124,64 @@ def test_any_subset_completes_and_marginalises(name):
     assert chi_squared(np.asarray(drawn), every[agree], weights) > 1e-3
 
 
+def conditional_by_enumeration(model, every, x, observed):
+    """Return the members' mixture given `x[observed]`: each takes the observed ones first."""
+    members = []
+    for m in range(model.num_orders):
+        draw = model._member(m)
+        order = np.asarray(draw.order)
+        draw = draw._replace(
+            order=np.concatenate([order[observed[order]], order[~observed[order]]])
+        )
+        terms = jax.jit(jax.vmap(lambda x, draw: model._log_conditionals(x, draw, None), (0, None)))
+        members.append(np.exp(np.asarray(terms(every, draw), float).sum(1)))
+    agree = (every == x)[:, observed].all(1)
+    joint = np.where(agree, np.sum(members, 0), 0)
+    return joint / joint.sum()
+
+
+@pytest.mark.parametrize("num_orders", [1, 2, 3])
+@pytest.mark.parametrize("name", ["deep nade", "made ensemble", "natural"])
+def test_every_subset_completes_a_mixture_of_orders(name, num_orders):
+    if name == "natural":
+        options = {"natural": True, "endless": True, "rngs": nnx.Rngs(0)}
+        model = randomize(afflow.made_ensemble(4, hidden=(8,), **options), 1.0)
+        subsets = np.tri(5, 4, -1, dtype=bool)
+    else:
+        model = randomize(DISCRETE[name](), 1.0)
+        subsets = np.array(list(product([False, True], repeat=4)))
+    model, every = model.with_orders(num_orders), outcomes(model)
+    x = np.array([0, 1, 1, 0])
+    shape = len(subsets), 3000, 4
+    drawn = model.complete(np.broadcast_to(x, shape), np.broadcast_to(subsets[:, None], shape), KEY)
+    for observed, rows in zip(subsets, np.asarray(drawn), strict=True):
+        expected = conditional_by_enumeration(model, every, x, observed)
+        if name == "natural":  # then it is the conditional of `log_prob`
+            agree = (every == x)[:, observed].all(1)
+            joint = np.where(agree, np.exp(model.log_prob(every)), 0)
+            np.testing.assert_allclose(expected, joint / joint.sum(), rtol=1e-5)
+        if not observed.all():
+            assert chi_squared(rows, every, expected) > 1e-5
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("name", ["nade", "made ensemble", "deep nade"])
+def test_keys_of_every_kind_sample(name, impl):
+    model, key = build(name), jax.random.key(0, impl=impl)
+    assert model.sample(key, 3).shape == (3, 4)
+    x, observed = np.ones((3, 4), int), [True, False, False, False]
+    if model.__class__ is afflow.OrderAgnosticModel:
+        model.training_log_prob(key, x)
+    assert (model.complete(x, observed, key)[:, 0] == 1).all()
+
+
+def test_completion_leaves_observed_values_alone():
+    for model in (build("nade"), build("deep nade")):
+        with pytest.raises(ValueError, match="whole numbers in the observed"):
+            model.complete(np.array([0.7, 0, 0, 0]), [True, False, False, False], KEY)
+        assert model.complete(np.array([1.0, 0.7, 0, 0]), [True, False, False, False], KEY)[0] == 1
+
+
 def test_untrained_orders_are_refused():
     natural, members = (
         afflow.made_ensemble(3, hidden=(4,), natural=natural, rngs=nnx.Rngs(0))

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from flax import nnx
@@ -200,6 +201,169 @@ def test_solve_monotone_differentiates_both_ways():
             np.testing.assert_allclose(a, b, rtol=1e-12)
     second = jax.jit(jax.hessian(root))(jnp.array(5.0), values)
     np.testing.assert_allclose(second, -12 * x / slope**3, rtol=1e-12)
+
+
+def mixture_values(dtype, seed, num=3):
+    """Return parameters of random weights, means, and scales from 1e-3 to 1e3."""
+    rng = np.random.default_rng(seed)
+    logits, mu = rng.normal(0, 1, num), rng.normal(0, [1.0, 30.0][seed % 2], num)
+    alpha = np.log(10) * rng.uniform(-3, 3, num)
+    gain = 4 ** ((2 * np.arange(num) + 1) / num - 1)
+    free = np.r_[logits, mu / gain, alpha / (1 - np.abs(alpha) / 7) / gain]
+    return jnp.asarray(free, dtype)
+
+
+def exact_mixture(component, params):
+    """Return the mixture's map from data to noise, its parameters read in exact arithmetic."""
+    num = len(params) // 3
+    gain = [mpmath.mpf(4) ** (mpmath.mpf(2 * k + 1) / num - 1) for k in range(num)]
+    gain = gain if params.dtype == np.float64 else [mpmath.mpf(float(np.float32(g))) for g in gain]
+    p = [mpmath.mpf(float(v)) for v in params]
+    weights = [mpmath.exp(v) for v in p[:num]]
+    mu = [g * v for g, v in zip(gain, p[num : 2 * num], strict=True)]
+    s = [g * v for g, v in zip(gain, p[2 * num :], strict=True)]
+    scale = [mpmath.exp(v / (1 + abs(v) / 7)) for v in s]
+
+    def tail(u):
+        if isinstance(component, afflow.GaussianCDF):
+            return mpmath.erfc(u / mpmath.sqrt(2)) / 2
+        return 1 / (1 + mpmath.exp(u))
+
+    def probability(y, sign):
+        terms = zip(weights, mu, scale, strict=True)
+        return sum(w * tail(sign * (y - m) / a) for w, m, a in terms) / sum(weights)
+
+    return tail, probability
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("component", [afflow.LogisticCDF(), afflow.GaussianCDF()], ids=str)
+def test_roots_of_mixtures_are_exact_to_some_ulp(component, dtype):
+    """The exact map of the root, moved by some ulp, meets `z`, moved by some ulp.
+
+    In a flat place, many roots are as good; in a steep one, one float is all there is.
+    """
+    mpmath.mp.dps = 50
+    univariate, eps = afflow.MixtureCDF(3, component), float(jnp.finfo(dtype).eps)
+    z = jnp.asarray([-6, -2, -0.3, 0, 1e-3, 1, 3, 7], dtype)
+    solve = jax.jit(jax.vmap(univariate.forward, (0, None)))
+    for seed in range(12):
+        p = mixture_values(dtype, seed)
+        x = solve(z, p)
+        assert np.isfinite(x).all()
+        tail, probability = exact_mixture(component, np.asarray(p))
+        reach = float(np.abs(4 ** (2 / 3) * np.asarray(p[3:6])).max())
+        for x_t, z_t in zip(np.asarray(x, float), np.asarray(z, float), strict=True):
+            dx, dz = 60 * eps * max(abs(x_t), reach), 60 * eps * max(abs(z_t), 1)
+            # On the side of the tail, so that no digit is lost: S(z) = sum of pi S(u).
+            assert probability(x_t + dx, 1) <= tail(mpmath.mpf(z_t) - dz)
+            assert probability(x_t - dx, 1) >= tail(mpmath.mpf(z_t) + dz)
+
+
+@pytest.mark.parametrize("component", [afflow.LogisticCDF(), afflow.GaussianCDF()], ids=str)
+@pytest.mark.parametrize("deviation", [0.02, 0.05, 0.1, 0.15, 0.2, 0.25])
+def test_flat_places_between_modes_have_roots(component, deviation):
+    """Newton's method left them for 1e38 when its first step had no bound."""
+    univariate = afflow.MixtureCDF(2, component)
+    s = np.log(deviation) / (1 - abs(np.log(deviation)) / 7)
+    for dtype in (jnp.float32, jnp.float64):
+        p = jnp.asarray([0, 0, -4, 1, 2 * s, s / 2], dtype)  # means -2 and 2
+        z = jnp.linspace(-6, 6, 601, dtype=dtype)
+        x = jax.jit(jax.vmap(univariate.forward, (0, None)))(z, p)
+        assert (np.diff(x) > -1e-3).all()
+        back = jax.jit(jax.vmap(univariate.inverse, (0, None)))(x, p)
+        tol = 8 * float(jnp.finfo(dtype).eps) * (1 + 2 / deviation)
+        np.testing.assert_allclose(back, z, atol=tol)
+
+
+@pytest.mark.parametrize("name", UNIVARIATES)
+def test_roots_in_float32_are_those_of_float64_to_some_ulp(name):
+    univariate, eps = UNIVARIATES[name](), float(jnp.finfo(jnp.float32).eps)
+    single = jax.tree.map(lambda a: a.astype(jnp.float32), univariate)
+    univariate = jax.tree.map(lambda a: a.astype(jnp.float64), single)
+    z = jnp.linspace(-9, 9, 91, dtype=jnp.float32)
+    solve = jax.jit(jax.vmap(single.forward, (0, None)))
+    exact = jax.jit(jax.vmap(univariate.inverse, (0, None)))
+    for seed, scale in enumerate((0.1, 1.0, 5.0)):
+        p = params(univariate, scale, jnp.float32, seed)
+        x = np.asarray(solve(z, p), np.float64)
+        dx, dz = 100 * eps * np.maximum(np.abs(x), 5), 300 * eps * np.maximum(np.abs(z), 1)
+        above, below = (exact(jnp.asarray(x + d), p.astype(float)) for d in (dx, -dx))
+        assert (np.asarray(z, float) <= np.asarray(above) + dz).all()
+        assert (np.asarray(z, float) >= np.asarray(below) - dz).all()
+
+
+def test_a_root_beyond_the_floats_is_nan():
+    affine, wide = afflow.MixtureCDF(1), jnp.array([0.0, 0.0, 1e9])  # a scale of exp(7)
+    for dtype in (jnp.float32, jnp.float64):
+        top = jnp.finfo(dtype).max
+        for z in (top, -top / 10, jnp.inf, jnp.nan):
+            assert np.isnan(affine.forward(jnp.asarray(z, dtype), wide.astype(dtype)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(jnp.float64, 1e-12), (jnp.float32, 1e-3)], ids=["float64", "float32"]
+)
+@pytest.mark.parametrize("component", [afflow.LogisticCDF(), afflow.GaussianCDF()], ids=str)
+def test_derivatives_of_roots_keep_their_digits_in_flat_places(component, dtype, rtol):
+    mpmath.mp.dps = 50
+    univariate = afflow.MixtureCDF(2, component)
+    alpha = np.log(0.25 if isinstance(component, afflow.GaussianCDF) else 0.1)
+    s = 2 * alpha / (1 + alpha / 7)
+    p = jnp.asarray([0.0, 0.3, -4, 1, s, s / 4], dtype)
+    z = jnp.asarray([-4.0, -0.3, 0.1, 0.14, 0.15, 0.16, 0.5, 4.0], dtype)
+    jacobian = jax.jit(jax.vmap(jax.jacrev(univariate.forward, (0, 1)), (0, None)))
+    x, (by_z, by_p) = jax.jit(jax.vmap(univariate.forward, (0, None)))(z, p), jacobian(z, p)
+    tail, probability = exact_mixture(component, np.asarray(p))
+    for i, x_i in enumerate(np.asarray(x, float)):
+        slope = mpmath.diff(partial(probability, sign=1), x_i) / mpmath.diff(tail, float(z[i]))
+        np.testing.assert_allclose(float(by_z[i]), float(1 / slope), rtol=rtol)
+        # Moving all means by one moves the root by one.
+        gain = np.array([0.5, 2.0])
+        np.testing.assert_allclose((np.asarray(by_p[i, 2:4]) / gain).sum(), 1, rtol=rtol)
+
+
+@pytest.mark.parametrize("name", [*UNIVARIATES, "affine", "spline", "circular"])
+def test_second_derivatives_from_near_to_far(name):
+    more = {
+        "affine": afflow.Affine,
+        "spline": afflow.RationalQuadraticSpline,
+        "circular": afflow.CircularSpline,
+    }
+    univariate = (UNIVARIATES | more)[name]()
+    single = jax.tree.map(lambda a: a.astype(jnp.float32), univariate)
+    y = jnp.asarray([0.07, -0.7, 1, 4.9, 5, 5.1, 9.99, 10, -10, 12, -12, 30, 300, -1e3])
+
+    def hessians(univariate, y, p):
+        def log_density(y, p):
+            z, log_det = univariate.inverse_and_log_det(y, p)
+            return log_det - z * z / 2
+
+        return jax.jit(jax.vmap(jax.hessian(log_density, (0, 1)), (0, None)))(y, p)
+
+    for scale in (0.0, 0.5):
+        p = params(univariate, scale)
+        double = jax.tree.leaves(hessians(univariate, y, p))
+        float32 = hessians(single, y.astype(jnp.float32), p.astype(jnp.float32))
+        for a, b in zip(double, jax.tree.leaves(float32), strict=True):
+            assert np.isfinite(a).all()
+            size = 1 + np.abs(np.asarray(a)).reshape(len(y), -1).max(1)
+            error = np.abs(np.asarray(a) - np.asarray(b)).reshape(len(y), -1).max(1)
+            np.testing.assert_array_less(error / size, 2e-2)
+
+
+@pytest.mark.parametrize("u", [9.5, 9.999999, 10.0, 10.000001, 12.0, -12.0, 1e4])
+def test_one_normal_has_curvature_minus_one_everywhere(u):
+    univariate = afflow.MixtureCDF(1, afflow.GaussianCDF())
+
+    def log_density(y):
+        z, log_det = univariate.inverse_and_log_det(y, jnp.zeros(3, y.dtype))
+        return log_det - z * z / 2
+
+    for dtype, tol in ((jnp.float32, 3e-3), (jnp.float64, 1e-7)):
+        first, second = jax.grad(log_density), jax.grad(jax.grad(log_density))
+        np.testing.assert_allclose(first(jnp.asarray(u, dtype)), -u, rtol=1e-4)
+        np.testing.assert_allclose(second(jnp.asarray(u, dtype)), -1, rtol=tol)
 
 
 @pytest.mark.parametrize("solver", [afflow.Incremental(), afflow.Sequential(), afflow.Jacobi()])

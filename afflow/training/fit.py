@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from afflow.calls import typed
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.history import History, NonFiniteLossError
-from afflow.training.loop import train, typed
+from afflow.training.loop import train
 from afflow.training.objectives import Objective, maximum_likelihood
 from afflow.training.optimizer import Optimizer
 from afflow.training.placement import placement_on

@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
+from afflow.calls import typed
 from afflow.training.callbacks import Callback, Epoch
 from afflow.training.checkpoint import Checkpoint, digest, open_store
 from afflow.training.history import History, NonFiniteLossError
@@ -280,14 +281,6 @@ def _scan(optimizer, ema, size, placement, graph, rest, loss, key, first, state,
 def _averaged(ema, t, average, params):
     decay = jnp.minimum(ema, (t + 1) / (t + 10))
     return jax.tree.map(lambda a, b: (decay * a + (1 - decay) * b).astype(b.dtype), average, params)
-
-
-def typed(key: jax.Array) -> jax.Array:
-    """Return a PRNG key of the new kind, from either kind."""
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise ValueError(f"Expected a key, jax.random.key(0) say, got {key!r}.")
-    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return key if is_typed else jax.random.wrap_key_data(key)
 
 
 def _check(numbers, ema):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.nn import log_sigmoid, log_softmax, logsumexp
+from jax.nn import log_sigmoid, log_softmax
 from jax.typing import DTypeLike
 
 from afflow.bijector import Bijector, of_one_event
@@ -49,8 +49,7 @@ class LogisticCDF(Component):
         return jax.random.logistic(key, (), dtype)
 
     def log_tail(self, u):
-        log_hazard = log_sigmoid(u)
-        return log_hazard - u, log_hazard
+        return log_sigmoid(-u), log_sigmoid(u)
 
     def quantile(self, log_s):
         return jnp.log(-jnp.expm1(log_s)) - log_s
@@ -58,11 +57,7 @@ class LogisticCDF(Component):
 
 @dataclass(frozen=True)
 class GaussianCDF(Component):
-    r"""The standard normal distribution: $S(u) = \tfrac12\,\mathrm{erfc}(u/\sqrt2)$.
-
-    Beyond $u = 10$ the hazard is $u + 1/(u + 2/(u + 3/(u + \dots)))$, cut where it has
-    reached float rounding.
-    """
+    r"""The standard normal distribution: $S(u) = \tfrac12\,\mathrm{erfc}(u/\sqrt2)$."""
 
     def log_density(self, u):
         return -jnp.square(u) / 2 - _LOG_SQRT_2PI
@@ -71,14 +66,7 @@ class GaussianCDF(Component):
         return jax.random.normal(key, (), dtype)
 
     def log_tail(self, u):
-        log_density = self.log_density(u)
-        log_s = jnp.log(jax.lax.erfc(jnp.minimum(u, _FAR) / math.sqrt(2)) / 2)
-        v = hazard = jnp.maximum(u, _FAR)
-        for n in range(8, 0, -1):
-            hazard = v + n / hazard
-        far, log_hazard = u > _FAR, jnp.log(hazard)
-        log_s = jnp.where(far, log_density - log_hazard, log_s)
-        return log_s, jnp.where(far, log_hazard, log_density - log_s)
+        return _normal_log_tail(u), _normal_log_hazard(u)
 
     def quantile(self, log_s):
         return _normal_quantile(log_s)
@@ -187,12 +175,71 @@ def mix(
     """
     log_s, log_hazards = component.log_tail(jnp.stack([u, -u]))  # (2, K)
     above, below = log_pi + log_s[0], log_pi + log_s[1]
-    right = logsumexp(above) <= logsumexp(below)
+    right = log_sum_exp(above) <= log_sum_exp(below)
     smaller = jnp.where(right, above, below)  # (K,)
-    z = component.quantile(logsumexp(smaller))
-    log_rates = log_softmax(smaller) + jnp.where(right, *log_hazards) + log_slopes
-    log_slope = logsumexp(log_rates) - component.log_tail(z)[1]
+    z = component.quantile(log_sum_exp(smaller))
+    log_rates = normalize(smaller) + jnp.where(right, *log_hazards) + log_slopes
+    log_slope = log_sum_exp(log_rates) - component.log_tail(z)[1]
     return jnp.where(right, z, -z), log_slope
+
+
+@jax.custom_jvp
+def log_sum_exp(a: jax.Array) -> jax.Array:
+    r"""Return $\log\sum_k e^{a_k}$ of a vector, with digits in its second derivative.
+
+    The second derivative is a variance, $\sum_k q_k \dot a_k (\dot a_k - \sum_j q_j \dot a_j)$ with
+    the softmax $q$. As the difference of two squares, which `jax.nn.logsumexp` forms, it has
+    no digit left far out.
+    """
+    return jax.nn.logsumexp(a)
+
+
+@log_sum_exp.defjvp
+def _log_sum_exp_jvp(primals, tangents):
+    (a,), (d_a,) = primals, tangents
+    return log_sum_exp(a), jnp.sum(jax.nn.softmax(a) * d_a)
+
+
+@jax.custom_jvp
+def normalize(a: jax.Array) -> jax.Array:
+    """Return `a - log_sum_exp(a)`, the logarithms of the softmax, and its derivative alike."""
+    return log_softmax(a)
+
+
+@normalize.defjvp
+def _normalize_jvp(primals, tangents):
+    (a,), (d_a,) = primals, tangents
+    return normalize(a), d_a - jnp.sum(jax.nn.softmax(a) * d_a)
+
+
+@jax.custom_jvp
+def _normal_log_tail(u: jax.Array) -> jax.Array:
+    r"""Return $\log S(u)$; its derivative is $-\lambda(u)$, without a power of a tiny $S$."""
+    far = u > _FAR
+    near = jnp.log(jax.lax.erfc(jnp.where(far, 0.0, u) / math.sqrt(2)) / 2)
+    v = jnp.where(far, u, _FAR)
+    return jnp.where(far, GaussianCDF().log_density(v) - _far_log_hazard(v), near)
+
+
+@_normal_log_tail.defjvp
+def _normal_log_tail_jvp(primals, tangents):
+    (u,), (d_u,) = primals, tangents
+    return _normal_log_tail(u), -jnp.exp(_normal_log_hazard(u)) * d_u
+
+
+def _normal_log_hazard(u: jax.Array) -> jax.Array:
+    far = u > _FAR
+    v = jnp.where(far, 0.0, u)
+    near = GaussianCDF().log_density(v) - _normal_log_tail(v)
+    return jnp.where(far, _far_log_hazard(jnp.where(far, u, _FAR)), near)
+
+
+def _far_log_hazard(u: jax.Array) -> jax.Array:
+    r"""Return the log of $u + 1/(u + 2/(u + 3/(u + \dots)))$, for $u \ge 10$ to rounding."""
+    hazard = u
+    for n in range(8, 0, -1):
+        hazard = u + n / hazard
+    return jnp.log(hazard)
 
 
 @jax.custom_jvp

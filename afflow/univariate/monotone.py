@@ -1,7 +1,7 @@
 """Scalar maps written from data to noise: their other direction, found numerically."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,40 +23,68 @@ def forward_by_search(
     return x, -g(x, params)[1]
 
 
+class Search(NamedTuple):
+    """The state of a search for a root."""
+
+    low: jax.Array  # the bracket: g(low) <= z <= g(high)
+    high: jax.Array
+    x: jax.Array
+    step: jax.Array  # length of the last step
+    found: jax.Array
+    count: jax.Array
+
+
 @jax.custom_jvp
 def solve_monotone(g: Increasing, z: jax.Array, params: Any) -> jax.Array:
     r"""Return the root $x$ of $g(x; \theta) = z$ on the real line, to float rounding.
 
-    Newton steps, kept inside a bracket that starts as the whole line; a step that does
-    not at least halve the one before gives way to a bisection, or to a step outwards of
-    doubled length where one end is still infinite. Derivatives are those of the
-    implicit function: $\dot x = (\dot z - \partial_\theta g\, \dot\theta) / g'(x)$.
+    Newton steps inside a bracket. The search starts at $x = z$, and while one end of the
+    bracket is infinite a step is at most $8 (1 + |x|)$ long. A Newton step that leaves the
+    bracket, or is more than half as long as the step before, gives way to a bisection, or to
+    the longest step while the bracket is open. The derivatives are those of the implicit
+    function: $\dot x = (\dot z - \partial_\theta g\, \dot\theta) / g'(x)$.
 
     Args:
         g: `g(x, params)` returns its value and the log of its slope; onto the real line.
         z: scalar; NaN gives NaN.
         params: what else `g` depends on, any pytree.
+
+    Returns:
+        The root for a `z` that is moved by a few ulp of $\max(|z|, 1)$; NaN where no float
+        is that root.
     """
     z = z.astype(jax.eval_shape(g, z, params)[0].dtype)
-    tol = 4 * jnp.finfo(z.dtype).eps
-
-    def unfinished(state):
-        _, _, x, step, count = state
-        return (step > tol * (1 + jnp.abs(x))) & (count < _MAX_STEPS)
-
-    def advance(state):
-        low, high, x, last, count = state
-        value, log_slope = g(x, params)
-        low, high = jnp.where(value <= z, x, low), jnp.where(value >= z, x, high)
-        new = x - (value - z) * jnp.exp(-log_slope)
-        trusted = (low <= new) & (new <= high) & (jnp.abs(new - x) < last / 2)
-        new = jnp.where(trusted, new, _between(low, high))
-        new = jnp.where(jnp.isnan(value - z), jnp.nan, new)
-        return low, high, new, jnp.abs(new - x), count + 1
-
     infinity = jnp.full_like(z, jnp.inf)
-    start = (-infinity, infinity, z, infinity, 0)
-    return jax.lax.while_loop(unfinished, advance, start)[2]
+    start = Search(-infinity, infinity, z, infinity, jnp.bool_(0), jnp.int32(0))
+
+    def unfinished(search):
+        return ~search.found & (search.count < _MAX_STEPS)
+
+    def advance(search):
+        return _advance(search, *g(search.x, params), z)
+
+    end = jax.lax.while_loop(unfinished, advance, start)
+    return jnp.where(end.found & jnp.isfinite(end.x), end.x, jnp.nan)
+
+
+def _advance(search: Search, value: jax.Array, log_slope: jax.Array, z: jax.Array) -> Search:
+    """Make the next step from the value and the log-slope of the function at `search.x`."""
+    x, eps, error = search.x, jnp.finfo(z.dtype).eps, value - z
+    low, high = jnp.where(error <= 0, x, search.low), jnp.where(error >= 0, x, search.high)
+    is_open = jnp.isinf(low) | jnp.isinf(high)
+    longest = jnp.where(is_open, 8 * (1 + jnp.abs(x)), high - low)
+    newton = x - jnp.clip(error * jnp.exp(-log_slope), -longest, longest)
+    step = jnp.abs(newton - x)
+    trusted = (low <= newton) & (newton <= high) & (step <= search.step / 2)
+    halved = jnp.where(is_open, x - jnp.sign(error) * longest, low / 2 + high / 2)
+    new = jnp.where(trusted, newton, halved)
+    # In a flat place a last Newton step can leave it: then `x` itself is the root.
+    exact = jnp.abs(error) <= 4 * eps * jnp.maximum(jnp.abs(z), 1)
+    stays = exact & (~trusted | (step > eps**0.5)) | (error == 0)
+    new = jnp.where(stays, x, jnp.where(jnp.isnan(error), jnp.nan, new))
+    shut = (new <= low) | (new >= high) | (jnp.abs(new - x) <= 2 * eps * jnp.abs(x))
+    found = exact | shut | jnp.isnan(error)
+    return Search(low, high, new, jnp.abs(new - x), found, search.count + 1)
 
 
 @solve_monotone.defjvp
@@ -66,11 +94,6 @@ def _solve_monotone_jvp(primals, tangents):
     (_, log_slope), (d_value, _) = jax.jvp(
         lambda g, params: g(x, params), (g, params), (d_g, d_params)
     )
-    return x, (d_z - d_value) * jnp.exp(-log_slope)
-
-
-def _between(low: jax.Array, high: jax.Array) -> jax.Array:
-    """Return the middle of a bracket, or a point further out where one end is infinite."""
-    above, below = low + (1 + jnp.abs(low)), high - (1 + jnp.abs(high))
-    middle = low / 2 + high / 2
-    return jnp.where(jnp.isinf(high), above, jnp.where(jnp.isinf(low), below, middle))
+    # Finite, so that a tangent of zero stays zero where the slope has underflown.
+    inverse_slope = jnp.minimum(jnp.exp(-log_slope), jnp.finfo(x.dtype).max)
+    return x, (d_z - d_value) * inverse_slope
