@@ -130,21 +130,65 @@ class Simplex(Bijector):
         x = x - self._offset(x)
         log_rest = jnp.cumsum(jax.nn.log_sigmoid(-x))  # log r[1:]
         log_y = jax.nn.log_sigmoid(x) + jnp.concatenate([jnp.zeros_like(x[:1]), log_rest[:-1]])
-        y, limits = jnp.exp(log_y), jnp.finfo(x.dtype)
-        most = 1 - 4 * len(y) * limits.eps  # leaves the last one above rounding
-        y = y * jax.lax.stop_gradient(jnp.minimum(1, most / y.sum()))
-        return jnp.maximum(y, limits.tiny), total(log_y) + total(log_rest[-1])
+        y = _leave(jnp.exp(log_y), jnp.exp(log_rest[-1]))
+        return y, total(log_y) + total(log_rest[-1])
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
-        outside = (y <= 0).any() | (jnp.cumsum(y) >= 1).any()
+        outside = ((y <= 0) | (y >= 1)).any() | (_remainder(y) <= 0)
         y = jnp.where(outside & ~jnp.isnan(y).any(), 1 / (len(y) + 1), y)
-        rest = 1 - jnp.cumsum(y)  # r[1:]
+        rest = _rests(y)  # r[1:]
         x = jnp.log(y) - jnp.log(rest) + self._offset(y)
         return x, _zero_density(outside, -total(jnp.log(y)) - total(jnp.log(rest[-1])))
 
     def _offset(self, x):
         return jnp.log(jnp.arange(len(x), 0, -1, dtype=x.dtype))
+
+
+def _remainder(y: jax.Array) -> jax.Array:
+    """Return `1 - y.sum()`, rounded once: every addition keeps its rounding error."""
+    sums = jnp.concatenate([jnp.ones_like(y[:1]), -y])
+    errors = jnp.zeros_like(sums)
+    while len(sums) > 1:
+        if len(sums) % 2:
+            sums, errors = jnp.pad(sums, (0, 1)), jnp.pad(errors, (0, 1))
+        (a, b), lost = sums.reshape(2, -1), errors.reshape(2, -1).sum(0)
+        sums = a + b
+        b_seen = sums - a
+        errors = lost + (a - (sums - b_seen)) + (b - b_seen)
+    return sums[0] + errors[0]
+
+
+@jax.custom_jvp
+def _rests(y: jax.Array) -> jax.Array:
+    r"""Return $r_{k+1} = 1 - \sum_{j \le k} y_j$ as sums of positive numbers, from the last."""
+    return jax.lax.cumsum(jnp.append(y[1:], _remainder(y)), reverse=True)
+
+
+@_rests.defjvp
+def _rests_jvp(primals, tangents):
+    """The tangent of `r[k + 1]` sums those of the coordinates up to `k`: triangular exactly."""
+    return _rests(*primals), -jnp.cumsum(tangents[0])
+
+
+def _leave(y: jax.Array, rest: jax.Array) -> jax.Array:
+    """Return `y > 0` moved by some ulp, so that its remainder is positive and close to `rest`.
+
+    The largest coordinate takes up the rounding of all others, but resolves the remainder to
+    an ulp of its own only. So smaller coordinates take up what is left, one by one.
+    """
+    y = jnp.maximum(y, jnp.finfo(y.dtype).tiny)
+    moved, rest = jax.lax.stop_gradient((y, rest))
+    for _ in range(4):
+        excess = _remainder(moved) - rest
+        can_move = moved * 32 * jnp.finfo(y.dtype).eps >= jnp.abs(excess)
+        smallest = jnp.argmin(jnp.where(can_move, moved, 2.0))
+        place = jnp.where(can_move.any(), smallest, jnp.argmax(moved))
+        moved = jnp.where(jnp.arange(len(y)) == place, moved + excess, moved)
+    largest = jnp.arange(len(y)) == jnp.argmax(moved)
+    lower = jnp.where(largest, jnp.nextafter(moved, jnp.zeros_like(moved)), moved)
+    moved = jnp.where(_remainder(moved) > 0, moved, lower)
+    return y + (moved - jax.lax.stop_gradient(y))
 
 
 class Ordered(Bijector):

@@ -14,7 +14,7 @@ _FLAGS = [
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_parallel_codegen_split_count=1",
 ]
-if jax.__version_info__ < (0, 12):  # later versions do not know it, and abort
+if jax.__version_info__ < (0, 11):  # later versions do not know it, and abort
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 

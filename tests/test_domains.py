@@ -1,6 +1,8 @@
 """Domains: no leakage, no NaN at the edges or beyond, and saturation that stays inside."""
 
 import math
+from fractions import Fraction
+from itertools import compress
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +90,32 @@ def test_wide_simplex_stays_inside():
         x = jax.vmap(flow.bijector.forward)(scale * noise)
         assert (x > 0).all()
         assert (flow.log_prob(x) > -INF).all(), scale
+
+
+@pytest.mark.parametrize(("dim", "deviation"), [(200, 2.0), (20, 2.0), (1, 5.0)])
+def test_simplex_keeps_the_digits_of_its_last_class(dim, deviation):
+    """The last probability is `1 - sum`, of float32 numbers, in exact arithmetic."""
+    simplex = afflow.Simplex(dim)
+    noise = deviation * jax.random.normal(KEY, (246, dim))
+    y = jax.jit(jax.vmap(simplex.forward))(noise).astype(jnp.float32)
+    last = [1 - sum(map(Fraction, row)) for row in np.asarray(y, float).tolist()]
+    inside = np.array([part > 0 for part in last])
+    exact = -np.log(np.asarray(y, float)).sum(1)[inside] - np.log(
+        [*map(float, compress(last, inside))]
+    )
+    log_det = np.asarray(jax.jit(jax.vmap(simplex.inverse_and_log_det))(y)[1])
+    assert np.isfinite(log_det[inside]).all()
+    assert (log_det[~inside] == -INF).all()
+    np.testing.assert_allclose(log_det[inside], exact, rtol=1e-6, atol=1e-4)
+
+
+def test_simplex_samples_reach_a_tiny_last_class():
+    simplex, noise = afflow.Simplex(200), 2 * jax.random.normal(KEY, (246, 200), jnp.float32)
+    y, log_det = jax.jit(jax.vmap(simplex.forward_and_log_det))(noise)
+    last = np.array([float(1 - sum(map(Fraction, row))) for row in np.asarray(y, float).tolist()])
+    assert 0 < last.min() < 1e-11
+    back = jax.jit(jax.vmap(simplex.inverse_and_log_det))(y)[1]
+    np.testing.assert_allclose(back, -log_det, atol=0.1)
 
 
 def test_ordered_samples_never_cross():
