@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jax.tree_util import Partial
 
+from afflow.arrays import real_array
 from afflow.bijector import Shape
 from afflow.calls import call, ending, per_event
 from afflow.conditionals.conditional import Conditional
@@ -130,7 +133,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         return call(_fill, self, events, context, heat(temperature), key=key)
 
     def _events(self, x):
-        return ending("x", jnp.asarray(x), self.event_shape)
+        return ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
 
     def _sort(self, x):
         """Bring coordinates from their natural order into that of the chain rule."""
@@ -177,7 +180,7 @@ def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional
 
 def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> None:
     """Raise `ValueError` for observed values of a discrete conditional that are not whole."""
-    if not conditional.is_discrete or isinstance(x, jax.core.Tracer):
+    if not conditional.is_discrete or isinstance(x, Tracer):
         return
     values = np.asarray(x)[np.broadcast_to(observed, np.shape(x))]
     broken = values[values != np.floor(values)]
@@ -190,7 +193,7 @@ def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> 
 
 def emit_and_keys(
     conditional: Conditional, temperature: jax.Array, num: int, *key: jax.Array
-) -> tuple[Partial, ...]:
+) -> tuple[Any, ...]:
     """Return the function that emits a coordinate, and the raw keys of `num` coordinates.
 
     Raw, since decoding lays its inputs out as arrays of numbers. Without a key, no keys.

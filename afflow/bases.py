@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
+from afflow.arrays import cast, double
 from afflow.bijector import Shape, checked_shape, common_context_shape, of_one_event
 from afflow.distributions import Distribution, Normal
 from afflow.elementwise import Constant
@@ -133,16 +135,17 @@ class LocationScale(Distribution):
         -2.3863
     """
 
-    def __init__(self, base: Distribution, loc: jax.Array, scale: jax.Array):
+    def __init__(self, base: Distribution, loc: ArrayLike, scale: ArrayLike):
         shapes = jnp.shape(loc), jnp.shape(scale)
         if shapes != (base.event_shape, base.event_shape):
             raise ValueError(f"Expected loc and scale {base.event_shape}, got {shapes}.")
-        if not (np.isfinite(loc) & np.isfinite(scale) & (np.asarray(scale) > 0)).all():
+        loc, scale = double("loc", loc), double("scale", scale)
+        if not (np.isfinite(loc) & np.isfinite(scale) & (scale > 0)).all():
             raise ValueError(f"Expected finite loc and positive scale, got {loc}, {scale}.")
         self.base = base
         self.event_shape, self.context_shape = base.event_shape, base.context_shape
-        self.loc = nnx.Param(jnp.asarray(loc, float))
-        self.raw_scale = nnx.Param(_inverse_softplus(jnp.asarray(scale, float)))
+        self.loc = nnx.Param(cast("loc", loc))
+        self.raw_scale = nnx.Param(_inverse_softplus(cast("scale", scale, is_scale=True)))
 
     @property
     def scale(self) -> jax.Array:
@@ -159,7 +162,7 @@ class LocationScale(Distribution):
         return self.loc[...] + self.scale * self.base.sample(key, context)
 
 
-def DiagonalNormal(loc: jax.Array, scale: jax.Array) -> LocationScale:  # noqa: N802
+def DiagonalNormal(loc: ArrayLike, scale: ArrayLike) -> LocationScale:  # noqa: N802
     """Return the normal with learned means and deviations: `LocationScale` of `Normal`.
 
     Args:
@@ -197,7 +200,7 @@ class MultivariateNormal(Distribution):
         -3.2242
     """
 
-    def __init__(self, mean: jax.Array, covariance: jax.Array):
+    def __init__(self, mean: ArrayLike, covariance: ArrayLike):
         dim = jnp.size(mean)
         if jnp.shape(mean) != (dim,) or jnp.shape(covariance) != (dim, dim):
             raise ValueError(
@@ -205,16 +208,17 @@ class MultivariateNormal(Distribution):
                 f"{jnp.shape(covariance)}."
             )
         self.event_shape, self.context_shape = checked_shape("event_shape", dim), None
-        factor = jnp.asarray(_cholesky(np.asarray(covariance, np.float64)), float)
-        self.mean = nnx.Param(jnp.asarray(mean, float))
+        factor = cast("the Cholesky factor", _cholesky(double("covariance", covariance)))
+        self.mean = nnx.Param(cast("mean", double("mean", mean)))
         self.raw_factor = nnx.Param(_set_diagonal(factor, _inverse_softplus(jnp.diag(factor))))
 
     @staticmethod
-    def from_data(x: jax.Array) -> "MultivariateNormal":
+    def from_data(x: ArrayLike) -> "MultivariateNormal":
         """Start from the mean and covariance of the rows of `x` `(N, D)`."""
-        rows = np.asarray(x, np.float64)
-        covariance = np.cov(rows, rowvar=False, bias=True).reshape(2 * rows.shape[1:])
-        return MultivariateNormal(jnp.asarray(rows.mean(0)), jnp.asarray(covariance))
+        rows = double("x", x)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            covariance = np.cov(rows, rowvar=False, bias=True).reshape(2 * rows.shape[1:])
+        return MultivariateNormal(rows.mean(0), covariance)
 
     @property
     def factor(self) -> jax.Array:
@@ -347,10 +351,23 @@ def _set_diagonal(matrix: jax.Array, diagonal: jax.Array) -> jax.Array:
 
 
 def _cholesky(covariance: np.ndarray) -> np.ndarray:
+    """Return the Cholesky factor in float64; `ValueError` for what rounding makes definite.
+
+    All is judged on correlations, whatever the units. A coordinate of which the others leave
+    less than rounding is dependent on them.
+    """
     try:
-        if not np.allclose(covariance, covariance.T):
+        variances = np.diag(covariance)
+        if not (np.isfinite(covariance).all() and (variances > 0).all()):
+            raise np.linalg.LinAlgError("not finite, or without variance")
+        scale = np.sqrt(variances)
+        correlation = covariance / scale[:, None] / scale
+        if not np.allclose(correlation, correlation.T, rtol=0, atol=1e-6):
             raise np.linalg.LinAlgError("it is not symmetric")
-        return np.linalg.cholesky(covariance)
+        factor = np.linalg.cholesky((correlation + correlation.T) / 2)
+        if (np.square(np.diag(factor)) < 8 * len(factor) * np.finfo(np.float64).eps).any():
+            raise np.linalg.LinAlgError("a coordinate depends on the others")
+        return scale[:, None] * factor
     except np.linalg.LinAlgError as error:
         raise ValueError(
             f"Expected a positive definite covariance ({error}): drop constant or "

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afflow.arrays import real_array
 from afflow.bijector import Shape, checked_shape
 
 
@@ -71,7 +72,7 @@ def typed(key: jax.Array) -> jax.Array:
 
 def floating(name: str, value: Any, shape: Shape) -> jax.Array:
     """Return `value` as a floating array that ends in `shape`, or raise `ValueError`."""
-    value = jnp.asarray(value)
+    value = jnp.asarray(real_array(name, value))
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
             f"Expected floating-point {name}, got {value.dtype}: convert it, adding noise "

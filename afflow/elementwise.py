@@ -6,8 +6,11 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from afflow.arrays import cast, double
 from afflow.bijector import Bijector, Shape, checked_shape, num_params, of_one_event, total
 from afflow.univariate.per_dimension import check_places, located
+
+_FEW = 8  # rounding errors that a deviation must exceed
 
 
 class Elementwise(Bijector):
@@ -63,10 +66,19 @@ class Constant(nnx.Variable):
 
 
 def checked_ends(low: ArrayLike, high: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Return the ends of intervals as float arrays; `ValueError` unless finite and in order."""
-    ends = jnp.asarray(low, float), jnp.asarray(high, float)
-    if not (np.isfinite(ends[0]).all() and np.isfinite(ends[1]).all() and np.less(*ends).all()):
+    """Return the ends of intervals as float arrays; `ValueError` unless finite and in order.
+
+    At least one float must lie between them.
+    """
+    exact = double("low", low), double("high", high)
+    if not (np.isfinite(exact[0]).all() and np.isfinite(exact[1]).all() and np.less(*exact).all()):
         raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
+    ends = cast("low", exact[0]), cast("high", exact[1])
+    if not np.less(np.nextafter(*map(np.asarray, ends)), ends[1]).all():
+        raise ValueError(
+            f"Expected an interval that {ends[0].dtype} resolves, got {low} to {high}: subtract a "
+            f"location in float64 first, or set jax_enable_x64."
+        )
     return ends
 
 
@@ -89,25 +101,26 @@ class Standardize(Bijector):
         [-1.0, -1.0]
     """
 
-    def __init__(self, mean: jax.Array, std: jax.Array):
-        self.mean, self.std = Constant(jnp.asarray(mean)), Constant(jnp.asarray(std))
-        if self.mean.shape != self.std.shape:
-            raise ValueError(f"Expected mean and std alike, got {mean.shape}, {std.shape}.")
-        usable = np.isfinite(mean) & np.isfinite(std) & (np.asarray(std) > 0)
-        if not usable.all():
-            bad = np.flatnonzero(~usable).tolist()
-            raise ValueError(
-                f"Expected finite means and positive, finite standard deviations, got other "
-                f"values in coordinates {bad}: drop constant columns and non-finite rows."
-            )
+    def __init__(self, mean: ArrayLike, std: ArrayLike):
+        if np.shape(mean) != np.shape(std):
+            raise ValueError(f"Expected mean and std alike, got {np.shape(mean)}, {np.shape(std)}.")
+        exact_mean, exact_std = double("mean", mean), double("std", std)
+        mend = "drop constant columns and non-finite rows"
+        _check_scale(exact_mean, exact_std, np.finfo(np.float64).eps, mend)
+        self.mean = Constant(cast("mean", exact_mean))
+        self.std = Constant(cast("std", exact_std, is_scale=True))
+        eps = jnp.finfo(self.std.dtype).eps
+        mend = "subtract a location in float64 first, or set jax_enable_x64"
+        _check_scale(exact_mean, exact_std, float(eps), mend)
         self.event_shape = self.mean.shape
         self.context_shape = None
 
     @staticmethod
-    def from_data(x: jax.Array) -> "Standardize":
+    def from_data(x: ArrayLike) -> "Standardize":
         """Standardise by the mean and standard deviation over the rows of `x`."""
-        rows = np.asarray(x, np.float64)
-        return Standardize(jnp.asarray(rows.mean(0)), jnp.asarray(rows.std(0)))
+        rows = double("x", x)
+        mean = rows.mean(0)
+        return Standardize(mean, (rows - mean).std(0))  # without the digits of the location
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
@@ -121,3 +134,16 @@ class Standardize(Bijector):
 
     def _as(self, x):
         return self.mean[...].astype(x.dtype), self.std[...].astype(x.dtype)
+
+
+def _check_scale(mean: np.ndarray, std: np.ndarray, eps: float, mend: str) -> None:
+    """Raise `ValueError` for a deviation of a few rounding errors of its mean, or none at all."""
+    usable = np.isfinite(mean) & np.isfinite(std) & (std > _FEW * eps * np.abs(mean))
+    if not usable.all():
+        i = np.flatnonzero(~usable)
+        raise ValueError(
+            f"Expected finite means, and standard deviations above the rounding of the means "
+            f"({_FEW} x {eps:.2g} x mean), got mean {mean.flat[i[0]]:.9g} and deviation "
+            f"{std.flat[i[0]]:.3g} in coordinate {i[0]} (such coordinates: {i.tolist()}): "
+            f"{mend}."
+        )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 from flax import nnx
+from jax.typing import ArrayLike
 
 from afflow.bijector import Bijector, Shape, checked_shape
 from afflow.elementwise import Standardize
@@ -72,7 +73,7 @@ class ZScores(nnx.Module):
         [2.0]
     """
 
-    def __init__(self, context: jax.Array):
+    def __init__(self, context: ArrayLike):
         self.units = Standardize.from_data(context)
 
     def __call__(self, context: jax.Array) -> jax.Array:

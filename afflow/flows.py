@@ -5,9 +5,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from afflow.arrays import double
 from afflow.autoregressive import MaskedAutoregressive
 from afflow.bijector import Bijector, Inverse, check_size, num_params
 from afflow.compose import Chain, Repeat
@@ -362,12 +364,12 @@ def layered(
         layers = [make(rngs) for _ in range(num_layers)]
     if num_layers > 1:
         _check_kinds(layers[0])
-    pair = data if isinstance(data, tuple | list) else (data, None)
+    pair = data if isinstance(data, tuple) else (data, None)
     if len(pair) != 2:
         raise ValueError(
             f"Expected data (N, {dim}), or a pair of it and contexts, got {len(pair)}."
         )
-    x, context = pair
+    x, context = (rows if rows is None else double("data", rows) for rows in pair)
     if x is not None:
         _check_rows("data", x, dim)
         layers.append(Standardize.from_data(x))
@@ -385,7 +387,7 @@ def _is_wide(stack: Repeat) -> bool:
     return any(len(shape) == 2 and min(shape) >= _UNROLL_BELOW_WIDTH for shape in shapes)
 
 
-def _check_rows(name: str, rows: jax.Array, size: int) -> None:
+def _check_rows(name: str, rows: np.ndarray, size: int) -> None:
     if jnp.ndim(rows) != 2 or jnp.shape(rows)[1] != size:
         raise ValueError(f"Expected {name}.shape (N, {size}), got {jnp.shape(rows)}.")
 

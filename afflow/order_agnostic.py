@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow.arrays import real_array
 from afflow.autoregressive_model import check_fit, check_whole, emit_and_keys, heat
 from afflow.bijector import Shape
 from afflow.calls import call, ending, per_event
@@ -178,7 +179,9 @@ class OrderAgnosticModel(Outlined, nnx.Module):
             )
 
     def _events(self, *events):
-        return tuple(ending("x", jnp.asarray(event), self.event_shape) for event in events)
+        return tuple(
+            ending("x", jnp.asarray(real_array("x", event)), self.event_shape) for event in events
+        )
 
     def _member(self, number) -> Draw:
         """Return the draw of a member of the ensemble."""
@@ -211,7 +214,8 @@ def _log_prob(model, item, context):
 
 @per_event
 def _marginal(model, item, context):
-    return _mixed(model, lambda draw: _observed_log_prob(model, *item, draw, context))
+    x, subset = item
+    return _mixed(model, lambda draw: _observed_log_prob(model, x, subset, draw, context))
 
 
 def _observed_log_prob(model, x, subset, draw, context):
@@ -252,8 +256,8 @@ def _estimate(model, item, context, *together):
 def _sample(model, item, context, temperature):
     member_key, key = jax.random.split(item[0])
     draw = model._member(jax.random.randint(member_key, (), 0, model.num_orders))
-    nothing = jnp.zeros(model.event_shape), jnp.zeros(model.event_shape, bool)
-    return _decode(model, *nothing, draw, context, temperature, key)
+    x, observed = jnp.zeros(model.event_shape), jnp.zeros(model.event_shape, bool)
+    return _decode(model, x, observed, draw, context, temperature, key)
 
 
 @per_event

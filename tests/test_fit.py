@@ -311,6 +311,64 @@ def test_rows_in_a_file_each_count_once(on_disk):
     np.testing.assert_allclose(given.validation, expected, rtol=1e-9)
 
 
+def test_rows_in_a_file_stay_there(on_disk):
+    """The rows are read a minibatch at a time, and checked a part at a time."""
+    read = []
+
+    class Spy(np.memmap):
+        def __getitem__(self, index):
+            part = super().__getitem__(index)
+            read.append(len(np.asarray(part)))
+            return part
+
+    spy = on_disk.view(Spy)
+    afflow.fit(small(), spy, max_epochs=2, **OPTIONS | {"batch_size": 30, "validation": 0})
+    assert read.count(20) == 2  # one stack of 20 minibatches an epoch
+
+
+def test_weights_of_rows_in_a_file_have_mean_one_where_they_train(on_disk):
+    weights = 1 + np.arange(600.0)
+    options = OPTIONS | {"optimizer": optax.sgd(0.0), "validation": 0.5, "batch_size": 300}
+    start = randomized()
+    _, history = afflow.fit(start, on_disk, weights=weights, max_epochs=1, **options)
+    losses = -np.asarray(start.log_prob(X))
+    total, share = (weights * losses).sum(), weights.sum()
+    # Two weighted means, put together by any shares of the weight, bracket the whole mean.
+    low, high = sorted([history.train[0], history.validation[0]])
+    assert low - 1e-9 <= total / share <= high + 1e-9
+
+
+def test_weights_need_only_be_finite():
+    """Tiny ones, and some whose sum overflows in float32, weigh as others do."""
+    weights = np.repeat([1.0, 3.0], 300)
+    options = OPTIONS | {"optimizer": optax.sgd(0.0), "validation": 0, "batch_size": 600}
+    start = randomized()
+    expected = afflow.fit(start, X, weights=weights, max_epochs=1, **options)[1].train
+    for unit in (1e-42, 1e38, 1e300):
+        found = afflow.fit(start, X, weights=unit * weights, max_epochs=1, **options)[1].train
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_stream_weights_are_checked_and_have_mean_one():
+    start = randomized()
+    options = OPTIONS | {"optimizer": optax.sgd(0.0), "validation": 0, "max_epochs": 1}
+
+    def train(weights):
+        stream = afflow.Stream(lambda epoch: iter([(X, None, weights)]), num_steps=1)
+        return afflow.fit(start, stream, **options)[1].train
+
+    np.testing.assert_allclose(train(np.full(600, 0.8)), train(np.ones(600)), rtol=1e-12)
+    for weights in (np.full(600, -0.5), np.zeros(600), np.full(600, np.nan), np.ones(3)):
+        with pytest.raises(ValueError, match="Expected weights"):
+            train(weights)
+
+
+def test_a_share_without_weight_is_refused():
+    weights = np.r_[1.0, np.zeros(599)]
+    with pytest.raises(ValueError, match="some weight"):
+        afflow.fit(small(), X, weights=weights, max_epochs=1, **OPTIONS)
+
+
 def test_rows_in_a_file_are_learned(on_disk):
     _, history = afflow.fit(small(), on_disk, max_epochs=40, learning_rate=0.03, **OPTIONS)
     assert abs(min(history.validation) - gaussian_loss(X)) < 0.3

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afflow.arrays import double, real_array
+
 _PART = 2**18  # rows that are checked at a time
 
 
@@ -33,8 +35,9 @@ class Rows(NamedTuple):
 
 
 def rows_of(*parts: Any) -> Rows:
-    """Return data, and contexts and weights, as arrays."""
-    return Rows(*(np.asarray(part) if isinstance(part, list | tuple) else part for part in parts))
+    """Return data, and contexts and weights, as arrays of numbers."""
+    pairs = zip(Rows._fields, parts, strict=False)
+    return Rows(*(part if part is None else real_array(name, part) for name, part in pairs))
 
 
 def checked(rows: Rows, name: str) -> Rows:
@@ -47,22 +50,35 @@ def checked(rows: Rows, name: str) -> Rows:
             f"Expected one row of context for each of {name}: {len(x)}, got {len(context)}."
         )
     if weights is not None:
-        _check_weights(weights, len(x))
-    for part, value in zip((name, "context", "weights"), rows, strict=True):
+        rows = rows._replace(weights=checked_weights(weights, len(x)))
+    for part, value in zip((name, "context"), rows[:2], strict=True):
         if value is not None:
             _check_finite(part, value)
-    return jax.tree.map(np.asarray if rows.is_on_host else jnp.asarray, rows)
+    return rows if rows.is_on_host else jax.tree.map(jnp.asarray, rows)
 
 
 def split(rows: Rows, validation: Any, key: jax.Array) -> tuple[Rows, Rows | None]:
     """Return the rows to train on and those held out: a fraction, or given ones."""
     if isinstance(validation, tuple):
         return rows, checked(rows_of(*validation), "validation x")
-    if jnp.ndim(validation):
+    if np.ndim(validation):
         return rows, checked(rows_of(validation), "validation x")
-    held_out = held_out_size(rows.size, validation)
+    size = held_out_size(rows.size, validation)
     order = jax.random.permutation(key, rows.size)
-    return rows.at(order[held_out:]), rows.at(order[:held_out]) if held_out else None
+    train, held_out = rows.at(order[size:]), rows.at(order[:size])
+    check_some_weight(train.weights, held_out.weights if size else None)
+    return train, held_out if size else None
+
+
+def check_some_weight(*shares: Any) -> None:
+    """Raise `ValueError` for a share of the rows that is not empty, and has no weight at all."""
+    for share in shares:
+        if share is not None and not np.asarray(share).any():
+            raise ValueError(
+                f"Expected some weight in the rows to train on and in those held out, got "
+                f"{len(share)} rows of one of them that all weigh 0: give more rows, or held-out "
+                f"data as validation=(x, context, weights)."
+            )
 
 
 def held_out_size(size: int, validation: Any) -> int:
@@ -97,24 +113,37 @@ class Shuffle(NamedTuple):
             yield order[first : first + size]
 
 
-def _check_weights(weights, size):
-    values = np.asarray(weights)
-    if values.shape != (size,) or (values < 0).any() or not values.sum() > 0:
+def checked_weights(weights: Any, size: int) -> np.ndarray:
+    """Return weights `(size,)` of mean one; `ValueError` unless they can be so.
+
+    They are divided in float64: a sum of float32 numbers may overflow, and tiny ones be zero.
+    """
+    values = double("weights", weights)
+    if (
+        values.shape != (size,)
+        or not np.isfinite(values).all()
+        or (values < 0).any()
+        or not values.any()
+    ):
         raise ValueError(
-            f"Expected weights ({size},), none negative and not all zero, got {values.shape} "
-            f"from {values.min(initial=0.0)} to {values.max(initial=0.0)}."
+            f"Expected weights ({size},), finite, none negative and not all zero, got "
+            f"{values.shape} from {values.min(initial=0.0)} to {values.max(initial=0.0)}."
         )
+    values = values / values.max()
+    return (values / values.mean()).astype(jax.dtypes.canonicalize_dtype(float))
 
 
 def _check_finite(name, value):
     bad = np.concatenate([_bad_rows(value, start) for start in range(0, len(value), _PART)])
     if len(bad):
         raise ValueError(
-            f"Expected finite {name}, got {len(bad)} of {len(value)} rows with NaN or "
-            f"infinity, the first at index {bad[0]}: drop or impute them."
+            f"Expected finite {name}, got {len(bad)} of {len(value)} rows with NaN, infinity or "
+            f"a number beyond the float type, the first at index {bad[0]}: drop or impute them, "
+            f"or choose another unit."
         )
 
 
 def _bad_rows(value, start):
     part = np.asarray(value[start : start + _PART])
+    part = part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False)
     return start + np.flatnonzero(~np.isfinite(part.reshape(len(part), -1)).all(1))

@@ -9,7 +9,7 @@ from jax.tree_util import Partial
 from afflow.training.loop import Batches
 from afflow.training.objectives import Objective
 from afflow.training.placement import Placement
-from afflow.training.rows import Rows, Shuffle, checked, held_out_size, split
+from afflow.training.rows import Rows, Shuffle, check_some_weight, checked, held_out_size, split
 from afflow.training.stream import HostShuffle, Stream, stack_size
 
 _BATCH = 1024  # rows that are validated at a time
@@ -74,7 +74,10 @@ def _on_host(rows, losses, validation, batch_size, keys, placement) -> Source:
     else:
         _, given = split(rows, validation, keys[0])
         validate = given and _validation(losses, given, keys[0], placement)
-    batches = HostShuffle(_of_mean_weight_one(rows), index, batch_size, seed)
+    if rows.weights is not None:
+        check_some_weight(rows.weights[index], rows.weights[held_out] if size else None)
+        rows = rows._replace(weights=rows.weights / rows.weights[index].mean())
+    batches = HostShuffle(rows, index, batch_size, seed)
     first = rows.at(slice(0, batch_size))
     num_steps = len(index) // batch_size
     return Source(Partial(_loss_of, losses), batches, num_steps, stack_size(first), validate, first)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from afflow.training.rows import Rows
+from afflow.training.rows import Rows, checked_weights, rows_of
 
 T = TypeVar("T")
 _STACK_BYTES = 2**25
@@ -26,7 +26,7 @@ class Stream:
     Args:
         make: `make(epoch)` returns an iterable over the minibatches of an epoch, from 0, all
             of one shape: `x` `(B, *event_shape)`, or tuples `(x, context)` or
-            `(x, context, weights)`.
+            `(x, context, weights)`. Weights are scaled to mean one in each minibatch.
         num_steps: minibatches in an epoch. More are not asked for.
 
     Raises:
@@ -109,4 +109,8 @@ def stack_size(batch: Rows) -> int:
 
 
 def _as_rows(batch: Any) -> Rows:
-    return Rows(*batch) if isinstance(batch, tuple) else Rows(batch)
+    """Return a minibatch as arrays, its weights of mean one; `ValueError` for unusable ones."""
+    rows = rows_of(*batch) if isinstance(batch, tuple) else rows_of(batch)
+    if rows.weights is None:
+        return rows
+    return rows._replace(weights=checked_weights(rows.weights, rows.size))

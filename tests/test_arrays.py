@@ -1,0 +1,149 @@
+"""The door for data: what comes in, what is refused, and where floats resolve nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import afflow
+from afflow.arrays import cast, real_array
+
+X = np.random.default_rng(0).normal(size=(50, 2))
+
+
+class NAType:
+    """A stand-in for the missing entry of a table."""
+
+    def __float__(self):
+        raise TypeError("missing")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        X.astype(">f8"),
+        X.astype(np.longdouble),
+        X.astype(object),
+        X.tolist(),
+        [tuple(row) for row in X],
+        jnp.asarray(X),
+    ],
+    ids=["big endian", "long double", "objects", "lists", "tuples", "jax"],
+)
+def test_real_arrays_of_every_kind_are_the_same(value):
+    array = real_array("x", value)
+    assert array.dtype.isnative
+    assert array.dtype == np.float64
+    np.testing.assert_array_equal(array, X)
+    flow = afflow.made(2, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(flow.log_prob(value), flow.log_prob(X))
+    np.testing.assert_array_equal(afflow.Standardize.from_data(value).mean[...], X.mean(0))
+
+
+def test_missing_entries_are_nan():
+    array = real_array("x", np.array([[1.5, None], [NAType(), True]], object))
+    np.testing.assert_array_equal(array, [[1.5, np.nan], [np.nan, 1]])
+
+
+def test_native_arrays_pass_as_they_are(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for value in (X, mapped, X.astype(np.float32), (X > 0), np.arange(3, dtype=np.uint8)):
+        assert real_array("x", value) is value
+
+
+@pytest.mark.parametrize(
+    ("value", "mend"),
+    [
+        (X * 1j, "imaginary"),
+        (jnp.asarray(X) * 1j, "imaginary"),
+        (np.array([["a", "b"]]), "categories"),
+        (np.array([["a", 1.0]], object), "categories"),
+        (np.array([(1.0, 2.0)], [("u", float), ("v", float)]), "u, v"),
+        (np.array(["2020-01-01"], "M8[D]"), "dates"),
+        ([[1.0, 2.0], [3.0]], "one array"),
+    ],
+    ids=["complex", "complex jax", "text", "mixed", "structured", "dates", "ragged"],
+)
+def test_what_is_no_real_array_is_refused(value, mend):
+    flow = afflow.made(2, rngs=nnx.Rngs(0))
+    for use in (
+        flow.log_prob,
+        lambda x: afflow.fit(flow, x, key=jax.random.key(0), progress=False),
+        lambda x: afflow.maf(2, data=x, rngs=nnx.Rngs(0)),
+        afflow.MultivariateNormal.from_data,
+    ):
+        with pytest.raises(ValueError, match=mend):
+            use(value)
+
+
+def test_casts_keep_the_range():
+    with jax.enable_x64(False):
+        for value in (1e40, -1e40):
+            with pytest.raises(ValueError, match="within the range of float32"):
+                cast("x", np.array([1.0, value]))
+        assert cast("x", np.array([1e-50]))[0] == 0
+        with pytest.raises(ValueError, match="within the range of float32"):
+            cast("x", np.array([1e-50]), is_scale=True)
+
+
+@pytest.mark.parametrize("value", [0.1, 4.2, 1e-30, 1e300])
+def test_constant_columns_are_refused(value):
+    column = np.full((1000, 1), value)
+    with pytest.raises(ValueError, match="drop constant columns"):
+        afflow.Standardize.from_data(column)
+    with pytest.raises(ValueError, match="drop constant"):
+        afflow.MultivariateNormal.from_data(np.concatenate([column, X[:1].repeat(1000, 0)], 1))
+
+
+@pytest.mark.parametrize(
+    ("location", "scale"), [(1126259462.4, 0.01), (2459000.5, 0.1)], ids=["GPS", "Julian"]
+)
+def test_a_deviation_that_floats_do_not_resolve_is_refused(location, scale):
+    column = location + scale * X[:, :1]
+    afflow.Standardize.from_data(column)  # resolved in float64
+    with jax.enable_x64(False):
+        with pytest.raises(ValueError, match="subtract a location"):
+            afflow.Standardize.from_data(column)
+        afflow.Standardize.from_data(column - location)
+
+
+def test_an_interval_that_floats_do_not_resolve_is_refused():
+    with jax.enable_x64(False):
+        for make in (
+            lambda: afflow.Interval([1126259400], [1126259530]),
+            lambda: afflow.Uniform(1, 2459000.5, 2459000.6),
+        ):
+            with pytest.raises(ValueError, match="float32 resolves"):
+                make()
+    afflow.Interval([1126259400], [1126259530])
+
+
+def test_covariances_are_judged_in_their_own_units():
+    rng = np.random.default_rng(1)
+    for _ in range(9):
+        c = rng.normal(size=100)
+        with pytest.raises(ValueError, match="positive definite"):
+            afflow.MultivariateNormal.from_data(np.stack([c, c], 1))
+    with pytest.raises(ValueError, match="symmetric"):
+        afflow.MultivariateNormal(np.zeros(2), 1e-10 * np.array([[1, 0.5], [0, 1]]))
+    wide = afflow.MultivariateNormal.from_data(X * [2e19, 1e-25])
+    unit = afflow.MultivariateNormal.from_data(X)
+    for z in X[:3]:
+        expected = unit.log_prob(jnp.asarray(z)) - np.log(2e19) - np.log(1e-25)
+        found = wide.log_prob(jnp.asarray(z * [2e19, 1e-25]))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_nearly_dependent_columns_keep_their_density_in_float32():
+    rng = np.random.default_rng(2)
+    with jax.enable_x64(False):
+        for _ in range(5):
+            c = rng.normal(size=1000)
+            x = np.stack([c, c + 1e-4 * rng.normal(size=1000)], 1)
+            base = afflow.MultivariateNormal.from_data(x)
+            log_prob = jax.jit(jax.vmap(base.log_prob))(x.astype(np.float32)).mean()
+            log_det = np.linalg.slogdet(np.cov(x, rowvar=False, bias=True))[1]
+            exact = -(2 * np.log(2 * np.pi) + log_det + 2) / 2
+            np.testing.assert_allclose(log_prob, exact, atol=1e-3)
