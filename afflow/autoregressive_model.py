@@ -150,7 +150,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
 @per_event
 def _log_conditionals(model, item, context):
     x = model._sort(item[0])
-    params = model.conditioner(jax.vmap(model.conditional.encode)(x), context)
+    params = model.conditioner(codes(model.conditional, x), context)
     return model._unsort(jax.vmap(model.conditional.log_prob)(x, params))
 
 
@@ -162,6 +162,15 @@ def _fill(model, item, context, temperature):
     inputs = model._sort(x), model._sort(observed), *keys
     _, x = model.conditioner.decode(emit, inputs, context)
     return model._unsort(x)
+
+
+def codes(conditional: Conditional, x: jax.Array) -> jax.Array:
+    """Return what a conditioner reads of the coordinates `x` `(D,)`.
+
+    An infinite coordinate has density zero. It is read as 0, so that the conditionals after it
+    are numbers, and the sum is minus infinity.
+    """
+    return jax.vmap(conditional.encode)(jnp.where(jnp.isinf(x), jnp.zeros_like(x), x))
 
 
 def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional):

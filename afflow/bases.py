@@ -79,7 +79,7 @@ class StudentT(Distribution):
         learn_df: whether they are trained.
 
     Raises:
-        ValueError: unless `df > 0`.
+        ValueError: unless `df > 0`, and finite.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -89,8 +89,8 @@ class StudentT(Distribution):
     """
 
     def __init__(self, event_shape: int | Shape, df: float = 5.0, *, learn_df: bool = True):
-        if not df > 0:
-            raise ValueError(f"Expected df > 0, got {df}.")
+        if not 0 < df < math.inf:
+            raise ValueError(f"Expected a finite df > 0, got {df}: its limit is `Normal`.")
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
         raw = _inverse_softplus(jnp.full(self.event_shape, df, float))
@@ -136,7 +136,7 @@ class LocationScale(Distribution):
     """
 
     def __init__(self, base: Distribution, loc: ArrayLike, scale: ArrayLike):
-        shapes = jnp.shape(loc), jnp.shape(scale)
+        shapes = np.shape(loc), np.shape(scale)
         if shapes != (base.event_shape, base.event_shape):
             raise ValueError(f"Expected loc and scale {base.event_shape}, got {shapes}.")
         loc, scale = double("loc", loc), double("scale", scale)
@@ -175,7 +175,7 @@ def DiagonalNormal(loc: ArrayLike, scale: ArrayLike) -> LocationScale:  # noqa: 
         >>> round(base.log_prob(jnp.ones(2)).item(), 4)
         -4.0351
     """
-    return LocationScale(Normal(jnp.shape(loc)), loc, scale)
+    return LocationScale(Normal(np.shape(loc)), loc, scale)
 
 
 class MultivariateNormal(Distribution):
@@ -201,15 +201,18 @@ class MultivariateNormal(Distribution):
     """
 
     def __init__(self, mean: ArrayLike, covariance: ArrayLike):
-        dim = jnp.size(mean)
-        if jnp.shape(mean) != (dim,) or jnp.shape(covariance) != (dim, dim):
+        mean, covariance = double("mean", mean), double("covariance", covariance)
+        dim = mean.size
+        if mean.shape != (dim,) or covariance.shape != (dim, dim):
             raise ValueError(
-                f"Expected mean (D,) and covariance (D, D), got {jnp.shape(mean)} and "
-                f"{jnp.shape(covariance)}."
+                f"Expected mean (D,) and covariance (D, D), got {mean.shape} and "
+                f"{covariance.shape}."
             )
         self.event_shape, self.context_shape = checked_shape("event_shape", dim), None
-        factor = cast("the Cholesky factor", _cholesky(double("covariance", covariance)))
-        self.mean = nnx.Param(cast("mean", double("mean", mean)))
+        if not np.isfinite(mean).all():
+            raise ValueError(f"Expected a finite mean, got {mean}.")
+        factor = cast("the Cholesky factor", _cholesky(covariance))
+        self.mean = nnx.Param(cast("mean", mean))
         self.raw_factor = nnx.Param(_set_diagonal(factor, _inverse_softplus(jnp.diag(factor))))
 
     @staticmethod
@@ -276,7 +279,8 @@ class ClassConditional(Distribution):
 
     $$p(x \mid c) = \sum_k c_k\,p_k(x).$$
 
-    A context of probabilities, for a class known in part, gives their mixture.
+    A context of probabilities, for a class known in part, gives their mixture. Contexts are
+    divided by their sum.
 
     Args:
         components: one for each of the `K` classes, with one event shape and no context.
@@ -321,9 +325,10 @@ def _mixture_sample(components, log_weights, key, context):
 
 
 def _log_probabilities(p: jax.Array | None) -> jax.Array:
-    """Return the logarithm, with derivative zero at zero."""
+    """Return the logarithm of `p`, divided by its sum, with derivative zero at zero."""
     if p is None:
         raise ValueError("Expected the class as context (one-hot), got no context.")
+    p = p / jnp.sum(p)
     return jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow.bijector import Bijector, common_context_shape
+from afflow.bijector import Bijector, check_size, common_context_shape
 
 
 class Chain(Bijector):
@@ -87,8 +87,7 @@ class Repeat(Bijector):
         unroll: bool = False,
         rngs: nnx.Rngs,
     ):
-        if n < 1:
-            raise ValueError(f"Expected at least one copy, got n={n}.")
+        check_size("n", n)
         copies = [make(rngs) for _ in range(n)]
         if len({jax.tree.structure(copy) for copy in copies}) > 1:
             raise ValueError(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow.bijector import Bijector, Shape, checked_shape, of_one_event
+from afflow.bijector import Bijector, Shape, check_size, checked_shape, of_one_event
 from afflow.conditioners.conditioner import check_sizes
 from afflow.distributions import Flow
 from afflow.elementwise import Constant
@@ -117,6 +117,7 @@ class Hutchinson(nnx.Module, Trace):
 
     def __init__(self, event_shape: int | Shape, key: jax.Array, num_probes: int = 1):
         shape = checked_shape("event_shape", event_shape)
+        check_size("num_probes", num_probes)
         self.probes = Constant(jax.random.rademacher(key, (num_probes, *shape), float))
 
     def __call__(self, jvp, x):

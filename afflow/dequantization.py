@@ -5,11 +5,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
-from afflow.bijector import Shape, checked_shape
+from afflow.bijector import Shape, check_size, checked_shape
 from afflow.distributions import Flow
 from afflow.domains import Interval
+
+_MAX_MARGIN = 2.0**-7  # of a level, to each side: then noise takes some hundred values
 
 
 def dequantize(key: jax.Array, x: jax.Array, levels: int = 256) -> jax.Array:
@@ -27,7 +31,8 @@ def dequantize(key: jax.Array, x: jax.Array, levels: int = 256) -> jax.Array:
         Floats in [0, 1); `quantize` gives back `x`.
 
     Raises:
-        ValueError: if `x` is not of an integer type.
+        ValueError: if `x` is not of an integer type, or has values out of range; if `levels` is
+            below 2, or above 2^15 in float32, where no room is left for noise.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -161,9 +166,20 @@ def _log_prob(model, key, x, num_samples):
 
 def _fill(x: jax.Array, u: jax.Array, levels: int) -> jax.Array:
     """Return `(x + u) / levels`, with no noise so near 0 or 1 that it rounds to another `x`."""
+    check_size("levels", levels, least=2)
     if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
         raise ValueError(f"Expected integers from 0 to {levels - 1}, got {jnp.result_type(x)}.")
+    if not isinstance(x, Tracer) and np.size(x) and not (0 <= np.min(x) <= np.max(x) < levels):
+        raise ValueError(
+            f"Expected integers from 0 to {levels - 1}, got {np.min(x)} to {np.max(x)}: subtract "
+            f"the least of them, or give more levels."
+        )
     margin = 2 * levels * jnp.finfo(u.dtype).eps
+    if margin > _MAX_MARGIN:
+        raise ValueError(
+            f"Expected levels <= {int(_MAX_MARGIN / margin * levels)}, which {u.dtype} fills with "
+            f"noise, got {levels}: set jax_enable_x64, or model the values as continuous."
+        )
     return (x + jnp.clip(u, margin, 1 - margin)) / levels
 
 

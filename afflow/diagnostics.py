@@ -99,8 +99,15 @@ def effective_sample_size(log_weights: jax.Array) -> jax.Array:
         100.0
     """
     log_weights = _wide(log_weights)
+    log_weights = log_weights - _peak(log_weights)
     first, second = (jax.nn.logsumexp(n * log_weights, axis=0) for n in (1, 2))
     return jnp.exp(2 * first - second)
+
+
+def _peak(log_weights: jax.Array) -> jax.Array:
+    """Return the largest finite log-weight over samples: what is left keeps its digits."""
+    peak = jnp.max(log_weights, axis=0, keepdims=True)
+    return jnp.where(jnp.isfinite(peak), peak, 0.0)
 
 
 @jax.jit

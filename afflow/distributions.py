@@ -171,7 +171,8 @@ class Flow(Outlined, nnx.Module):
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the log-density of `x` `(..., *event_shape)` given `context`, `(...)`.
 
-        The leading axes of `x` and of `context` `(..., *context_shape)` broadcast.
+        The leading axes of `x` and of `context` `(..., *context_shape)` broadcast. An event
+        with an infinite coordinate has density zero, one with a NaN the density NaN.
         """
         x = floating("x", x, self.event_shape)
         return call(_log_prob, self, (x,), context)
@@ -198,8 +199,11 @@ class Flow(Outlined, nnx.Module):
 @per_event
 def _log_prob(flow, item, context):
     (x,) = item
+    infinite = jnp.isinf(x).any() & ~jnp.isnan(x).any()
+    x = jnp.where(infinite, jnp.zeros_like(x), x)
     z, log_det = flow.bijector.inverse_and_log_det(x, context)
-    return flow.base.log_prob(z, context) + log_det
+    log_prob = flow.base.log_prob(z, context) + log_det
+    return jnp.where(infinite & ~jnp.isnan(log_prob), -jnp.inf, log_prob)
 
 
 @per_event

@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 
 from afflow.arrays import real_array
-from afflow.autoregressive_model import check_fit, check_whole, emit_and_keys, heat
-from afflow.bijector import Shape
+from afflow.autoregressive_model import check_fit, check_whole, codes, emit_and_keys, heat
+from afflow.bijector import Shape, check_size
 from afflow.calls import call, ending, per_event
 from afflow.conditionals.conditional import Conditional
 from afflow.conditioners.agnostic import Draw, OrderAgnostic
@@ -34,8 +34,9 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         members_only: train on the `M` members only, not on ever new draws.
 
     Raises:
-        ValueError: if the parts do not fit each other, or `num_orders < 1`; in the methods
-            for an order that `natural` or `members_only` leaves untrained.
+        ValueError: if the parts do not fit each other, `num_orders < 1`, or the network learns
+            random orders only and is not to; in the methods for an order that `natural` or
+            `members_only` leaves untrained.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -59,8 +60,13 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         members_only: bool = False,
     ):
         check_fit(network, conditional)
-        if num_orders < 1:
-            raise ValueError(f"Expected num_orders >= 1, got {num_orders}.")
+        check_size("num_orders", num_orders)
+        if network.needs_random_orders and (natural or members_only):
+            raise ValueError(
+                f"Expected a network that trains on a given order with natural=True or "
+                f"members_only=True, got {type(network).__name__}, whose training estimate is "
+                f"unbiased over random orders only: use AgnosticMADE."
+            )
         self.network = network
         self.conditional = conditional
         self.num_orders = num_orders
@@ -204,7 +210,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         return jax.vmap(self.conditional.log_prob)(x, params)
 
     def _codes(self, x):
-        return jax.vmap(self.conditional.encode)(x)
+        return codes(self.conditional, x)
 
 
 @per_event

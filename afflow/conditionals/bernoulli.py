@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from afflow.conditionals.conditional import Conditional, as_float, supported
 
@@ -30,7 +31,9 @@ class Bernoulli(Conditional):
         return supported(-jax.nn.softplus(sign * logit), x, 2)
 
     def sample(self, key, params, temperature=1.0):
-        return jax.random.bernoulli(key, jax.nn.sigmoid(params[0] / temperature)).astype(int)
+        logit = params[0] / temperature
+        rare = _uniform(key, logit.dtype) < jax.nn.sigmoid(-jnp.abs(logit))
+        return jnp.where(logit > 0, ~rare, rare).astype(int)
 
     def mode(self, params):
         return (params[0] > 0).astype(int)
@@ -41,3 +44,11 @@ class Bernoulli(Conditional):
 
     def encode(self, x):
         return as_float(x)
+
+
+def _uniform(key: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Draw from (0, 1) with digits near zero, where one draw of `jax.random` has none."""
+    first, second = jax.random.split(key)
+    step = jnp.finfo(dtype).eps
+    fine = jax.random.uniform(second, (), dtype, minval=step, maxval=1.0)
+    return jax.random.uniform(first, (), dtype) + step * fine

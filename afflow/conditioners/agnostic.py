@@ -23,7 +23,8 @@ class OrderAgnostic(Outlined, nnx.Module):
     r"""One network for the conditionals of every order $o$: $p_t = c(x_{o_{<t}}, o_t)$.
 
     A subclass sets `event_shape`, `num_params` and `context_shape` as a `Conditioner` does,
-    and `draws_per_batch`: whether it trains on one draw for a whole minibatch.
+    `draws_per_batch`: whether it trains on one draw for a whole minibatch, and
+    `needs_random_orders`: whether its `estimate` is unbiased over random orders only.
 
     Example:
         >>> import afflow
@@ -37,6 +38,7 @@ class OrderAgnostic(Outlined, nnx.Module):
     context_shape: Shape | None
     num_params: int
     draws_per_batch: bool
+    needs_random_orders: bool
 
     @property
     def features(self) -> int:
@@ -59,5 +61,6 @@ class OrderAgnostic(Outlined, nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         r"""Return parameters `(D, P)` and weights `(D,)`, in the order drawn, as is `x`.
 
-        $\sum_t w_t \log p(x_t)$ has the mean $\log p(x)$ over keys.
+        $\sum_t w_t \log p(x_t)$ has the mean $\log p(x)$ over keys, and over orders too if
+        the network `needs_random_orders`.
         """

@@ -47,6 +47,7 @@ class AgnosticMADE(OrderAgnostic):
     """
 
     draws_per_batch = True
+    needs_random_orders = False
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class DeepNADE(OrderAgnostic):
     """
 
     draws_per_batch = False
+    needs_random_orders = True
 
     def __init__(
         self,

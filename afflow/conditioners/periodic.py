@@ -36,6 +36,10 @@ class Periodic(Conditioner):
         self.context_shape = conditioner.context_shape
         self.num_params = conditioner.num_params
 
+    @property
+    def is_incremental(self) -> bool:
+        return self.conditioner.is_incremental
+
     def __call__(self, x, context=None):
         features = jnp.stack([jnp.cos(x), jnp.sin(x)], -1).reshape(-1)  # (2 D,)
         return self.conditioner(features, context)[::2]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afflow.bijector import check_size
 from afflow.training.run import Run
 
 
@@ -52,11 +53,9 @@ class Checkpoint:
     steps: int | None = None
 
     def __post_init__(self):
-        if min(self.every, self.keep, self.steps or 1) < 1:
-            raise ValueError(
-                f"Expected every, keep and steps >= 1, got {self.every}, {self.keep} and "
-                f"{self.steps}."
-            )
+        check_size("every", self.every)
+        check_size("keep", self.keep)
+        check_size("steps", 1 if self.steps is None else self.steps)
 
 
 class NoStore:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from afflow.bijector import Shape
+from afflow.bijector import Shape, check_size
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.fit import fit
@@ -147,8 +147,7 @@ def fit_ensemble(
         >>> len(ensemble), ensemble.log_prob(x).shape
         (3, (90,))
     """
-    if num < 1:
-        raise ValueError(f"Expected num >= 1, got {num}.")
+    check_size("num", num)
     keys = jax.random.split(key, num)
     return fit(
         Ensemble([make(nnx.Rngs(keys[i])) for i in range(num)]),

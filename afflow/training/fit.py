@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from afflow.bijector import check_size
 from afflow.calls import typed
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
@@ -127,10 +128,9 @@ def fit(
         ...     flow, x, key=jax.random.key(1), optimizer=optimizer, max_epochs=1, progress=False
         ... )
     """
-    if max_epochs < 1 or batch_size < 1:
-        raise ValueError(
-            f"Expected max_epochs and batch_size >= 1, got {max_epochs} and {batch_size}."
-        )
+    check_size("max_epochs", max_epochs)
+    check_size("batch_size", batch_size)
+    check_size("patience", patience, least=0)
     placement = placement_on(mesh)
     keys = jax.random.split(typed(key))
     rows = x if isinstance(x, Stream) else rows_of(x, context, weights)

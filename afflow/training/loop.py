@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
+from afflow.bijector import check_size
 from afflow.calls import typed
 from afflow.training.callbacks import Callback, Epoch
 from afflow.training.checkpoint import Checkpoint, digest, open_store
@@ -284,8 +285,8 @@ def _averaged(ema, t, average, params):
 
 
 def _check(numbers, ema):
-    wrong = {name: n for name, n in numbers.items() if n is not None and n < 1}
-    if wrong:
-        raise ValueError(f"Expected whole numbers of at least 1, got {wrong}.")
+    for name, number in numbers.items():
+        if number is not None:
+            check_size(name, number)
     if ema is not None and not 0 < ema < 1:
         raise ValueError(f"Expected ema in (0, 1), got {ema}.")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from afflow.bijector import check_size
 from afflow.training.rows import Rows, checked_weights, rows_of
 
 T = TypeVar("T")
@@ -50,8 +51,7 @@ class Stream:
     num_steps: int
 
     def __post_init__(self):
-        if self.num_steps < 1:
-            raise ValueError(f"Expected num_steps >= 1, got {self.num_steps}.")
+        check_size("num_steps", self.num_steps)
 
     def __call__(self, epoch: int, start: int, size: int) -> Iterator[Rows]:
         """Return the minibatches of an epoch from `start` on, stacked by `size`."""
