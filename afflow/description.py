@@ -86,11 +86,17 @@ def _write_module(write: Writer, module: nnx.Module, where: str) -> Json:
 
 
 def _read_module(read: Reader, json: Json) -> nnx.Module:
-    module = _blank(_class(json, nnx.Module))
+    cls = _class(json, nnx.Module)
+    module = _blank(cls)
     read.numbered.append(module)
-    for name, value in read.fields(json["fields"]).items():
+    for name, value in (_absent(cls) | read.fields(json["fields"])).items():
         setattr(module, name, value)
     return module
+
+
+def _absent(cls: type) -> dict[str, Any]:
+    """Return the settings that archives from before a setting was introduced lack."""
+    return dict(getattr(cls, "ABSENT", {}))
 
 
 def _blank(cls: type) -> Any:
@@ -128,8 +134,9 @@ def _write_object(write: Writer, value: Any, where: str) -> Json:
 
 
 def _read_object(read: Reader, json: Json) -> Any:
-    value = object.__new__(_class(json, object))
-    for name, field in read.fields(json["fields"]).items():
+    cls = _class(json, object)
+    value = object.__new__(cls)
+    for name, field in (_absent(cls) | read.fields(json["fields"])).items():
         object.__setattr__(value, name, field)
     return value
 

@@ -215,11 +215,10 @@ def gaussianization_flow(
 ) -> Flow:
     """Return a Gaussianization flow: mixture CDFs of each coordinate, and rotations.
 
-    Without a network that could part components which start equal, it starts at random
-    rather than as the identity, and wants a learning rate of 1e-2 to 1e-1. The serial direction
-    is a root search of each coordinate. A context sets the mixtures through a network with
-    `hidden` layers; without one there is no network. The other arguments are those of `maf`.
-    Meng et al. 2020, arXiv:2003.01941.
+    It starts close to random rotations, and wants a learning rate of 1e-2 to 1e-1. The serial
+    direction is a root search of each coordinate. A context sets the mixtures through a
+    network with `hidden` layers; without one there is no network. The other arguments are
+    those of `maf`. Meng et al. 2020, arXiv:2003.01941.
 
     Example:
         >>> import afflow, jax
@@ -233,8 +232,6 @@ def gaussianization_flow(
         curve, widths = MixtureCDF(num_components, GaussianCDF()), hidden if context_dim else ()
         sizes = 0, dim, *num_params(curve), widths
         network = MLP(*sizes, context_dim=context_dim, rngs=rngs)
-        noise = jax.random.normal(rngs.params(), network.biases[-1].shape)
-        network.biases[-1] = nnx.Param(noise)  # equal components would not part
         rotation = Householder(dim, dim, rngs=rngs)
         rotation.v = nnx.Param(jax.random.normal(rngs.params(), rotation.v.shape))
         return Chain([Coupling([False] * dim, network, curve), rotation])

@@ -65,7 +65,6 @@ STARTS = {
     "realnvp": afflow.realnvp,
     "nice": afflow.nice,
     "nsf_coupling": afflow.nsf_coupling,
-    "naf": partial(afflow.naf, sigmoids=(2,), num_layers=1),
     "umnn": partial(afflow.umnn, embedding=2, integrand=(2,), num_layers=1),
     "sospf": partial(afflow.sospf, degree=1, num_layers=1),
     "bpf": partial(afflow.bpf, degree=2, num_layers=1),
@@ -80,6 +79,16 @@ def test_starts_as_the_standardised_base(name):
     standardized = (data - data.mean(0)) / data.std(0)
     expected = stats.norm.logpdf(standardized).sum(1) - np.log(data.std(0)).sum()
     np.testing.assert_allclose(flow.log_prob(data, jnp.ones(1)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [afflow.naf, afflow.gaussianization_flow], ids=["naf", "gauss"])
+def test_mixtures_start_close_to_the_standardised_base(make):
+    """All layers of them: the components start apart, as one of variance one together."""
+    data = np.asarray(5 + 3 * jax.random.normal(KEY, (500, 3)))
+    flow = make(3, data=data, rngs=nnx.Rngs(0))
+    standardized = (data - data.mean(0)) / data.std(0)
+    expected = stats.norm.logpdf(standardized).sum(1) - np.log(data.std(0)).sum()
+    assert abs(np.asarray(flow.log_prob(data)).mean() - expected.mean()) < 0.3
 
 
 def test_contexts_are_standardised_too():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from flax import nnx
 
 import afflow
 from tests.registry import BIJECTORS, CONDITIONERS, cast
+
+ARCHIVES = Path(__file__).parent / "archives"
 
 ALL = BIJECTORS | {f"conditioner {name}": make for name, make in CONDITIONERS.items()}
 
@@ -216,3 +219,17 @@ def test_damaged_and_later_files(tmp_path):
     write(path, None, format=2)
     with pytest.raises(ValueError, match="format 1, got 2"):
         afflow.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "log_probs"),
+    [
+        ("format1_flow", [-8.216497421264648, -4.359569072723389]),
+        ("format1_rnade", [-2.804439067840576, -3.3413798809051514]),
+    ],
+)
+def test_archives_of_earlier_versions_are_the_same_densities(name, log_probs):
+    """Made when the components of mixtures started equal, and had no setting for it."""
+    model = afflow.load(ARCHIVES / f"{name}.zip")
+    x = np.array([[0.3, -1.0], [2.0, 0.5]], np.float32)
+    np.testing.assert_allclose(model.log_prob(x), log_probs, rtol=1e-6)

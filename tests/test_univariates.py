@@ -17,13 +17,22 @@ import afflow
 from afflow.univariate.monotone import solve_monotone
 
 UNIVARIATES = {
-    "logistic mixture": lambda: afflow.MixtureCDF(3),
-    "gaussian mixture": lambda: afflow.MixtureCDF(3, afflow.GaussianCDF()),
-    "ddsf": lambda: afflow.Sigmoidal((3, 2)),
+    "logistic mixture": lambda spread=0.5: afflow.MixtureCDF(3, spread=spread),
+    "gaussian mixture": lambda spread=0.5: afflow.MixtureCDF(
+        3, afflow.GaussianCDF(), spread=spread
+    ),
+    "ddsf": lambda spread=0.5: afflow.Sigmoidal((3, 2), spread=spread),
     "bernstein": lambda: afflow.BernsteinPolynomial(5),
     "sum of squares": lambda: afflow.SumOfSquares(2, 3),
     "umnn": lambda: afflow.UMNN(2, (4,), rngs=nnx.Rngs(0)),
 }
+
+
+def rngs():
+    return nnx.Rngs(0)
+
+
+APART = "logistic mixture", "gaussian mixture", "ddsf"
 FAR = np.concatenate([-np.logspace(6, -6, 41), [0.0], np.logspace(-6, 6, 41)])
 
 
@@ -34,12 +43,46 @@ def params(univariate, scale, dtype=jnp.float64, seed=0):
 
 @pytest.mark.parametrize("name", UNIVARIATES)
 def test_zeros_are_the_identity(name):
-    univariate = UNIVARIATES[name]()
+    univariate = UNIVARIATES[name](*[0.0][: name in APART])
     x = jnp.concatenate([jnp.asarray(FAR), jnp.linspace(-7, 7, 29)])
     zeros = jnp.zeros(univariate.context_shape)
     z, log_det = jax.jit(jax.vmap(univariate.inverse_and_log_det, (0, None)))(x, zeros)
     np.testing.assert_allclose(z, x, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(log_det, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 8, 30])
+@pytest.mark.parametrize("component", [afflow.LogisticCDF(), afflow.GaussianCDF()], ids=str)
+def test_components_that_start_apart_stay_close_to_the_identity(component, num):
+    for univariate in (afflow.MixtureCDF(num, component), afflow.Sigmoidal((num,))):
+        x = jnp.linspace(-3, 3, 61) * component.deviation
+        p = jnp.zeros(univariate.context_shape)
+        z, log_det = jax.jit(jax.vmap(univariate.inverse_and_log_det, (0, None)))(x, p)
+        np.testing.assert_allclose(z, x, atol=0.2 * component.deviation * (num > 1) + 1e-6)
+        assert np.abs(log_det).max() <= 0.4 * (num > 1) + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("make", "truth"),
+    [
+        (
+            lambda x: afflow.maf(1, univariate=lambda: afflow.MixtureCDF(4), data=x, rngs=rngs()),
+            0.88,
+        ),
+        (lambda x: afflow.naf(1, data=x, num_layers=1, rngs=rngs()), 0.88),
+        (lambda x: afflow.rnade(1, rngs=rngs()), 0.88),
+        (lambda x: afflow.gaussianization_flow(1, num_layers=1, data=x, rngs=rngs()), 0.88),
+    ],
+    ids=["logistic", "naf", "rnade", "gaussianization"],
+)
+def test_two_narrow_modes_are_found(make, truth):
+    """Equal components ended at the best Gaussian: -1.42 nats."""
+    rng = np.random.default_rng(0)
+    x = (rng.choice([-1, 1], 4000) + 0.05 * rng.normal(size=4000))[:, None].astype(np.float32)
+    with jax.enable_x64(False):
+        options = {"max_epochs": 60, "batch_size": 400, "learning_rate": 2e-2, "progress": False}
+        model, _ = afflow.fit(make(x), x, key=jax.random.key(0), **options)
+        assert model.log_prob(x).mean() > truth - 0.1
 
 
 @pytest.mark.parametrize("name", UNIVARIATES)
@@ -97,7 +140,7 @@ def test_nan_stays_nan(name):
     ids=["logistic", "gaussian"],
 )
 def test_mixture_cdf_gives_the_density_of_the_mixture(component, distribution):
-    univariate = afflow.MixtureCDF(3, component)
+    univariate = afflow.MixtureCDF(3, component, spread=0.0)
     p = params(univariate, 1.0)
     logits, mu, s = np.split(np.asarray(p), 3)
     gain = 4 ** np.array([-2 / 3, 0.0, 2 / 3])
@@ -124,7 +167,7 @@ def test_normal_tails_and_their_slopes_are_accurate():
 
 
 def test_one_hidden_layer_of_sigmoids_is_the_formula_of_the_paper():
-    univariate = afflow.Sigmoidal((3,))
+    univariate = afflow.Sigmoidal((3,), spread=0.0)
     p = params(univariate, 0.5)
     gain = 4 ** np.array([-2 / 3, 0.0, 2 / 3])
     s, b, free = gain * p[:3], gain * p[3:6], np.r_[0.0, p[6:]]
@@ -244,7 +287,7 @@ def test_roots_of_mixtures_are_exact_to_some_ulp(component, dtype):
     In a flat place, many roots are as good; in a steep one, one float is all there is.
     """
     mpmath.mp.dps = 50
-    univariate, eps = afflow.MixtureCDF(3, component), float(jnp.finfo(dtype).eps)
+    univariate, eps = afflow.MixtureCDF(3, component, spread=0.0), float(jnp.finfo(dtype).eps)
     z = jnp.asarray([-6, -2, -0.3, 0, 1e-3, 1, 3, 7], dtype)
     solve = jax.jit(jax.vmap(univariate.forward, (0, None)))
     for seed in range(12):
@@ -264,7 +307,7 @@ def test_roots_of_mixtures_are_exact_to_some_ulp(component, dtype):
 @pytest.mark.parametrize("deviation", [0.02, 0.05, 0.1, 0.15, 0.2, 0.25])
 def test_flat_places_between_modes_have_roots(component, deviation):
     """Newton's method left them for 1e38 when its first step had no bound."""
-    univariate = afflow.MixtureCDF(2, component)
+    univariate = afflow.MixtureCDF(2, component, spread=0.0)
     s = np.log(deviation) / (1 - abs(np.log(deviation)) / 7)
     for dtype in (jnp.float32, jnp.float64):
         p = jnp.asarray([0, 0, -4, 1, 2 * s, s / 2], dtype)  # means -2 and 2
@@ -307,7 +350,7 @@ def test_a_root_beyond_the_floats_is_nan():
 @pytest.mark.parametrize("component", [afflow.LogisticCDF(), afflow.GaussianCDF()], ids=str)
 def test_derivatives_of_roots_keep_their_digits_in_flat_places(component, dtype, rtol):
     mpmath.mp.dps = 50
-    univariate = afflow.MixtureCDF(2, component)
+    univariate = afflow.MixtureCDF(2, component, spread=0.0)
     alpha = np.log(0.25 if isinstance(component, afflow.GaussianCDF) else 0.1)
     s = 2 * alpha / (1 + alpha / 7)
     p = jnp.asarray([0.0, 0.3, -4, 1, s, s / 4], dtype)

@@ -1,13 +1,15 @@
 """Discretised mixtures of logistics: the conditionals of pixels."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, logsumexp
 
+from afflow.bijector import check_size
 from afflow.conditionals.conditional import Conditional, as_float, supported
-from afflow.univariate.mixture_cdf import LogisticCDF, mixture_parameters
+from afflow.univariate.mixture_cdf import LogisticCDF, check_mixture, mixture_parameters
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class DiscretizedLogistics(Conditional):
     Args:
         num_components: the number of components `K`.
         num_levels: the number of integers `L`, at least 2.
-        max_log_scale: the bound on $|\log s_k|$.
+        max_log_scale: the bound on $|\log s_k|$, beside the start.
+        spread: how far apart the components start, in [0, 1), as in `MixtureCDF`.
 
     Raises:
         ValueError: for sizes out of range.
@@ -40,24 +43,29 @@ class DiscretizedLogistics(Conditional):
         1.0
     """
 
+    ABSENT: ClassVar = {"spread": 0.0}  # in archives from before components started apart
+
     num_components: int = 10
     num_levels: int = 256
     max_log_scale: float = 7.0
+    spread: float = 0.5
     is_discrete = True
 
     def __post_init__(self):
-        if self.num_components < 1 or self.num_levels < 2 or not self.max_log_scale > 0:
-            raise ValueError(
-                f"Expected num_components >= 1, num_levels >= 2 and max_log_scale > 0, got "
-                f"{self.num_components}, {self.num_levels} and {self.max_log_scale}."
-            )
+        check_mixture(self.num_components, self.max_log_scale, self.spread)
+        check_size("num_levels", self.num_levels, least=2)
+
+    @property
+    def component(self) -> LogisticCDF:
+        """The distribution whose cells are the levels."""
+        return LogisticCDF()
 
     @property
     def num_params(self) -> int:
         return 3 * self.num_components
 
     def log_prob(self, x, params):
-        log_pi, mu, log_s = mixture_parameters(params, self.max_log_scale)
+        log_pi, mu, log_s = mixture_parameters(self, params)
         width = 2 / (self.num_levels - 1) * jnp.exp(-log_s)
         a = (self.encode(x).astype(mu.dtype) - mu) * jnp.exp(-log_s) - width / 2
         below = jnp.where(x == self.num_levels - 1, 0.0, log_sigmoid(a + width))
@@ -67,7 +75,7 @@ class DiscretizedLogistics(Conditional):
         return supported(logsumexp(log_pi + below + above + between), x, self.num_levels)
 
     def sample(self, key, params, temperature=1.0):
-        log_pi, mu, log_s = mixture_parameters(params, self.max_log_scale)
+        log_pi, mu, log_s = mixture_parameters(self, params)
         which, noise = jax.random.split(key)
         k = jax.random.categorical(which, log_pi / temperature)
         scale = jnp.exp(log_s[k]) * jnp.sqrt(temperature)
@@ -78,7 +86,7 @@ class DiscretizedLogistics(Conditional):
         return levels[jnp.argmax(jax.vmap(self.log_prob, (0, None))(levels, params))]
 
     def cdf(self, x, params):
-        log_pi, mu, log_s = mixture_parameters(params, self.max_log_scale)
+        log_pi, mu, log_s = mixture_parameters(self, params)
         edge = self.encode(jnp.floor(as_float(x)) + 0.5).astype(mu.dtype)
         log_below, _ = LogisticCDF().log_tail((mu - edge) * jnp.exp(-log_s))
         inside = jnp.where(x < 0, 0.0, jnp.exp(logsumexp(log_pi + log_below)))

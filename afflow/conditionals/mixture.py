@@ -1,13 +1,14 @@
 """Mixtures of a continuous kernel: the conditionals of RNADE."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.nn import logsumexp
 
 from afflow.conditionals.conditional import Conditional, as_float
-from afflow.univariate.mixture_cdf import Component, GaussianCDF, mixture_parameters
+from afflow.univariate.mixture_cdf import Component, GaussianCDF, check_mixture, mixture_parameters
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,11 @@ class MixtureOf(Conditional):
     Args:
         num_components: the number of components `K`.
         component: the kernel.
-        max_log_scale: the bound on $|\log s_k|$.
+        max_log_scale: the bound on $|\log s_k|$, beside the start.
+        spread: how far apart the components start, in [0, 1), as in `MixtureCDF`.
 
     Raises:
-        ValueError: if `num_components < 1` or `max_log_scale <= 0`.
+        ValueError: if `num_components < 1`, `max_log_scale <= 0` or `spread` is out of range.
 
     Example:
         >>> import jax.numpy as jnp
@@ -39,17 +41,16 @@ class MixtureOf(Conditional):
         -0.9189
     """
 
+    ABSENT: ClassVar = {"spread": 0.0}  # in archives from before components started apart
+
     num_components: int = 10
     component: Component = GaussianCDF()
     max_log_scale: float = 7.0
+    spread: float = 0.5
     is_discrete = False
 
     def __post_init__(self):
-        if self.num_components < 1 or not self.max_log_scale > 0:
-            raise ValueError(
-                f"Expected num_components >= 1 and max_log_scale > 0, got "
-                f"{self.num_components} and {self.max_log_scale}."
-            )
+        check_mixture(self.num_components, self.max_log_scale, self.spread)
 
     @property
     def num_params(self) -> int:
@@ -79,4 +80,4 @@ class MixtureOf(Conditional):
         return as_float(x)
 
     def _parameters(self, params):
-        return mixture_parameters(params, self.max_log_scale)
+        return mixture_parameters(self, params)

@@ -3,13 +3,16 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import log_sigmoid, log_softmax
 from jax.typing import DTypeLike
 
-from afflow.bijector import Bijector, of_one_event
+from afflow.bijector import Bijector, check_size, of_one_event
 from afflow.univariate.bounds import gains, soft_bound
 from afflow.univariate.monotone import forward_by_search
 
@@ -19,7 +22,12 @@ _FAR = 10.0
 
 
 class Component(ABC):
-    """A distribution symmetric about zero, known by the logarithms of its tail."""
+    """A distribution symmetric about zero, known by the logarithms of its tail.
+
+    A subclass sets `deviation`, its standard deviation.
+    """
+
+    deviation: ClassVar[float]
 
     @abstractmethod
     def log_density(self, u: jax.Array) -> jax.Array:
@@ -42,6 +50,8 @@ class Component(ABC):
 class LogisticCDF(Component):
     r"""The standard logistic distribution: $S(u) = \sigma(-u)$, $\lambda(u) = \sigma(u)$."""
 
+    deviation = math.pi / math.sqrt(3)
+
     def log_density(self, u):
         return log_sigmoid(u) + log_sigmoid(-u)
 
@@ -59,6 +69,8 @@ class LogisticCDF(Component):
 class GaussianCDF(Component):
     r"""The standard normal distribution: $S(u) = \tfrac12\,\mathrm{erfc}(u/\sqrt2)$."""
 
+    deviation = 1.0
+
     def log_density(self, u):
         return -jnp.square(u) / 2 - _LOG_SQRT_2PI
 
@@ -75,6 +87,8 @@ class GaussianCDF(Component):
 @dataclass(frozen=True)
 class LaplaceCDF(Component):
     r"""The standard Laplace distribution: $S(u) = \tfrac12 e^{-u}$ for $u \ge 0$."""
+
+    deviation = math.sqrt(2)
 
     def log_density(self, u):
         return -jnp.abs(u) - _LOG_2
@@ -103,39 +117,42 @@ class MixtureCDF(Bijector):
     et al. 2013, arXiv:1306.0186.
 
     The parameters are `K` logits of $\pi$, `K` locations and `K` log-scales, both times
-    the constants `gains`, which let components part that start equal; zeros give the
-    identity. The log-scales are bounded as in `Affine`.
+    the constants `gains`, and added to those of `start_apart`: with zeros the mixture is
+    close to $G$ and has its variance, so the map is close to the identity, and the identity
+    for one component or `spread=0`. Components that start equal are a saddle of the
+    likelihood, which training hardly leaves. The log-scales are bounded as in `Affine`.
 
     Args:
         num_components: the number of components `K`.
         component: the distribution $G$, `LogisticCDF()` or `GaussianCDF()`.
-        max_log_scale: the bound on $|\log s_k|$.
+        max_log_scale: the bound on $|\log s_k|$, beside the start.
+        spread: how far apart the components start, in [0, 1).
 
     Raises:
-        ValueError: if `num_components < 1` or `max_log_scale <= 0`.
+        ValueError: if `num_components < 1`, `max_log_scale <= 0` or `spread` is out of range.
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> mixture = afflow.MixtureCDF(2, afflow.GaussianCDF())
+        >>> mixture = afflow.MixtureCDF(2, afflow.GaussianCDF(), spread=0.0)
         >>> params = jnp.array([0.0, 0.0, -4.0, 1.0, 0.0, 0.0])  # means -2 and 2
         >>> abs(round(mixture.inverse(jnp.array(0.0), params).item(), 4))
         0.0
     """
+
+    ABSENT: ClassVar = {"spread": 0.0}  # in archives from before components started apart
 
     def __init__(
         self,
         num_components: int = 8,
         component: Component = LogisticCDF(),
         max_log_scale: float = 7.0,
+        spread: float = 0.5,
     ):
-        if num_components < 1 or not max_log_scale > 0:
-            raise ValueError(
-                f"Expected num_components >= 1 and max_log_scale > 0, got {num_components} "
-                f"and {max_log_scale}."
-            )
+        check_mixture(num_components, max_log_scale, spread)
         self.num_components = num_components
         self.component = component
         self.max_log_scale = float(max_log_scale)
+        self.spread = float(spread)
         self.event_shape = ()
         self.context_shape = (3 * num_components,)
 
@@ -145,17 +162,52 @@ class MixtureCDF(Bijector):
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
-        log_pi, mu, log_s = mixture_parameters(context, self.max_log_scale)
+        log_pi, mu, log_s = mixture_parameters(self, context)
         return mix(self.component, log_pi, (y - mu) * jnp.exp(-log_s), -log_s)
 
 
+class MixtureSettings(Protocol):
+    """What a mixture of components, a map or a distribution, is made with."""
+
+    @property
+    def num_components(self) -> int: ...
+    @property
+    def component(self) -> Component: ...
+    @property
+    def max_log_scale(self) -> float: ...
+    @property
+    def spread(self) -> float: ...
+
+
+def check_mixture(num_components: int, max_log_scale: float, spread: float) -> None:
+    """Raise `ValueError` for settings of a mixture that are out of range."""
+    check_size("num_components", num_components)
+    if not max_log_scale > 0 or not 0 <= spread < 1:
+        raise ValueError(
+            f"Expected max_log_scale > 0 and spread in [0, 1), got {max_log_scale} and {spread}."
+        )
+
+
 def mixture_parameters(
-    params: jax.Array | None, max_log_scale: float
+    mixture: MixtureSettings, params: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     r"""Return $\log\pi_k$, $\mu_k$ and $\log s_k$ `(K,)` from unbounded `(3 K,)`."""
     logits, mu, s = jnp.split(jnp.asarray(params), 3)
     gain = gains(len(logits), logits.dtype)
-    return log_softmax(logits), gain * mu, soft_bound(gain * s, max_log_scale)
+    locations, log_scale = start_apart(mixture.num_components, mixture.component, mixture.spread)
+    mu = gain * mu + jnp.asarray(locations, mu.dtype)
+    return log_softmax(logits), mu, soft_bound(gain * s, mixture.max_log_scale) + log_scale
+
+
+def start_apart(num: int, component: Component, spread: float) -> tuple[np.ndarray, float]:
+    r"""Return locations `(K,)` and one log-scale of a mixture with the variance of $G$.
+
+    The locations are normal quantiles, $c\,\sigma_G\,\Phi^{-1}((k + \tfrac12)/K)$ with the
+    spread $c$; the scale makes up for their variance.
+    """
+    quantiles = spread * np.array([NormalDist().inv_cdf((k + 0.5) / num) for k in range(num)])
+    log_scale = float(np.log1p(-np.square(quantiles).mean()) / 2)
+    return component.deviation * quantiles, log_scale
 
 
 def mix(

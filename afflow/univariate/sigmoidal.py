@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax.nn import log_softmax, logsumexp
 
 from afflow.bijector import Bijector, of_one_event
 from afflow.univariate.bounds import gains, soft_bound
-from afflow.univariate.mixture_cdf import LogisticCDF, mix
+from afflow.univariate.mixture_cdf import LogisticCDF, check_mixture, mix, start_apart
 from afflow.univariate.monotone import forward_by_search
 
 
@@ -27,32 +28,37 @@ class Sigmoidal(Bijector):
     far out, so it is onto the line; its other direction is found numerically.
     Huang et al. 2018, arXiv:1804.00779, eq. 8 and 9.
 
-    Zeros give the identity: uniform weights, $a = 1$, $b = 0$. Constant gains on $a$, $b$
-    and the rows of $W$ let units part that start equal. A softmax over `n` has `n - 1`
-    parameters.
+    With zeros the weights are uniform, and the sigmoids stand apart as the components of
+    `MixtureCDF` do: a map close to the identity, and the identity for `spread=0`. Constant
+    gains on $a$, $b$ and the rows of $W$ give units gradients of their own. A softmax over
+    `n` has `n - 1` parameters.
 
     Args:
         hidden: number of sigmoids in each layer.
-        max_log_scale: the bound on $|\log a|$ in each layer.
+        max_log_scale: the bound on $|\log a|$ in each layer, beside the start.
+        spread: how far apart the sigmoids start, in [0, 1).
 
     Raises:
-        ValueError: if `hidden` is empty or has a width under one, or `max_log_scale <= 0`.
+        ValueError: if `hidden` is empty or has a width under one, or a number is out of range.
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> ddsf = afflow.Sigmoidal((4, 4))
+        >>> ddsf = afflow.Sigmoidal((4, 4), spread=0.0)
         >>> round(ddsf.inverse(jnp.array(1.5), jnp.zeros(ddsf.context_shape)).item(), 4)
         1.5
     """
 
-    def __init__(self, hidden: Sequence[int] = (16,), max_log_scale: float = 7.0):
-        if not hidden or min(hidden) < 1 or not max_log_scale > 0:
-            raise ValueError(
-                f"Expected hidden widths >= 1, at least one, and max_log_scale > 0, got "
-                f"{hidden} and {max_log_scale}."
-            )
+    ABSENT: ClassVar = {"spread": 0.0}  # in archives from before components started apart
+
+    def __init__(
+        self, hidden: Sequence[int] = (16,), max_log_scale: float = 7.0, spread: float = 0.5
+    ):
+        if not hidden:
+            raise ValueError(f"Expected hidden widths, at least one, got {hidden}.")
+        for width in hidden:
+            check_mixture(width, max_log_scale, spread)
         self.hidden = tuple(hidden)
-        self.max_log_scale = float(max_log_scale)
+        self.max_log_scale, self.spread = float(max_log_scale), float(spread)
         self.event_shape = ()
         self.context_shape = (
             sum(math.prod(shape) for shapes in self._shapes() for shape in shapes),
@@ -72,9 +78,11 @@ class Sigmoidal(Bijector):
     def _layer(self, h, log_slopes, a, b, u, w):
         """Map `h` and the logs of its slopes `(d,)` to those of the next layer."""
         gain, rows = gains(len(a), a.dtype), gains(len(w), w.dtype)
-        log_a = soft_bound(gain * a, self.max_log_scale)
+        start, log_scale = start_apart(len(a), LogisticCDF(), self.spread)
+        log_a = soft_bound(gain * a, self.max_log_scale) - log_scale
         log_u, log_w = _log_weights(u), _log_weights(rows[:, None] * w)
-        v = jnp.exp(log_a) * (jnp.exp(log_u) @ h) + gain * b  # (K,)
+        b = gain * b - jnp.asarray(start * math.exp(-log_scale), b.dtype)
+        v = jnp.exp(log_a) * (jnp.exp(log_u) @ h) + b  # (K,)
         log_slopes = log_a + logsumexp(log_u + log_slopes[None], axis=1)
         layer = partial(mix, LogisticCDF())
         return jax.vmap(layer, in_axes=(0, None, None))(log_w, v, log_slopes)
