@@ -52,7 +52,7 @@ class Elementwise(Bijector):
 
 
 class Constant(nnx.Variable):
-    """An array that belongs to a module but is not trained.
+    """An array that belongs to a module but is not trained: its gradient is zero.
 
     Example:
         >>> import afflow, jax
@@ -63,6 +63,10 @@ class Constant(nnx.Variable):
         >>> len(jax.tree.leaves(nnx.state(units, afflow.Constant)))
         2
     """
+
+    def on_get_value(self, value: jax.Array) -> jax.Array:
+        """Return the array as NNX gives it to the module: without a gradient."""
+        return jax.lax.stop_gradient(value)
 
 
 def checked_ends(low: ArrayLike, high: ArrayLike) -> tuple[jax.Array, jax.Array]:

@@ -7,6 +7,7 @@ from itertools import compress
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from registry import autoregressive, interval, randomize
 
@@ -116,6 +117,22 @@ def test_simplex_samples_reach_a_tiny_last_class():
     assert 0 < last.min() < 1e-11
     back = jax.jit(jax.vmap(simplex.inverse_and_log_det))(y)[1]
     np.testing.assert_allclose(back, -log_det, atol=0.1)
+
+
+def test_training_by_hand_leaves_constants_alone():
+    """An optimizer that sees the gradient of every array moved the ends of an interval."""
+    ends = afflow.Interval(jnp.zeros(2), jnp.ones(2))
+    layers = afflow.Chain([randomize(afflow.Elementwise(afflow.Affine(), 2)), ends])
+    flow = afflow.Flow(afflow.Normal(2), layers)
+    x = jax.random.uniform(KEY, (50, 2))
+    optimizer = optax.adam(0.1)
+    gradient = jax.jit(jax.grad(lambda flow: -flow.log_prob(x).mean()))
+    updates, _ = optimizer.update(gradient(flow), optimizer.init(flow))
+    trained = optax.apply_updates(flow, updates)
+    np.testing.assert_array_equal(trained.bijector.bijectors[1].low[...], jnp.zeros(2))
+    np.testing.assert_array_equal(trained.bijector.bijectors[1].high[...], jnp.ones(2))
+    before, after = (f.bijector.bijectors[0].params[...] for f in (flow, trained))
+    assert (np.asarray(before) != np.asarray(after)).all()
 
 
 def test_ordered_samples_never_cross():
