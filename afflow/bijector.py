@@ -62,6 +62,16 @@ class Bijector(Outlined, nnx.Module):
         """Return `x = f^-1(y)`: data to noise."""
         return self.inverse_and_log_det(y, context)[0]
 
+    def embed(self, contexts: jax.Array) -> tuple["Bijector", jax.Array]:
+        """Return the bijector behind its embedding network, and the contexts seen through it.
+
+        A bijector without a network in front returns itself and its contexts.
+
+        Args:
+            contexts: `(..., *context_shape)`.
+        """
+        return self, contexts
+
 
 class Inverse(Bijector):
     """A bijector read in the other direction: an IAF is the `Inverse` of a MAF.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,11 +14,19 @@ from afflow.bijector import Shape, checked_shape
 
 
 def per_event(f: Callable) -> Callable:
-    """Compile `f(model, item, context, *shared)`, mapped over items and differing contexts."""
+    """Compile `f(model, item, context, *shared)`, mapped over items and differing contexts.
 
-    @jax.jit
-    def mapped(model, items, context, *shared):
+    A model with a method `embed` runs its embedding network there: once for every context that
+    is given, before contexts are repeated for the events that they belong to.
+    """
+
+    @partial(jax.jit, static_argnums=0)
+    def mapped(batch, model, items, context, *shared):
+        if context is not None and hasattr(model, "embed"):
+            model, context = model.embed(context)
         one = context is None or context.shape == model.context_shape
+        if not one:
+            context = _flatten(context, model.context_shape, batch)
         in_axes = 0, None if one else 0
         return jax.vmap(lambda item, h: f(model, item, h, *shared), in_axes)(items, context)
 
@@ -50,9 +59,7 @@ def call(
     items = tuple(_flatten(*pair, batch) for pair in zip(events, inner, strict=True))
     if key is not None:
         items += (jax.random.split(typed(key), math.prod(batch)),)
-    if context is not None and context.shape != model.context_shape:
-        context = _flatten(context, model.context_shape, batch)
-    out = f(model, items, context, *shared)
+    out = f(batch, model, items, context, *shared)
     return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
 
 

@@ -168,6 +168,19 @@ class Flow(Outlined, nnx.Module):
         self.event_shape = bijector.event_shape
         self.context_shape = common_context_shape(base.context_shape, bijector.context_shape)
 
+    def embed(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
+        """Return the flow behind its embedding network, and the contexts seen through it.
+
+        A base that reads the context keeps the network where it is.
+
+        Args:
+            contexts: `(..., *context_shape)`.
+        """
+        if self.base.context_shape is not None:
+            return self, contexts
+        bijector, contexts = self.bijector.embed(contexts)
+        return Flow(self.base, bijector), contexts
+
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the log-density of `x` `(..., *event_shape)` given `context`, `(...)`.
 

@@ -14,8 +14,10 @@ from afflow.walk import walk
 class Embedded(Bijector):
     r"""A bijector that sees its context through a network: $y = f(x;\, n(h))$.
 
-    The network runs once for all the layers inside, and is trained with them. Anything may
-    be embedded, images or series, whatever the shape that the network takes.
+    The network runs once for all the layers inside, and is trained with them. In a `Flow` whose
+    outermost bijector it is, the network runs once for every context that is given, however
+    many events belong to one. Anything may be embedded, images or series, whatever the shape
+    that the network takes.
 
     Args:
         bijector: the map to run, with a context.
@@ -37,6 +39,8 @@ class Embedded(Bijector):
         (5,)
     """
 
+    context_shape: Shape
+
     def __init__(self, bijector: Bijector, network: Callable, context_shape: int | Shape):
         self.bijector = bijector
         self.network = network
@@ -54,6 +58,12 @@ class Embedded(Bijector):
 
     def inverse_and_log_det(self, y, context=None):
         return self.bijector.inverse_and_log_det(y, self.network(context))
+
+    def embed(self, contexts):
+        network = self.network
+        for _ in range(contexts.ndim - len(self.context_shape)):
+            network = jax.vmap(network)
+        return self.bijector.embed(network(contexts))
 
 
 class ZScores(nnx.Module):
