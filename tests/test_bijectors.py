@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from registry import BIJECTORS, TRIANGULAR, batched, cast, events
 
 import afflow
@@ -51,7 +52,9 @@ def _has_gradients_through_sampling(bijector):
         (x, log_det), pull = linearize("forward", bijector, z, context)
         return np.sum(np.sin(x)) + np.sum(log_det), (pull, (np.cos(x), np.ones_like(log_det)))
 
-    direction = jax.tree.map(lambda a: np.cos(np.arange(a.size)).reshape(a.shape), bijector)
+    graph, params, rest = nnx.split(bijector, nnx.Param, ...)
+    params = jax.tree.map(lambda a: np.cos(np.arange(a.size)).reshape(a.shape), params)
+    direction = nnx.merge(graph, params, jax.tree.map(np.zeros_like, rest))
 
     def moved(step):
         return score(jax.tree.map(lambda a, d: np.asarray(a) + step * d, bijector, direction))[0]
@@ -64,6 +67,8 @@ def _has_gradients_through_sampling(bijector):
     pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
     slope = sum(np.sum(np.multiply(*pair)) for pair in pairs)
     np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-6)
+    for leaf in jax.tree.leaves(nnx.state(gradient, afflow.Constant)):
+        np.testing.assert_array_equal(leaf, 0)
 
 
 @pytest.mark.parametrize("name", BIJECTORS)

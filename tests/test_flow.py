@@ -262,7 +262,7 @@ ERRORS = {
     ),
     "no copies": (
         lambda f, c: afflow.Repeat(lambda rngs: afflow.Reverse(2), 0, rngs=nnx.Rngs(0)),
-        "at least one",
+        "n >= 1",
     ),
     "an empty box": (lambda f, c: afflow.Uniform(2, 1.0, 1.0), "low < high"),
 }
