@@ -5,14 +5,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 
 def real_array(name: str, value: Any) -> Any:
     """Return a JAX or NumPy array of real numbers from an array, a table or a list.
 
-    JAX arrays, and NumPy arrays of native numbers (memory-mapped ones too), come back as they
-    are. Other byte orders become native, long doubles and objects become float64, and missing
-    entries of a table become NaN.
+    JAX arrays, NumPy arrays of native numbers and memory-mapped arrays of numbers come back as
+    they are. Other byte orders become native, long doubles and objects become float64, and
+    missing or masked entries become NaN.
 
     Args:
         name: the argument, for errors.
@@ -35,6 +36,8 @@ def real_array(name: str, value: Any) -> Any:
             f"{', '.join(array.dtype.names)}: convert it by "
             f"numpy.lib.recfunctions.structured_to_unstructured."
         )
+    if isinstance(array, np.ma.MaskedArray):
+        array = np.where(np.ma.getmaskarray(array), np.nan, array.data)
     if array.dtype == object:
         array = _from_objects(name, array)
     if not (array.dtype.kind in "biuf" or jnp.issubdtype(array.dtype, jnp.floating)):
@@ -42,6 +45,11 @@ def real_array(name: str, value: Any) -> Any:
             f"Expected numbers in {name}, got {array.dtype}: map categories to 0, 1, 2, ... or "
             f"one-hot, and dates to numbers."
         )
+    return array if isinstance(array, np.memmap) else native(array)
+
+
+def native(array: Any) -> Any:
+    """Return an array of numbers in native byte order, and of float64 at most."""
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -71,11 +79,18 @@ def cast(name: str, value: np.ndarray, *, is_scale: bool = False) -> jax.Array:
     return array
 
 
-def _from_table(name: str, value: Any) -> np.ndarray:
+def _from_table(name: str, value: Any) -> jax.Array | np.ndarray:
     try:
+        if isinstance(value, nnx.Variable) or _holds_jax_arrays(value):
+            return jnp.asarray(value)
         return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"Expected {name} as one array of numbers: {error}") from error
+
+
+def _holds_jax_arrays(value: Any) -> bool:
+    is_list = isinstance(value, list | tuple)
+    return is_list and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
 
 
 def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
@@ -91,6 +106,8 @@ def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
 
 def _number(entry: Any) -> float:
     # A missing entry of a table is no number and not even equal to itself.
+    if isinstance(entry, str | bytes):
+        raise TypeError(f"the text {entry!r}")
     if entry is None or type(entry).__name__ in ("NAType", "NaTType"):
         return np.nan
     return float(entry)

@@ -189,9 +189,10 @@ def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional
 
 def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> None:
     """Raise `ValueError` for observed values of a discrete conditional that are not whole."""
-    if not conditional.is_discrete or isinstance(x, Tracer):
+    if not conditional.is_discrete or any(isinstance(a, Tracer) for a in (x, observed)):
         return
-    values = np.asarray(x)[np.broadcast_to(observed, np.shape(x))]
+    values, mask = np.broadcast_arrays(x, observed)
+    values = values[mask]
     broken = values[values != np.floor(values)]
     if broken.size:
         raise ValueError(

@@ -169,11 +169,13 @@ def _fill(x: jax.Array, u: jax.Array, levels: int) -> jax.Array:
     check_size("levels", levels, least=2)
     if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
         raise ValueError(f"Expected integers from 0 to {levels - 1}, got {jnp.result_type(x)}.")
-    if not isinstance(x, Tracer) and np.size(x) and not (0 <= np.min(x) <= np.max(x) < levels):
-        raise ValueError(
-            f"Expected integers from 0 to {levels - 1}, got {np.min(x)} to {np.max(x)}: subtract "
-            f"the least of them, or give more levels."
-        )
+    if not isinstance(x, Tracer) and np.size(x):
+        low, high = int(np.min(x)), int(np.max(x))
+        if low < 0 or high >= levels:
+            raise ValueError(
+                f"Expected integers from 0 to {levels - 1}, got {low} to {high}: subtract the "
+                f"least of them, or give more levels."
+            )
     margin = 2 * levels * jnp.finfo(u.dtype).eps
     if margin > _MAX_MARGIN:
         raise ValueError(

@@ -175,7 +175,8 @@ def _leave(y: jax.Array, rest: jax.Array) -> jax.Array:
     """Return `y > 0` moved by some ulp, so that its remainder is positive and close to `rest`.
 
     The largest coordinate takes up the rounding of all others, but resolves the remainder to
-    an ulp of its own only. So smaller coordinates take up what is left, one by one.
+    an ulp of its own only. So smaller coordinates take up what is left, one by one. A remainder
+    that is `rest` up to rounding stays: near 1, an ulp of it may be larger than all of `y`.
     """
     y = jnp.maximum(y, jnp.finfo(y.dtype).tiny)
     moved, rest = jax.lax.stop_gradient((y, rest))
@@ -184,6 +185,7 @@ def _leave(y: jax.Array, rest: jax.Array) -> jax.Array:
         can_move = moved * 32 * jnp.finfo(y.dtype).eps >= jnp.abs(excess)
         smallest = jnp.argmin(jnp.where(can_move, moved, 2.0))
         place = jnp.where(can_move.any(), smallest, jnp.argmax(moved))
+        excess = jnp.where(jnp.abs(excess) > 4 * jnp.finfo(y.dtype).eps * rest, excess, 0)
         moved = jnp.where(jnp.arange(len(y)) == place, moved + excess, moved)
     largest = jnp.arange(len(y)) == jnp.argmax(moved)
     lower = jnp.where(largest, jnp.nextafter(moved, jnp.zeros_like(moved)), moved)

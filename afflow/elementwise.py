@@ -1,5 +1,7 @@
 """Maps that act on each coordinate by itself."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,9 +66,10 @@ class Constant(nnx.Variable):
         2
     """
 
-    def on_get_value(self, value: jax.Array) -> jax.Array:
-        """Return the array as NNX gives it to the module: without a gradient."""
-        return jax.lax.stop_gradient(value)
+    def get_value(self, **options: Any) -> Any:
+        """Return the array as the module reads it: without a gradient."""
+        value = super().get_value(**options)
+        return jax.lax.stop_gradient(value) if isinstance(value, jax.Array) else value
 
 
 def checked_ends(low: ArrayLike, high: ArrayLike) -> tuple[jax.Array, jax.Array]:

@@ -41,9 +41,26 @@ def test_real_arrays_of_every_kind_are_the_same(value):
     np.testing.assert_array_equal(afflow.Standardize.from_data(value).mean[...], X.mean(0))
 
 
+def test_lists_of_traced_numbers_are_arrays():
+    flow = afflow.made(2, rngs=nnx.Rngs(0))
+    found = jax.jit(lambda a, b: flow.log_prob([a, b]))(1.0, 2.0)
+    np.testing.assert_allclose(found, flow.log_prob([1.0, 2.0]), rtol=1e-12)
+
+
 def test_missing_entries_are_nan():
     array = real_array("x", np.array([[1.5, None], [NAType(), True]], object))
     np.testing.assert_array_equal(array, [[1.5, np.nan], [np.nan, 1]])
+
+
+def test_masked_entries_are_nan():
+    masked = np.ma.array([[1.0], [999.0]], mask=[[False], [True]])
+    np.testing.assert_array_equal(real_array("x", masked), [[1.0], [np.nan]])
+
+
+def test_variables_are_their_arrays():
+    flow = afflow.made(2, rngs=nnx.Rngs(0))
+    gradient = jax.grad(lambda p: flow.log_prob(nnx.Param(p)))(jnp.ones(2))
+    np.testing.assert_allclose(gradient, [-1, -1], rtol=1e-12)
 
 
 def test_native_arrays_pass_as_they_are(tmp_path):
@@ -60,11 +77,12 @@ def test_native_arrays_pass_as_they_are(tmp_path):
         (jnp.asarray(X) * 1j, "imaginary"),
         (np.array([["a", "b"]]), "categories"),
         (np.array([["a", 1.0]], object), "categories"),
+        (np.array([["1", "2"]], object), "categories"),
         (np.array([(1.0, 2.0)], [("u", float), ("v", float)]), "u, v"),
         (np.array(["2020-01-01"], "M8[D]"), "dates"),
         ([[1.0, 2.0], [3.0]], "one array"),
     ],
-    ids=["complex", "complex jax", "text", "mixed", "structured", "dates", "ragged"],
+    ids=["complex", "complex jax", "text", "mixed", "digits", "structured", "dates", "ragged"],
 )
 def test_what_is_no_real_array_is_refused(value, mend):
     flow = afflow.made(2, rngs=nnx.Rngs(0))

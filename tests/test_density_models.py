@@ -182,6 +182,14 @@ def test_completion_leaves_observed_values_alone():
         assert model.complete(np.array([1.0, 0.7, 0, 0]), [True, False, False, False], KEY)[0] == 1
 
 
+def test_observed_coordinates_broadcast():
+    model, masks = build("deep nade"), np.array([[1, 0, 0, 0], [0, 1, 1, 0]], bool)
+    for x in (np.array([1, 0, 1, 0]), np.array([[1, 0, 1, 0]])):
+        drawn = np.asarray(model.complete(x, masks, KEY))
+        assert drawn.shape == (2, 4)
+        assert (drawn[0, 0], *drawn[1, 1:3]) == (1, 0, 1)
+
+
 def test_untrained_orders_are_refused():
     natural, members = (
         afflow.made_ensemble(3, hidden=(4,), natural=natural, rngs=nnx.Rngs(0))

@@ -110,6 +110,17 @@ def test_simplex_keeps_the_digits_of_its_last_class(dim, deviation):
     np.testing.assert_allclose(log_det[inside], exact, rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.parametrize(("dim", "location"), [(3, -14.0), (50, -12.0), (3, 0.0), (200, -5.0)])
+def test_simplex_samples_are_moved_by_rounding_only(dim, location):
+    """Beside a last class close to one, the others keep their digits."""
+    simplex = afflow.Simplex(dim)
+    x = location + 0.5 * jax.random.normal(KEY, (500, dim), jnp.float32)
+    y, log_det = jax.jit(jax.vmap(simplex.forward_and_log_det))(x)
+    back, log_det_back = jax.jit(jax.vmap(simplex.inverse_and_log_det))(y)
+    np.testing.assert_allclose(back, x, atol=2e-4)
+    np.testing.assert_allclose(log_det_back, -log_det, rtol=1e-5, atol=2e-3)
+
+
 def test_simplex_samples_reach_a_tiny_last_class():
     simplex, noise = afflow.Simplex(200), 2 * jax.random.normal(KEY, (246, 200), jnp.float32)
     y, log_det = jax.jit(jax.vmap(simplex.forward_and_log_det))(noise)

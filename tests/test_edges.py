@@ -30,6 +30,12 @@ def test_infinite_events_have_no_density(make):
     assert np.isnan(model.log_prob(jnp.array([[nan, 0.0], [inf, nan], [nan, -inf]]))).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int16, jnp.int32, np.uint8])
+def test_integers_of_every_type_have_256_levels(dtype):
+    x = jnp.array([0, 100, 255]).astype(dtype)
+    np.testing.assert_array_equal(afflow.quantize(afflow.dequantize(KEY, x)), x)
+
+
 def test_levels_that_leave_room_for_noise():
     x = jnp.array([0, 1, 2, 2**15 - 1])
     with jax.enable_x64(False):

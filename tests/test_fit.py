@@ -363,6 +363,34 @@ def test_stream_weights_are_checked_and_have_mean_one():
             train(weights)
 
 
+def test_rows_in_a_file_of_another_byte_order(tmp_path):
+    X.astype(">f8").tofile(tmp_path / "x.bin")
+    mapped = np.memmap(tmp_path / "x.bin", ">f8", "r", shape=X.shape)
+    options = OPTIONS | {"optimizer": optax.sgd(0.0), "validation": 0.5, "max_epochs": 1}
+    start = randomized()
+    _, history = afflow.fit(start, mapped, **options)
+    expected = -2 * start.log_prob(X).mean()
+    np.testing.assert_allclose(history.train[0] + history.validation[0], expected, rtol=1e-9)
+
+
+def test_a_validation_part_in_a_file_may_weigh_nothing(tmp_path):
+    x = np.zeros((2 * 65_536 + 10, 1), np.float32)
+    x[-10:] = 1
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    weights = np.r_[np.zeros(len(x) - 10), np.ones(10)]
+    flow = afflow.Flow(afflow.Normal(1), afflow.Elementwise(afflow.Affine(), 1))
+    options = OPTIONS | {"optimizer": optax.sgd(0.0), "max_epochs": 1, "batch_size": 600}
+    held_out = mapped, None, weights
+    _, history = afflow.fit(flow, X[:, :1], **options | {"validation": held_out})
+    np.testing.assert_allclose(history.validation, -flow.log_prob(x[-1:]), rtol=1e-6)
+
+
+def test_too_many_parts_are_refused():
+    with pytest.raises(ValueError, match=r"\(x, context, weights\), got 4"):
+        afflow.fit(small(), X, **OPTIONS | {"validation": (X, None, None, "junk")})
+
+
 def test_a_share_without_weight_is_refused():
     weights = np.r_[1.0, np.zeros(599)]
     with pytest.raises(ValueError, match="some weight"):

@@ -71,8 +71,7 @@ def fit(
     Args:
         flow: the model to start from; it is not changed.
         x: data `(N, *event_shape)`. A `numpy.memmap` stays in its file, and minibatches of
-            it, of context and of weights are read while the device trains; so are those of
-            a `Stream`.
+            it and of the context are read while the device trains; so are those of a `Stream`.
         key: drives the validation split and the order of the minibatches.
         context: `(N, *context_shape)` for a conditional model.
         weights: `(N,)`, how much each row counts; by default all the same.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow.arrays import double, real_array
+from afflow.arrays import double, native, real_array
 
 _PART = 2**18  # rows that are checked at a time
 
@@ -30,12 +30,14 @@ class Rows(NamedTuple):
         return isinstance(self.x, np.memmap)
 
     def at(self, index: Any) -> "Rows":
-        """Return some of the rows."""
-        return jax.tree.map(lambda a: a[index], self)
+        """Return some of the rows, of native numbers."""
+        return jax.tree.map(lambda a: native(a[index]), self)
 
 
 def rows_of(*parts: Any) -> Rows:
     """Return data, and contexts and weights, as arrays of numbers."""
+    if len(parts) > len(Rows._fields):
+        raise ValueError(f"Expected x, (x, context) or (x, context, weights), got {len(parts)}.")
     pairs = zip(Rows._fields, parts, strict=False)
     return Rows(*(part if part is None else real_array(name, part) for name, part in pairs))
 
@@ -83,7 +85,7 @@ def check_some_weight(*shares: Any) -> None:
 
 def held_out_size(size: int, validation: Any) -> int:
     """Return how many of `size` rows to hold out: none where validation data are given."""
-    if isinstance(validation, tuple) or jnp.ndim(validation):
+    if isinstance(validation, tuple) or np.ndim(validation):
         return 0
     if not 0 <= validation < 1:
         raise ValueError(f"Expected validation in [0, 1) or an array, got {validation}.")
@@ -144,6 +146,6 @@ def _check_finite(name, value):
 
 
 def _bad_rows(value, start):
-    part = np.asarray(value[start : start + _PART])
+    part = native(np.asarray(value[start : start + _PART]))
     part = part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False)
     return start + np.flatnonzero(~np.isfinite(part.reshape(len(part), -1)).all(1))

@@ -138,6 +138,7 @@ def _mean_loss_on_host(losses: Any, rows: Rows, index: np.ndarray, key: jax.Arra
     for start in range(0, len(index), _PART):
         part = rows.at(index[start : start + _PART])
         part_key = jax.random.fold_in(key, start)
-        means.append(_mean_loss(losses, part, part_key, _batches(part.size), model))
         sizes.append(part.size if part.weights is None else part.weights.sum())
+        mean = _mean_loss(losses, part, part_key, _batches(part.size), model)
+        means.append(mean if sizes[-1] else 0.0)  # a part without weight has no mean
     return np.average([float(mean) for mean in means], weights=sizes)
