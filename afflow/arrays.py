@@ -105,8 +105,7 @@ def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _number(entry: Any) -> float:
-    # A missing entry of a table is no number and not even equal to itself.
-    if isinstance(entry, str | bytes):
+    if isinstance(entry, str | bytes):  # `float` would read digits, those of a postcode too
         raise TypeError(f"the text {entry!r}")
     if entry is None or type(entry).__name__ in ("NAType", "NaTType"):
         return np.nan

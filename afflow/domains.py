@@ -146,7 +146,10 @@ class Simplex(Bijector):
 
 
 def _remainder(y: jax.Array) -> jax.Array:
-    """Return `1 - y.sum()`, rounded once: every addition keeps its rounding error."""
+    """Return `1 - y.sum()`, to about the square of float rounding.
+
+    Every addition keeps its rounding error, and the errors are summed apart.
+    """
     sums = jnp.concatenate([jnp.ones_like(y[:1]), -y])
     errors = jnp.zeros_like(sums)
     while len(sums) > 1:
