@@ -15,8 +15,10 @@ from afflow.bases import (
 )
 from afflow.batchnorm import BatchNorm, update_batchnorm
 from afflow.bijector import Bijector, Inverse
+from afflow.blockwise import Blockwise
 from afflow.bnaf import BNAF
 from afflow.checks import check_bijector
+from afflow.columns import Above, Between, Categories, Columns, Real, Whole
 from afflow.compose import Chain, Repeat
 from afflow.conditionals import Bernoulli, Categorical, Conditional, DiscretizedLogistics, MixtureOf
 from afflow.conditioners import (
@@ -47,6 +49,7 @@ from afflow.density_models import (
     rnade,
 )
 from afflow.dequantization import (
+    Dequantized,
     Logit,
     VariationalDequantization,
     bits_per_dim,
@@ -63,7 +66,7 @@ from afflow.diagnostics import (
     pareto_smoothed,
 )
 from afflow.distributions import Distribution, Flow, Normal, Uniform
-from afflow.domains import CircularShift, Interval, Ordered, Positive, Simplex
+from afflow.domains import CircularShift, Exp, Interval, Ordered, Positive, Simplex
 from afflow.elementwise import Constant, Elementwise, Standardize
 from afflow.embedding import Embedded, ZScores
 from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling, realnvp
@@ -82,7 +85,7 @@ from afflow.neural_flows import (
     umnn,
 )
 from afflow.order_agnostic import OrderAgnosticModel
-from afflow.permutations import Permutation, Reverse
+from afflow.permutations import Permutation, Reverse, Shuffle
 from afflow.planar import Planar
 from afflow.prefix import prefix_log_prob, sample_rest
 from afflow.radial import Radial
@@ -118,6 +121,7 @@ from afflow.univariate import (
     BernsteinPolynomial,
     CircularSpline,
     GaussianCDF,
+    HeavyTails,
     LaplaceCDF,
     LogisticCDF,
     MixtureCDF,
@@ -137,6 +141,7 @@ __all__ = [
     "MLP",
     "NADE",
     "UMNN",
+    "Above",
     "ActNorm",
     "Additive",
     "Affine",
@@ -145,14 +150,18 @@ __all__ = [
     "BatchNorm",
     "Bernoulli",
     "BernsteinPolynomial",
+    "Between",
     "Bijector",
+    "Blockwise",
     "CSVLogger",
     "Categorical",
+    "Categories",
     "Chain",
     "Checkpoint",
     "CircularShift",
     "CircularSpline",
     "ClassConditional",
+    "Columns",
     "Conditional",
     "Conditioner",
     "Constant",
@@ -161,6 +170,7 @@ __all__ = [
     "ConvNet",
     "Coupling",
     "DeepNADE",
+    "Dequantized",
     "DiagonalNormal",
     "DiscretizedLogistics",
     "Distribution",
@@ -172,9 +182,11 @@ __all__ = [
     "Epoch",
     "Estimate",
     "ExactTrace",
+    "Exp",
     "Flow",
     "GaussianCDF",
     "Graphical",
+    "HeavyTails",
     "History",
     "Householder",
     "Hutchinson",
@@ -207,12 +219,14 @@ __all__ = [
     "Positive",
     "Radial",
     "RationalQuadraticSpline",
+    "Real",
     "Repeat",
     "Reshape",
     "Reverse",
     "Rotation",
     "ScalarLogger",
     "Sequential",
+    "Shuffle",
     "Sigmoidal",
     "Simplex",
     "Solver",
@@ -228,6 +242,7 @@ __all__ = [
     "Uniform",
     "VariationalDequantization",
     "VectorField",
+    "Whole",
     "ZScores",
     "bits_per_dim",
     "bnaf",

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from afflow.bijector import Bijector, Shape, check_size, checked_shape, of_one_e
 from afflow.conditioners.conditioner import check_sizes
 from afflow.distributions import Flow
 from afflow.elementwise import Constant
-from afflow.flows import Data, layered
+from afflow.flows import Outside, layered
 
 Linear = Callable[[jax.Array], jax.Array]
 
@@ -222,8 +222,8 @@ def cnf(
     trace: Trace = ExactTrace(),
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    data: Data | None = None,
     rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
 ) -> Flow:
     """Return a continuous flow on a standard normal; before training, the identity.
 
@@ -234,8 +234,8 @@ def cnf(
         trace: finds the trace of the Jacobian; `Hutchinson(dim, key)` for many coordinates.
         rtol: relative tolerance of the solver.
         atol: absolute tolerance of the solver.
-        data: `(N, D)`, or with contexts, as for `maf`: the flow standardises by it.
         rngs: its `params` stream draws the initial weights.
+        **outside: `data`, `columns` and `base`, see `Outside`: the units of the flow.
 
     Raises:
         ImportError: if `diffrax` is not installed.
@@ -252,7 +252,7 @@ def cnf(
         field = MLPField(dim, hidden, context_dim=context_dim, rngs=rngs)
         return Continuous(field, trace, rtol=rtol, atol=atol)
 
-    return layered(dim, make, 1, data, rngs)
+    return layered(dim, make, 1, rngs, **outside)
 
 
 def _velocity(t: jax.Array, state: tuple[jax.Array, jax.Array], args: Any):

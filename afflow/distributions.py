@@ -19,6 +19,7 @@ from afflow.bijector import (
 from afflow.calls import call, floating, per_event
 from afflow.elementwise import Constant, checked_ends
 from afflow.outline import Outlined
+from afflow.table import table_of
 
 
 class Distribution(Outlined, nnx.Module):
@@ -187,6 +188,8 @@ class Flow(Outlined, nnx.Module):
         The leading axes of `x` and of `context` `(..., *context_shape)` broadcast. An event
         with an infinite coordinate has density zero, one with a NaN the density NaN.
         """
+        if table := table_of(self):
+            return table.enter(self).log_prob(table.encode(x), context)
         x = floating("x", x, self.event_shape)
         return call(_log_prob, self, (x,), context)
 
@@ -200,12 +203,17 @@ class Flow(Outlined, nnx.Module):
             shape: how many samples to draw, for each leading index of `context`.
             context: `(*context_batch, *context_shape)`.
         """
+        if table := table_of(self):
+            return table.decode(table.enter(self).sample(key, shape, context))
         return call(_sample, self, context=context, key=key, shape=shape)
 
     def sample_and_log_prob(
         self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """Draw samples as `sample` does, with their log-densities from the same sweep."""
+        if table := table_of(self):
+            x, log_prob = table.enter(self).sample_and_log_prob(key, shape, context)
+            return table.decode(x), log_prob
         return call(_sample_and_log_prob, self, context=context, key=key, shape=shape)
 
 

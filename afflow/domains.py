@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from afflow.bijector import Bijector, Shape, check_size, checked_shape, of_one_event, total
 from afflow.elementwise import Constant, checked_ends
@@ -40,7 +41,7 @@ class Interval(Bijector):
         -inf
     """
 
-    def __init__(self, low: jax.Array, high: jax.Array):
+    def __init__(self, low: ArrayLike, high: ArrayLike):
         self.event_shape, self.context_shape = np.shape(low), None
         if np.shape(high) != self.event_shape:
             raise ValueError(f"Expected low and high alike, got {low} and {high}.")
@@ -95,6 +96,39 @@ class Positive(Bijector):
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return _inverse_softplus(y)
+
+
+class Exp(Bijector):
+    r"""Onto the positive reals, by the exponential.
+
+    $$y_i = e^{x_i}, \qquad \log|\det J| = \sum_i x_i.$$
+
+    A change of the units of $y$ only moves $x$. What would overflow is moved to the largest
+    number; see `Positive` for a map with lighter tails.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> afflow.Exp(2).inverse(jnp.array([1.0, jnp.e])).tolist()
+        [0.0, 1.0]
+    """
+
+    def __init__(self, event_shape: int | Shape):
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        info = jnp.finfo(x.dtype)
+        return jnp.clip(jnp.exp(jnp.minimum(x, jnp.log(info.max))), info.tiny, info.max), total(x)
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        outside = y <= 0
+        x = jnp.log(jnp.where(outside, 1, y))
+        return x, _zero_density(outside, -x)
 
 
 class Simplex(Bijector):

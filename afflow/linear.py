@@ -10,7 +10,7 @@ from jax.scipy.linalg import solve_triangular
 
 from afflow.bijector import Bijector, check_size, of_one_event, total
 from afflow.elementwise import Constant
-from afflow.permutations import Permutation
+from afflow.permutations import Permutation, Shuffle
 from afflow.positive import positive
 
 # GPUs round float32 products to 10 bits by default, and a solve would not undo them.
@@ -75,8 +75,8 @@ class LU(Bijector):
 
     Args:
         dim: number of coordinates `D`.
-        permutation: the $P$ of `D` coordinates; by default none. The copies in a
-            `Repeat` have one in common: draw it outside `make`.
+        permutation: the $P$ of `D` coordinates; by default none. With `Shuffle` each copy in
+            a `Repeat` has an order of its own.
 
     Raises:
         ValueError: if `dim < 1`, or if `permutation` is of another length.
@@ -88,7 +88,7 @@ class LU(Bijector):
         [3.0, 2.0, 1.0]
     """
 
-    def __init__(self, dim: int, permutation: Permutation | None = None):
+    def __init__(self, dim: int, permutation: Permutation | Shuffle | None = None):
         check_size("dim", dim)
         self.permutation = permutation or Permutation(range(dim))
         if self.permutation.event_shape != (dim,):

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Unpack
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from afflow.conditioners.periodic import Periodic
 from afflow.coupling import Coupling
 from afflow.distributions import Flow, Normal, Uniform
 from afflow.domains import CircularShift
-from afflow.flows import Data, layered, maf, mixed, reverse
+from afflow.flows import Outside, layered, maf, mixed, reverse
 from afflow.image import Conv1x1, multiscale
 from afflow.linear import Householder
 from afflow.permutations import Permutation, Reverse
@@ -39,8 +40,8 @@ def naf(
     num_layers: int = 5,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: Data | None = None,
     rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
 ) -> Flow:
     """Return a neural autoregressive flow: `maf` with `Sigmoidal(sigmoids)`.
 
@@ -55,8 +56,8 @@ def naf(
         (3,)
     """
     sigmoidal = partial(Sigmoidal, sigmoids)
-    options = {"hidden": hidden, "context_dim": context_dim, "data": data, "rngs": rngs}
-    return maf(dim, num_layers=num_layers, univariate=sigmoidal, **options)
+    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
+    return maf(dim, num_layers=num_layers, univariate=sigmoidal, **options, **outside)
 
 
 def umnn(
@@ -67,8 +68,8 @@ def umnn(
     num_layers: int = 5,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: Data | None = None,
     rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
 ) -> Flow:
     """Return an unconstrained monotonic flow: `maf` with a `UMNN` in each layer.
 
@@ -84,8 +85,8 @@ def umnn(
         -1.8379
     """
     monotonic = partial(UMNN, embedding, integrand, rngs=rngs)
-    options = {"hidden": hidden, "context_dim": context_dim, "data": data, "rngs": rngs}
-    return maf(dim, num_layers=num_layers, univariate=monotonic, **options)
+    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
+    return maf(dim, num_layers=num_layers, univariate=monotonic, **options, **outside)
 
 
 def sospf(
@@ -96,8 +97,8 @@ def sospf(
     num_layers: int = 5,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: Data | None = None,
     rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
 ) -> Flow:
     """Return a sum-of-squares polynomial flow: `maf` with `SumOfSquares`.
 
@@ -111,8 +112,8 @@ def sospf(
         -1.8379
     """
     squares = partial(SumOfSquares, num_polynomials, degree)
-    options = {"hidden": hidden, "context_dim": context_dim, "data": data, "rngs": rngs}
-    return maf(dim, num_layers=num_layers, univariate=squares, **options)
+    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
+    return maf(dim, num_layers=num_layers, univariate=squares, **options, **outside)
 
 
 def bpf(
@@ -122,8 +123,8 @@ def bpf(
     num_layers: int = 5,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: Data | None = None,
     rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
 ) -> Flow:
     """Return a Bernstein polynomial flow: `maf` with `BernsteinPolynomial`.
 
@@ -137,8 +138,8 @@ def bpf(
         -1.8379
     """
     bernstein = partial(BernsteinPolynomial, degree)
-    options = {"hidden": hidden, "context_dim": context_dim, "data": data, "rngs": rngs}
-    return maf(dim, num_layers=num_layers, univariate=bernstein, **options)
+    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
+    return maf(dim, num_layers=num_layers, univariate=bernstein, **options, **outside)
 
 
 def bnaf(
@@ -147,8 +148,8 @@ def bnaf(
     num_layers: int = 3,
     hidden: tuple[int, ...] = (16, 16),
     context_dim: int = 0,
-    data: Data | None = None,
     rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
 ) -> Flow:
     """Return a block neural autoregressive flow: `BNAF` layers in alternating order.
 
@@ -167,7 +168,7 @@ def bnaf(
     def block(rngs):
         return BNAF(dim, hidden, context_dim=context_dim, rngs=rngs)
 
-    return layered(dim, mixed(dim, reverse, block), num_layers, data, rngs)
+    return layered(dim, mixed(dim, reverse, block), num_layers, rngs, **outside)
 
 
 def circular_nsf(
@@ -200,7 +201,7 @@ def circular_nsf(
         return Chain([Reverse(dim), CircularShift(dim), angles])
 
     circle = Uniform(dim, -math.pi, math.pi)
-    return layered(dim, layer, num_layers, None, rngs, circle)
+    return layered(dim, layer, num_layers, rngs, base=circle)
 
 
 def gaussianization_flow(
@@ -210,8 +211,8 @@ def gaussianization_flow(
     num_components: int = 8,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
-    data: Data | None = None,
     rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
 ) -> Flow:
     """Return a Gaussianization flow: mixture CDFs of each coordinate, and rotations.
 
@@ -236,7 +237,7 @@ def gaussianization_flow(
         rotation.v = nnx.Param(jax.random.normal(rngs.params(), rotation.v.shape))
         return Chain([Coupling([False] * dim, network, curve), rotation])
 
-    return layered(dim, layer, num_layers, data, rngs)
+    return layered(dim, layer, num_layers, rngs, **outside)
 
 
 def glow(

@@ -54,6 +54,7 @@ def bare(optimizer: optax.GradientTransformation, graph, params, rest, batches: 
 def runs(config: Config, x: np.ndarray) -> dict[str, Run]:
     """Return an epoch of `fit` and an epoch of bare steps."""
     options = {"num_layers": config.num_layers, "hidden": config.hidden}
+    options |= {"activation": jax.nn.relu, "mix": lambda dim, rngs: afflow.Reverse(dim)}
     flow = afflow.maf(x.shape[1], **options, rngs=nnx.Rngs(0))
     steps = len(x) // config.batch_size
     optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(1e-3))

@@ -38,6 +38,7 @@ class Config:
 def main(config: Config) -> None:
     """Run the experiment."""
     sizes = {"num_layers": config.num_layers, "hidden": config.hidden}
+    sizes |= {"activation": jax.nn.relu, "mix": lambda dim, rngs: afflow.Reverse(dim)}
     flows = {
         "affine": afflow.maf(config.dim, **sizes, rngs=nnx.Rngs(0)),
         "spline": afflow.nsf(config.dim, **sizes, num_bins=config.num_bins, rngs=nnx.Rngs(0)),

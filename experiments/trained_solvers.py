@@ -46,6 +46,7 @@ class Config:
 def with_solver(config: Config, trained: afflow.Flow | None, solver, data) -> afflow.Flow:
     """Return a MAF that uses `solver`, with the weights of a trained one if given."""
     options = {"num_layers": config.num_layers, "hidden": config.hidden, "data": data}
+    options |= {"activation": jax.nn.relu, "mix": lambda dim, rngs: afflow.Reverse(dim)}
     flow = afflow.maf(64, solver=solver, **options, rngs=nnx.Rngs(config.seed))
     if trained is None:
         return flow

@@ -178,6 +178,14 @@ def embedded(bijector) -> afflow.Embedded:
     return randomize(afflow.Embedded(bijector, network, 3))
 
 
+def columns() -> afflow.Columns:
+    """Return the bijector of a table of a real, a positive, a bounded and a discrete column."""
+    kinds = [afflow.Real(), afflow.Above(-1.0), afflow.Between(0.0, 2.0), afflow.Whole(0)]
+    data = np.array([[5.0, 0.5, 1.0, 2.0], [7.0, 3.0, 0.3, 0.0], [6.0, 2.0, 1.7, 5.0]])
+    flow = afflow.made(4, columns=kinds, data=data, hidden=(5,), rngs=nnx.Rngs(0))
+    return randomize(flow.bijector)
+
+
 def made_once(makes: dict) -> dict:
     """Let every test have the same module: to build one takes longer than to read it."""
     return {name: cache(make) for name, make in makes.items()}
@@ -232,6 +240,8 @@ TRIANGULAR: dict[str, Make] = {
     "elementwise bernstein D=1": lambda: each(afflow.BernsteinPolynomial(5, 2.0), 1),
     "elementwise sum of squares D=1": lambda: each(afflow.SumOfSquares(2, 3), 1),
     "elementwise umnn D=1": lambda: each(umnn(), 1),
+    "heavy tails": lambda: through(afflow.HeavyTails(), 2),
+    "elementwise heavy tails D=1": lambda: each(afflow.HeavyTails(), 1),
     "nade": lambda: afflow.MaskedAutoregressive(nade(4, context_dim=1), afflow.Affine()),
     # linear
     "triangular": lambda: randomize(afflow.Triangular(3)),
@@ -245,6 +255,7 @@ TRIANGULAR: dict[str, Make] = {
     "domain interval D=1": lambda: interval(1),
     "domain interval D=2": lambda: interval(2),
     "domain positive": lambda: afflow.Positive(3),
+    "domain exp": lambda: afflow.Exp(3),
     "domain positive D=1": lambda: afflow.Positive(1),
     "domain simplex": lambda: afflow.Simplex(3),
     "domain simplex of two": lambda: afflow.Simplex(1),
@@ -258,6 +269,8 @@ BIJECTORS: dict[str, Make] = {
     "elementwise matrix": lambda: randomize(afflow.Elementwise(afflow.Affine(), (2, 3))),
     "permutation": lambda: afflow.Permutation([2, 0, 3, 1]),
     "permutation random": lambda: afflow.Permutation.random(6, jax.random.key(0)),
+    "shuffle": lambda: afflow.Shuffle(5, rngs=nnx.Rngs(1)),
+    "shuffle D=1": lambda: afflow.Shuffle(1, rngs=nnx.Rngs(1)),
     "reverse": lambda: afflow.Reverse(3),
     "coupling per dimension": lambda: coupling([True, False, False], per_dimension()),
     "reverse D=1": lambda: afflow.Reverse(1),
@@ -278,6 +291,7 @@ BIJECTORS: dict[str, Make] = {
     "coupling matrix": lambda: coupling([[True, False], [False, True]]),
     # linear
     "lu": lambda: randomize(afflow.LU(4)),
+    "lu shuffled": lambda: randomize(afflow.LU(5, afflow.Shuffle(5, rngs=nnx.Rngs(1)))),
     "lu D=1": lambda: randomize(afflow.LU(1)),
     "lu D=2 permuted": lambda: randomize(afflow.LU(2, afflow.Reverse(2))),
     "lu permuted": lambda: randomize(afflow.LU(5, afflow.Permutation.random(5, KEY))),
@@ -323,6 +337,11 @@ BIJECTORS: dict[str, Make] = {
     # Domains
     "domain circle": lambda: randomize(afflow.CircularShift(3)),
     "domain chain": lambda: afflow.Chain([autoregressive(2), afflow.Positive(2)]),
+    # Tables
+    "domain blockwise": lambda: afflow.Blockwise(
+        4, [afflow.Positive(1), autoregressive(2, context_dim=2)], [[2], [3, 0]]
+    ),
+    "domain columns": columns,
     # Continuous flows
     "continuous context": lambda: continuous(2, context_dim=2),
     "continuous D=1": lambda: continuous(1),

@@ -96,10 +96,11 @@ def fit_ensemble(
     context: jax.Array | None = None,
     weights: jax.Array | None = None,
     validation: float | jax.Array | tuple[jax.Array, ...] = 0.1,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     max_epochs: int = 100,
     patience: int = 20,
     learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
     optimizer: Optimizer | None = None,
     checkpoint: Checkpoint | None = None,
     callbacks: Iterable[Callback] = (),
@@ -120,10 +121,11 @@ def fit_ensemble(
         context: `(N, *context_shape)` for conditional models.
         weights: `(N,)`, how much each row counts.
         validation: a fraction of the rows to hold out, or held-out data.
-        batch_size: rows in a minibatch.
+        batch_size: rows in a minibatch; by default it follows the number of rows, as in `fit`.
         max_epochs: epochs to train for if not stopped early.
         patience: epochs without a better validation loss before training stops.
         learning_rate: initial rate of the default optimizer.
+        weight_decay: how much of a network's kernels the default optimizer takes away in a step.
         optimizer: any other, of one member.
         checkpoint: where to keep checkpoints.
         callbacks: called after each epoch.
@@ -159,7 +161,9 @@ def fit_ensemble(
         batch_size=batch_size,
         max_epochs=max_epochs,
         patience=patience,
-        optimizer=lambda steps: each_member(num, optimizer_for(steps, optimizer, learning_rate)),
+        optimizer=lambda steps: each_member(
+            num, optimizer_for(steps, optimizer, learning_rate, weight_decay)
+        ),
         checkpoint=checkpoint,
         callbacks=callbacks,
         progress=progress,

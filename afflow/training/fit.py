@@ -1,7 +1,8 @@
 """Fitting a model to data, an epoch at a time on the device."""
 
+import math
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -9,12 +10,13 @@ from jax.sharding import Mesh
 
 from afflow.bijector import check_size
 from afflow.calls import typed
+from afflow.table import Table, table_of
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import Objective, maximum_likelihood
-from afflow.training.optimizer import Optimizer
+from afflow.training.optimizer import Optimizer, usual_weight_decay
 from afflow.training.placement import placement_on
 from afflow.training.rows import Rows, rows_of
 from afflow.training.sources import source_of
@@ -41,10 +43,11 @@ def fit(
     weights: jax.Array | None = None,
     objective: Objective = maximum_likelihood,
     validation: float | jax.Array | tuple[jax.Array, ...] = 0.1,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     max_epochs: int = 100,
     patience: int = 20,
     learning_rate: float = 1e-3,
+    weight_decay: float | None = None,
     optimizer: Optimizer | None = None,
     ema: float | None = None,
     checkpoint: Checkpoint | None = None,
@@ -79,11 +82,15 @@ def fit(
         validation: a fraction of the rows to hold out, or held-out data: `x`,
             `(x, context)` or `(x, context, weights)`. With 0 nothing is held out and
             training does not stop early.
-        batch_size: rows in a minibatch; at most the number of training rows.
+        batch_size: rows in a minibatch; at most the number of training rows. By default the
+            power of two next to the square root of that number, from 16 to 1024.
         max_epochs: epochs to train for if not stopped early.
         patience: epochs without a better validation loss before training stops.
-        learning_rate: initial rate of the default optimizer: Adam on gradients clipped
+        learning_rate: initial rate of the default optimizer: AdamW on gradients clipped
             to norm 5, with a cosine decay to zero over `max_epochs`.
+        weight_decay: how much of a network's kernels the default optimizer takes away in a step,
+            in units of the learning rate. By default $60\,D/N$ for `N` rows in `D`
+            coordinates, at most 3, and zero for a `Stream`.
         optimizer: any optax optimizer in place of the default, or a function that makes one
             from the number of steps, for a schedule over all of them.
         ema: validate and return an exponential moving average of the parameters with this
@@ -128,15 +135,19 @@ def fit(
         ... )
     """
     check_size("max_epochs", max_epochs)
-    check_size("batch_size", batch_size)
+    if batch_size is not None:
+        check_size("batch_size", batch_size)
     check_size("patience", patience, least=0)
     placement = placement_on(mesh)
     keys = jax.random.split(typed(key))
+    table = table_of(flow)
+    if table is not None:
+        flow, x, validation = table.enter(flow), *_encoded(table, x, validation)
     rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
     source = source_of(rows, objective, validation, batch_size, keys, placement)
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
     try:
-        return train(
+        trained, history = train(
             flow,
             source.loss,
             key=jax.random.fold_in(keys[1], max_epochs),
@@ -146,6 +157,7 @@ def fit(
             validate=source.validate,
             patience=patience,
             learning_rate=learning_rate,
+            weight_decay=_decay(rows) if weight_decay is None else weight_decay,
             optimizer=optimizer,
             ema=ema,
             chunk=(checkpoint and checkpoint.steps) or source.chunk,
@@ -159,6 +171,24 @@ def fit(
         if error.epoch == 0 and isinstance(rows, Rows):
             _note_zero_density(error, flow, rows)
         raise
+    return trained if table is None else table.leave(trained), history
+
+
+def _encoded(table: Table, x: Any, validation: Any) -> tuple[Any, Any]:
+    """Return data and held-out data in the numbers that the device trains on."""
+    if isinstance(x, Stream):
+        raise ValueError("Expected an array or a table for a flow with columns, got a Stream.")
+    if isinstance(validation, tuple):
+        return table.encode(x), (table.encode(validation[0]), *validation[1:])
+    is_share = np.ndim(validation) == 0 and not hasattr(validation, "keys")
+    return table.encode(x), validation if is_share else table.encode(validation)
+
+
+def _decay(rows: Rows | Stream) -> float:
+    """Return the usual weight decay for some data."""
+    if isinstance(rows, Stream):
+        return 0.0
+    return usual_weight_decay(rows.size, math.prod(rows.x.shape[1:]))
 
 
 def _note_zero_density(error, flow, rows):

@@ -108,6 +108,7 @@ def train(
     validate: Callable[[Model], Any] | None = None,
     patience: int | None = None,
     learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
     optimizer: Optimizer | None = None,
     ema: float | None = None,
     chunk: int | None = None,
@@ -135,8 +136,10 @@ def train(
         validate: returns the loss of a model by which the best is chosen and `patience`
             counted; without it the last model is returned.
         patience: epochs without a better validation loss before training stops.
-        learning_rate: initial rate of the default optimizer: Adam on gradients clipped
+        learning_rate: initial rate of the default optimizer: AdamW on gradients clipped
             to norm 5, with a cosine decay to zero over all steps.
+        weight_decay: how much of a network's kernels the default optimizer takes away in a step,
+            in units of the learning rate.
         optimizer: any optax optimizer in place of the default, or a function that makes
             one from the number of steps.
         ema: validate and return an exponential moving average of the parameters with this
@@ -186,7 +189,7 @@ def train(
         batches,
         validate,
         patience,
-        optimizer_for(max_epochs * num_steps, optimizer, learning_rate),
+        optimizer_for(max_epochs * num_steps, optimizer, learning_rate, weight_decay),
         ema,
         tuple(callbacks),
         placement,

@@ -1,5 +1,6 @@
 """Where minibatches come from: arrays on the device, files, or any iterator."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,7 @@ def source_of(
     data: Any,
     objective: Objective,
     validation: Any,
-    batch_size: int,
+    batch_size: int | None,
     keys: jax.Array,
     placement: Placement,
 ) -> Source:
@@ -40,7 +41,8 @@ def source_of(
     if isinstance(data, Stream):
         return _streamed(data, losses, validation, keys, placement)
     data = checked(data, "x")
-    batch_size = min(batch_size, data.size - held_out_size(data.size, validation))
+    num_rows = data.size - held_out_size(data.size, validation)
+    batch_size = min(batch_size or usual_batch_size(num_rows), num_rows)
     if batch_size % placement.num_parts:
         raise ValueError(
             f"Expected minibatches that divide over {placement.num_parts} devices, got "
@@ -48,6 +50,14 @@ def source_of(
         )
     make = _on_host if data.is_on_host else _in_memory
     return make(data, losses, validation, batch_size, keys, placement)
+
+
+def usual_batch_size(num_rows: int) -> int:
+    """Return the power of two next to the square root of a number of rows, from 16 to 1024.
+
+    Few rows need small minibatches to make enough steps before they are overfitted.
+    """
+    return min(max(2 ** round(math.log2(num_rows) / 2), 16), 1024)
 
 
 def _in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:

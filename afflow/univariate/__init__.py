@@ -3,6 +3,7 @@
 from afflow.univariate.additive import Additive
 from afflow.univariate.affine import Affine
 from afflow.univariate.bernstein import BernsteinPolynomial
+from afflow.univariate.heavy_tails import HeavyTails
 from afflow.univariate.mixture_cdf import GaussianCDF, LaplaceCDF, LogisticCDF, MixtureCDF
 from afflow.univariate.per_dimension import PerDimension
 from afflow.univariate.sigmoidal import Sigmoidal
@@ -17,6 +18,7 @@ __all__ = [
     "BernsteinPolynomial",
     "CircularSpline",
     "GaussianCDF",
+    "HeavyTails",
     "LaplaceCDF",
     "LogisticCDF",
     "MixtureCDF",

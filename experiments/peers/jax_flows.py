@@ -31,10 +31,9 @@ def afflow_maf(sizes: Sizes) -> Flow:
     import afflow
 
     rng = np.random.default_rng(sizes.seed)
-    hidden = (sizes.width, sizes.width)
-    flow = afflow.maf(
-        sizes.dim, num_layers=sizes.num_layers, hidden=hidden, rngs=nnx.Rngs(sizes.seed)
-    )
+    options = {"num_layers": sizes.num_layers, "hidden": (sizes.width, sizes.width)}
+    options |= {"activation": jax.nn.relu, "mix": lambda dim, rngs: afflow.Reverse(dim)}
+    flow = afflow.maf(sizes.dim, **options, rngs=nnx.Rngs(sizes.seed))
     optimizer, key = optax.adam(1e-3), jax.random.key(sizes.seed)
 
     def fit(x, batch):

@@ -1,0 +1,137 @@
+"""Test log-likelihoods of what users get from the first lines of each library's README.
+
+    python experiments/out_of_the_box.py --data-dir FOLDER
+    python experiments/out_of_the_box.py --libraries afflow flowjax --sets digits
+
+Nothing is tuned to a set: every library fits its flow as it comes, in its documented loop, to the
+same standardised rows. A seed draws the split of sets without a published one, the toy data and
+the initial weights. A run adds to the results file what is missing there.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import toy_data
+import tyro
+from datasets import DENSITIES, bsds300, rnade
+from peers.defaults import LIBRARIES
+from report import environment
+from tqdm import tqdm
+
+OUT = Path(__file__).parent / "results" / "out_of_the_box.json"
+Library = Literal["afflow", "flowjax", "zuko", "nflows"]
+
+
+class Rows(NamedTuple):
+    """Rows to train on and to test on."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run; what the results file has is not run again."""
+
+    libraries: tuple[Library, ...] = ("afflow", "flowjax", "zuko", "nflows")
+    models: tuple[Literal["maf", "nsf"], ...] = ("maf", "nsf")
+    sets: tuple[str, ...] = ()
+    """All, if none is given."""
+    seeds: int = 5
+    data_dir: Path | None = None
+    out: Path = OUT
+
+
+def published(name: str, config: Config, seed: int, most: int | None = None) -> Rows:
+    """Return a set with a test set of its own; its validation rows train, too."""
+    split = DENSITIES[name](config.data_dir)
+    train = np.concatenate([split.train, split.validation])
+    chosen = np.random.default_rng(seed).permutation(len(train))[:most]
+    return Rows(train[chosen], split.test)
+
+
+def patches(config: Config, seed: int) -> Rows:
+    """Return 20,000 patches of BSDS300, and as many to test."""
+    split = bsds300(config.data_dir, sizes=(18_000, 2_000, 20_000))
+    return Rows(np.concatenate([split.train, split.validation]), split.test)
+
+
+def a_fifth(x: np.ndarray, seed: int) -> Rows:
+    """Return rows of which a fifth tests."""
+    x = np.random.default_rng(seed).permutation(np.asarray(x, np.float64))
+    return Rows(x[len(x) // 5 :], x[: len(x) // 5])
+
+
+def scikit(name: str, config: Config, seed: int) -> Rows:
+    """Return a table that comes with scikit-learn."""
+    import sklearn.datasets
+
+    return a_fifth(getattr(sklearn.datasets, f"load_{name}")().data, seed)
+
+
+def red_wine(config: Config, seed: int) -> Rows:
+    """Return the physical and chemical columns of red wines."""
+    return a_fifth(rnade("red_wine", config.data_dir), seed)
+
+
+def toy(name: str, config: Config, seed: int) -> Rows:
+    """Return 10,000 rows of a density of the plane, and as many to test."""
+    x = toy_data.DENSITIES[name](np.random.default_rng(100 + seed), 20_000)
+    return Rows(x[:10_000], x[10_000:])
+
+
+def student_t(config: Config, seed: int) -> Rows:
+    """Return 5,000 rows of three independent Student t with two degrees of freedom."""
+    x = np.random.default_rng(200 + seed).standard_t(2, (25_000, 3))
+    return Rows(x[:5_000], x[5_000:])
+
+
+SETS: dict[str, Callable[[Config, int], Rows]] = {
+    "wine": partial(scikit, "wine"),
+    "breast_cancer": partial(scikit, "breast_cancer"),
+    "red_wine": red_wine,
+    "digits": partial(published, "digits"),
+    "miniboone_small": partial(published, "miniboone_small"),
+    "two_moons": partial(toy, "two_moons"),
+    "checkerboard": partial(toy, "checkerboard"),
+    "spirals": partial(toy, "spirals"),
+    "eight_gaussians": partial(toy, "eight_gaussians"),
+    "student_t": student_t,
+    "bsds300": patches,
+    "power": partial(published, "power", most=100_000),
+}
+
+
+def score(rows: Rows, fit: Callable, model: str, seed: int) -> dict[str, float]:
+    """Return the mean, median and worst test log-density, in nats of the rows' own units."""
+    mean = rows.train.mean(0, dtype=np.float64)
+    std = rows.train.std(0, dtype=np.float64)
+    train, test = (((part - mean) / std).astype(np.float32) for part in rows)
+    nats = fit(model, train, test, seed) - np.log(std).sum()
+    return {"mean": nats.mean(), "median": float(np.median(nats)), "worst": nats.min()}
+
+
+def main(config: Config) -> None:
+    """Fit what is missing, and write each result at once."""
+    results = json.loads(config.out.read_text())["results"] if config.out.exists() else {}
+    names = config.sets or tuple(SETS)
+    runs = list(product(range(config.seeds), names, config.models, config.libraries))
+    for seed, name, model, library in (bar := tqdm(runs)):
+        key = f"{name} {model} {library} {seed}"
+        if key in results:
+            continue
+        bar.set_description(key)
+        results[key] = score(SETS[name](config, seed), LIBRARIES[library], model, seed)
+        content = {"environment": environment(), "results": results}
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        config.out.write_text(json.dumps(content, indent=1, default=float) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

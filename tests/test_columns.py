@@ -1,0 +1,210 @@
+"""Tables in their own units, against densities that are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats as st
+from flax import nnx
+from registry import randomize
+
+import afflow
+
+KEY = jax.random.key(0)
+START = 1126259462.4  # seconds of GPS time: its float32 neighbours are 128 s apart
+KINDS = {
+    "mass": afflow.Above(0.0),
+    "share": afflow.Between(0.1, 0.3),
+    "shots": afflow.Whole(low=0),
+    "die": afflow.Whole(1, 6),
+    "band": afflow.Categories(["g", "r", "i"]),
+}
+
+
+def table(n=300, seed=0):
+    """Return rows of independent columns, in the order time, mass, share, shots, die, band."""
+    rng = np.random.default_rng(seed)
+    return {
+        "time": START + 0.01 * rng.normal(size=n),
+        "mass": 125 + 10 * rng.normal(size=n),
+        "share": 0.1 + 0.2 * rng.beta(2, 3, n),
+        "shots": rng.poisson(3, n),
+        "die": rng.integers(1, 7, n),
+        "band": np.array(["g", "r", "i"])[rng.choice(3, n, p=[0.5, 0.3, 0.2])],
+    }
+
+
+def small(rows, **options):
+    return afflow.made(
+        len(rows), columns=KINDS, data=rows, hidden=(8,), rngs=nnx.Rngs(0), **options
+    )
+
+
+def test_start_is_near_the_truth():
+    """Without training: a normal behind the logarithm, the logit and the noise of each column."""
+    rows = table(4000)
+    nats = np.mean(small(rows).log_prob(rows))
+    truth = sum(
+        (
+            st.norm(START, 0.01).logpdf(rows["time"]),
+            st.norm(125, 10).logpdf(rows["mass"]),
+            st.beta(2, 3, 0.1, 0.2).logpdf(rows["share"]),
+            st.poisson(3).logpmf(rows["shots"]),
+            np.log(1 / 6),
+            np.log([{"g": 0.5, "r": 0.3, "i": 0.2}[band] for band in rows["band"]]),
+        )
+    ).mean()
+    assert truth - 0.6 < nats < truth + 0.02
+
+
+def test_round_trip():
+    """Samples are tables with densities, in the columns' own types, ranges and names."""
+    flow = randomize(small(table()), 0.2)
+    x, log_prob = flow.sample_and_log_prob(KEY, 200)
+    assert list(x) == ["time", "mass", "share", "shots", "die", "band"]
+    np.testing.assert_allclose(log_prob, flow.log_prob(x), rtol=1e-4, atol=1e-4)
+    assert np.isfinite(log_prob).all()
+    assert np.abs(x["time"] - START).max() < 1
+    assert len(np.unique(x["time"])) > 150
+    assert (x["mass"] > 0).all()
+    assert ((x["share"] > 0.1) & (x["share"] < 0.3)).all()
+    assert set(np.unique(x["die"])) <= set(range(1, 7))
+    assert set(np.unique(x["band"])) <= {"g", "r", "i"}
+    assert x["shots"].dtype.kind == "i"
+
+
+def test_probabilities_of_whole_numbers_and_categories():
+    """They sum to one, with many draws of the noise, and are those of samples."""
+    data = np.array([[0, 2], [1, 0], [3, 1], [2, 2]] * 5)
+    kinds = [afflow.Whole(0, 3), afflow.Categories([0, 1, 2])]
+    made = {"columns": kinds, "data": data, "hidden": (8,), "rngs": nnx.Rngs(0)}
+    flow = randomize(afflow.made(2, **made), 0.3)
+    every = np.stack(np.meshgrid(np.arange(4), np.arange(3), indexing="ij"), -1).reshape(-1, 2)
+    few = np.exp(flow.log_prob(every))
+    many = np.exp(flow.bijector.enter(flow, num_draws=2**13).log_prob(every.astype(float)))
+    np.testing.assert_allclose(many.sum(), 1, atol=0.01)
+    np.testing.assert_allclose(few, many, atol=0.05)
+    found = np.mean((flow.sample(KEY, 20_000)[:, None] == every).all(-1), 0)
+    np.testing.assert_allclose(found, many, atol=0.01)
+
+
+def test_units_change_densities_by_their_jacobian():
+    """The same flow in other units: a shift changes nothing, a scale its logarithm."""
+    x = np.random.default_rng(0).lognormal(size=(200, 1))
+    made = {"columns": [afflow.Above()], "hidden": (8,), "rngs": nnx.Rngs(0)}
+    tiny, huge = (
+        np.asarray(afflow.made(1, data=s * x, **made).log_prob(s * x)) for s in (1e-20, 1e20)
+    )
+    np.testing.assert_allclose(tiny - huge, 40 * np.log(10), rtol=1e-5)
+    real = {"columns": [afflow.Real()], "hidden": (8,), "rngs": nnx.Rngs(0)}
+    near, far = (np.asarray(afflow.made(1, data=s + x, **real).log_prob(s + x)) for s in (0.0, 1e9))
+    np.testing.assert_allclose(near, far, rtol=1e-4, atol=1e-4)
+
+
+def test_fit_takes_tables():
+    """A table trains as the numbers that it holds do, with held-out tables too."""
+    rows, more = table(400), table(100, seed=1)
+    flow = small(rows)
+    options = {"key": KEY, "max_epochs": 5, "progress": False, "learning_rate": 1e-2}
+    trained, history = afflow.fit(flow, rows, validation=(more,), **options)
+    assert history.validation[-1] < history.validation[0]
+    excess = np.mean(trained.log_prob(more)) + min(history.validation)
+    assert -0.05 < excess < 0.6  # sixteen draws of the noise against one
+    again, _ = afflow.fit(flow, rows, validation=more, **options)
+    np.testing.assert_array_equal(again.log_prob(more), trained.log_prob(more))
+
+
+def test_values_next_to_a_bound_have_densities():
+    """They would round onto the bound in float32, which has none."""
+    kinds = [afflow.Between(0.1, 0.3), afflow.Above(0.0)]
+    flow = afflow.made(2, columns=kinds, rngs=nnx.Rngs(0))
+    with jax.enable_x64(False):
+        inside = flow.log_prob([[0.3 - 1e-12, 1e-60], [0.1 + 1e-12, 1.0]])
+        outside = flow.log_prob([[0.3, 1.0], [0.2, 0.0], [0.2, np.nan]])
+    assert np.isfinite(inside).all()
+    np.testing.assert_array_equal(outside, [-np.inf, -np.inf, np.nan])
+
+
+def test_compiled_functions():
+    """They get arrays, calculate in their type, and refuse columns that it does not resolve."""
+    x = np.random.default_rng(0).normal(7.0, 2.0, (50, 2)).astype(np.float32)
+    flow = afflow.made(2, columns=[afflow.Real(), afflow.Above(-99.0)], data=x, rngs=nnx.Rngs(0))
+    inside = jax.jit(lambda flow, x: flow.log_prob(x))(flow, x)
+    np.testing.assert_allclose(inside, flow.log_prob(x), rtol=1e-5)
+    drawn = jax.jit(lambda flow: flow.sample(KEY, 3))(flow)
+    np.testing.assert_allclose(drawn, flow.sample(KEY, 3), rtol=1e-5)
+    with jax.enable_x64(False):
+        times = START + np.random.default_rng(0).random((50, 1))
+        flow = afflow.made(1, columns=[afflow.Real()], data=times, rngs=nnx.Rngs(0))
+        with pytest.raises(ValueError, match="float32 resolves"):
+            jax.jit(lambda flow: flow.bijector.forward(jnp.zeros(1)))(flow)
+
+
+def test_a_saved_table(tmp_path):
+    rows = table()
+    flow = small(rows)
+    afflow.save(flow, tmp_path / "flow.zip")
+    loaded = afflow.load(tmp_path / "flow.zip")
+    np.testing.assert_array_equal(loaded.log_prob(rows), flow.log_prob(rows))
+
+
+def test_kinds_of_a_data_frame_are_inferred():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(table(50))
+    flow = afflow.made(6, columns={}, data=frame, rngs=nnx.Rngs(0))
+    real, whole = afflow.Real(), afflow.Whole()
+    expected = real, real, real, whole, whole, afflow.Categories(["g", "i", "r"])
+    assert flow.bijector.layout.kinds == expected
+    assert isinstance(flow.sample(KEY, 3), pandas.DataFrame)
+    assert np.isfinite(flow.log_prob(frame.iloc[:2, ::-1])).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "data", "message"),
+    [
+        ([afflow.Real()], None, "2 columns"),
+        ({5: afflow.Real()}, None, "among"),
+        ({"c": afflow.Real()}, {"a": [1.0, 2], "b": [1.0, 2]}, "among"),
+        ([afflow.Above(0.0)] * 2, [[1.0, 2.0], [3.0, 0.0]], "column 1 inside of Above"),
+        ([afflow.Whole()] * 2, [[1.0, 2.5], [3.0, 0.0]], "whole numbers in column 1, got 2.5"),
+        ([afflow.Whole(0, 3)] * 2, [[1, 2], [3, 4]], "column 1 inside of Whole"),
+        ([afflow.Whole()] * 2, [[1, 2], [3, 10**6]], "take Real"),
+        ([afflow.Categories("ab")] * 2, [["a", "b"], ["a", "c"]], "categories"),
+        (["real", "real"], None, "Real"),
+    ],
+)
+def test_columns_that_do_not_fit(columns, data, message):
+    with pytest.raises(ValueError, match=message):
+        afflow.made(2, columns=columns, data=data, rngs=nnx.Rngs(0))
+
+
+def test_tables_that_do_not_fit():
+    flow = small(table())
+    rows = table()
+    del rows["mass"]
+    with pytest.raises(ValueError, match="none named .*mass"):
+        flow.log_prob(rows)
+    with pytest.raises(ValueError, match="categories .*got 'z'"):
+        flow.log_prob(table() | {"band": np.array(["z"] * 300)})
+    with pytest.raises(ValueError, match="Expected different categories"):
+        afflow.Categories(["a", "a"])
+
+
+@pytest.mark.parametrize(
+    "factory", [afflow.maf, afflow.iaf, afflow.realnvp, afflow.nice, afflow.bpf]
+)
+def test_every_factory_takes_columns_and_a_base(factory):
+    x = np.random.default_rng(0).lognormal(size=(50, 2))
+    made = {"num_layers": 2, "hidden": (4,), "rngs": nnx.Rngs(0)}
+    flow = factory(2, columns=[afflow.Above()] * 2, base=afflow.Laplace(2), data=x, **made)
+    assert isinstance(flow.base, afflow.Laplace)
+    assert (flow.sample(KEY, 9) > 0).all()
+    assert flow.log_prob(np.array([-1.0, 1.0])) == -np.inf
+
+
+def test_contexts_beside_columns():
+    x, h = np.random.default_rng(0).lognormal(size=(2, 50, 2))
+    made = {"columns": [afflow.Above()] * 2, "data": (x, h), "rngs": nnx.Rngs(0)}
+    flow = afflow.made(2, context_dim=2, hidden=(4,), **made)
+    assert flow.log_prob(x, h).shape == (50,)
+    assert flow.sample(KEY, 3, h[:5]).shape == (3, 5, 2)
