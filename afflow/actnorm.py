@@ -30,6 +30,8 @@ class ActNorm(Bijector):
         [1.0, 1.0]
     """
 
+    has_units = True
+
     def __init__(self, event_shape: int | Shape):
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None

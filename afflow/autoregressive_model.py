@@ -33,6 +33,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
             a conditional that is read as `features` numbers, it takes `(D, features)`.
         conditional: a scalar distribution with `P` parameters.
         order: the coordinates in the order of the chain rule, by default the natural one.
+        learning_rate: that which `fit` starts from by default.
 
     Raises:
         ValueError: if the parts do not fit each other, or `order` is not a permutation; in
@@ -54,6 +55,8 @@ class AutoregressiveModel(Outlined, nnx.Module):
         conditioner: Conditioner,
         conditional: Conditional,
         order: Sequence[int] | None = None,
+        *,
+        learning_rate: float = 1e-3,
     ):
         check_fit(conditioner, conditional)
         (dim, *_) = conditioner.event_shape
@@ -62,6 +65,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         self.conditioner = conditioner
         self.conditional = conditional
         self.order = None if order is None else tuple(int(t) for t in order)
+        self.learning_rate = learning_rate
         self.event_shape = (dim,)
         self.context_shape = conditioner.context_shape
 

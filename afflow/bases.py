@@ -200,6 +200,8 @@ class MultivariateNormal(Distribution):
         -3.2242
     """
 
+    has_units = True
+
     def __init__(self, mean: ArrayLike, covariance: ArrayLike):
         mean, covariance = double("mean", mean), double("covariance", covariance)
         dim = mean.size
@@ -258,6 +260,8 @@ class Mixture(Distribution):
         >>> round(jnp.exp(afflow.Mixture(two).log_prob(jnp.full(1, 0.5))).item(), 4)
         0.625
     """
+
+    has_units = True
 
     def __init__(self, components: Sequence[Distribution]):
         self.components = nnx.List(components)

@@ -35,6 +35,8 @@ class BatchNorm(Bijector):
         [1.0, 1.0]
     """
 
+    has_units = True
+
     def __init__(self, event_shape: int | Shape):
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None

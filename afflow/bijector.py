@@ -41,6 +41,7 @@ class Bijector(Outlined, nnx.Module):
 
     event_shape: Shape
     context_shape: Shape | None
+    has_units = False  # whether a class brings standard coordinates to the units of data
 
     @abstractmethod
     def forward_and_log_det(

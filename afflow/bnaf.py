@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from afflow.bijector import Bijector, of_one_event, total
 from afflow.conditioners.conditioner import Conditioner, check_sizes
 from afflow.inversion import Incremental, Solver, solve
+from afflow.outline import Outlined
 from afflow.positive import positive, positive_inverse
 from afflow.univariate.bounds import soft_bound
 from afflow.univariate.monotone import solve_monotone
@@ -104,7 +105,7 @@ class Blocks(NamedTuple):
     bias: jax.Array  # (D, a')
 
 
-class BlockLinear(nnx.Module):
+class BlockLinear(Outlined, nnx.Module):
     """A weight-normalised block triangular linear map, with positive blocks on the diagonal."""
 
     def __init__(self, dim: int, before: int, after: int, context_dim: int, rngs: nnx.Rngs):

@@ -14,11 +14,12 @@ from afflow.conditioners.conditioner import check_sizes
 from afflow.distributions import Flow
 from afflow.elementwise import Constant
 from afflow.flows import Outside, layered
+from afflow.outline import Outlined
 
 Linear = Callable[[jax.Array], jax.Array]
 
 
-class VectorField(nnx.Module):
+class VectorField(Outlined, nnx.Module):
     """The velocity $g(t, x, h)$ of one event at time `t`, from 0 to 1.
 
     A subclass sets `event_shape` and `context_shape` (`None`: takes no context). It must
@@ -96,7 +97,7 @@ class ExactTrace(Trace):
         return _quadratic(jvp, basis).sum()
 
 
-class Hutchinson(nnx.Module, Trace):
+class Hutchinson(Outlined, nnx.Module, Trace):
     r"""An unbiased estimate, $\epsilon^\top J \epsilon$ with random signs: one product.
 
     The signs are drawn once, here, so that the log-determinant is a deterministic

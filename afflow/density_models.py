@@ -20,6 +20,8 @@ from afflow.univariate.mixture_cdf import Component, GaussianCDF
 
 Activation = Callable[[jax.Array], jax.Array]
 
+_OF_ONE_LAYER = 0.03  # a learning rate; 0.001 leaves 4 to 8 nats after 60 epochs
+
 
 def fvsbn(
     dim: int,
@@ -33,7 +35,8 @@ def fvsbn(
 
     $$p(x_t = 1 \mid x_{<t}) = \sigma(b_t + \textstyle\sum_{i<t} W_{ti} x_i)$$
 
-    with $O(D^2)$ parameters. Frey 1998; Neal 1992.
+    with $O(D^2)$ parameters. `fit` starts it at a learning rate of 0.03, because one layer of
+    weights that start at zero is convex. Frey 1998; Neal 1992.
 
     Args:
         dim: number of coordinates `D`.
@@ -54,7 +57,8 @@ def fvsbn(
     """
     sizes = dim, conditional.num_params, ()
     options = {"features": conditional.features, "context_dim": context_dim, "rngs": rngs}
-    return AutoregressiveModel(MADE(*sizes, **options), conditional, order)
+    made = MADE(*sizes, **options)
+    return AutoregressiveModel(made, conditional, order, learning_rate=_OF_ONE_LAYER)
 
 
 def independent_mlps(

@@ -13,6 +13,7 @@ from jax.core import Tracer
 from afflow.bijector import Shape, check_size, checked_shape
 from afflow.distributions import Flow
 from afflow.domains import Interval
+from afflow.outline import Outlined
 
 _MAX_MARGIN = 2.0**-7  # of a level, to each side: then noise takes some hundred values
 
@@ -98,7 +99,7 @@ def Logit(event_shape: int | Shape, alpha: float = 1e-6) -> Interval:  # noqa: N
     return Interval(zeros - margin, zeros + 1 + margin)
 
 
-class VariationalDequantization(nnx.Module):
+class VariationalDequantization(Outlined, nnx.Module):
     r"""A density of integers, with the noise that fills the gaps learned as well.
 
     $$\log p(x) \ge \mathbb{E}_{q(u \mid x)}\big[\log p(y) - \log q(u \mid x)\big],
@@ -157,7 +158,7 @@ class VariationalDequantization(nnx.Module):
         return _log_prob(self, key, x, num_samples)
 
 
-class Dequantized(nnx.Module):
+class Dequantized(Outlined, nnx.Module):
     r"""A density of vectors, some of whose coordinates are whole numbers.
 
     $$\log P(k) \ge \mathbb{E}_u \log \frac1S \sum_{s \le S} p(k + u_s), \qquad

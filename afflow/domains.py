@@ -41,6 +41,8 @@ class Interval(Bijector):
         -inf
     """
 
+    has_units = True
+
     def __init__(self, low: ArrayLike, high: ArrayLike):
         self.event_shape, self.context_shape = np.shape(low), None
         if np.shape(high) != self.event_shape:
@@ -85,6 +87,8 @@ class Positive(Bijector):
         [10000.0]
     """
 
+    has_units = True
+
     def __init__(self, event_shape: int | Shape):
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
@@ -114,6 +118,8 @@ class Exp(Bijector):
         >>> afflow.Exp(2).inverse(jnp.array([1.0, jnp.e])).tolist()
         [0.0, 1.0]
     """
+
+    has_units = True
 
     def __init__(self, event_shape: int | Shape):
         self.event_shape = checked_shape("event_shape", event_shape)
@@ -153,6 +159,8 @@ class Simplex(Bijector):
         >>> [round(p, 4) for p in (*y.tolist(), 1 - y.sum().item())]
         [0.25, 0.25, 0.25, 0.25]
     """
+
+    has_units = True
 
     def __init__(self, dim: int):
         check_size("dim", dim)
@@ -252,6 +260,8 @@ class Ordered(Bijector):
         >>> bool((y[1:] > y[:-1]).all())
         True
     """
+
+    has_units = True
 
     def __init__(self, dim: int):
         check_size("dim", dim)

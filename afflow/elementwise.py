@@ -108,6 +108,8 @@ class Standardize(Bijector):
         [-1.0, -1.0]
     """
 
+    has_units = True
+
     def __init__(self, mean: ArrayLike, std: ArrayLike):
         if np.shape(mean) != np.shape(std):
             raise ValueError(f"Expected mean and std alike, got {np.shape(mean)}, {np.shape(std)}.")

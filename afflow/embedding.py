@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from afflow.bijector import Bijector, Shape, checked_shape
 from afflow.elementwise import Standardize
+from afflow.outline import Outlined
 from afflow.walk import walk
 
 
@@ -66,7 +67,7 @@ class Embedded(Bijector):
         return self.bijector.embed(network(contexts))
 
 
-class ZScores(nnx.Module):
+class ZScores(Outlined, nnx.Module):
     """A context less its mean over some data, in units of its deviation.
 
     Args:

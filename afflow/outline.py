@@ -1,22 +1,71 @@
 """What printing a module shows: its parts and their sizes, not their weights."""
 
+import inspect
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
+from afflow.names import name_of, named
+
 _LONGEST = 40
 
 
+class _ConstructorSignature:
+    """The signature of a constructor, which the metaclass of Flax hides from `help`."""
+
+    def __get__(self, instance: Any, cls: type) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError("An instance is called by the signature of its __call__.")
+        signature = inspect.signature(cls.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
 class Outlined:
-    """A module that prints as its outline."""
+    """A module that prints as its outline, and is pickled with functions by their names."""
+
+    __signature__ = _ConstructorSignature()
 
     def __repr__(self) -> str:
         return outline(self)
 
     __str__ = __repr__
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes, with functions as names: pickle knows those of JAX not."""
+        return {key: _Named.of(value) for key, value in vars(self).items()}
+
+    def __deepcopy__(self, memo: dict) -> Any:
+        """Return the module with copies of its arrays; functions and settings stay the same."""
+        return jax.tree.map(copy, self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the attributes that `__getstate__` returned."""
+        found = {k: v.value if isinstance(v, _Named) else v for k, v in state.items()}
+        vars(self).update(found)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A function by its name."""
+
+    name: str
+
+    @staticmethod
+    def of(value: Any) -> Any:
+        """Return a function as its name if it has one, and any other value as it is."""
+        is_function = callable(value) and not isinstance(value, type | nnx.Module)
+        name = name_of(value) if is_function else None
+        return value if name is None else _Named(name)
+
+    @property
+    def value(self) -> Any:
+        """The function."""
+        return named(self.name)
 
 
 def outline(module: Any) -> str:

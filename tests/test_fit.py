@@ -1,5 +1,8 @@
 """`fit`: learns, stops, repeats itself, and says what is wrong."""
 
+import re
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,9 @@ from flax import nnx
 
 import afflow
 from afflow.training import loop
+from afflow.training.optimizer import usual_learning_rate, usual_weight_decay
 from afflow.training.sources import _mean_loss as mean_loss
+from afflow.training.sources import usual_batch_size
 
 KEY = jax.random.key(0)
 X = np.array([2.0, -1.0]) + np.random.default_rng(0).normal(size=(600, 2)) * [0.5, 3.0]
@@ -285,11 +290,66 @@ def test_chunks_change_nothing():
 
 
 def test_a_second_fit_of_the_same_shape_compiles_nothing():
-    options = OPTIONS | {"max_epochs": 1}
-    afflow.fit(small(), X, **options)
+    """Whatever its data, and its numbers: epochs, learning rate, weight decay."""
+    afflow.fit(small(), X, max_epochs=1, **OPTIONS)
     compiled = loop._scan._cache_size(), mean_loss._cache_size()
-    afflow.fit(small(), X + 1, **options)
+    numbers = {"max_epochs": 2, "learning_rate": 1e-2, "weight_decay": 0.1}
+    afflow.fit(small(), X + 1, **numbers, **OPTIONS)
     assert (loop._scan._cache_size(), mean_loss._cache_size()) == compiled
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_the_default_optimizer_is_adamw_on_kernels(decay):
+    """Against optax, with the schedule and the mask written out."""
+
+    def mask(params):
+        is_kernel = lambda path, _: "kernel" in jax.tree_util.keystr(path)  # noqa: E731
+        return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+    def make(num_steps):
+        schedule = optax.cosine_decay_schedule(1e-2, num_steps)
+        adam = optax.adamw(schedule, weight_decay=decay, mask=mask)
+        return optax.chain(optax.clip_by_global_norm(5.0), adam)
+
+    options = OPTIONS | {"max_epochs": 3, "learning_rate": 1e-2}
+    flow, _ = afflow.fit(small(), X, weight_decay=decay, **options)
+    expected, _ = afflow.fit(small(), X, optimizer=make, **options)
+    for a, b in zip(jax.tree.leaves(flow), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_batch_and_weight_decay_follow_the_number_of_rows():
+    sizes = {n: usual_batch_size(n) for n in (1, 100, 455, 4000, 100_000, 10**7)}
+    assert sizes == {1: 16, 100: 16, 455: 16, 4000: 64, 100_000: 256, 10**7: 1024}
+    flow, nade = small(), afflow.nade(2, hidden=2, rngs=nnx.Rngs(0))
+    decays = [usual_weight_decay(flow, np.ones((n, 2))) for n in (1000, 10)]
+    assert decays == [0.12, 3.0]
+    assert usual_weight_decay(nade, np.ones((10, 2))) == 0.0
+    assert usual_weight_decay(flow, short_stream()) == 0.0
+    assert usual_learning_rate(flow) == usual_learning_rate(nade) == 1e-3
+    assert usual_learning_rate(afflow.fvsbn(2, rngs=nnx.Rngs(0))) == 0.03
+
+
+@pytest.mark.parametrize(
+    ("flow", "x", "context", "named"),
+    [
+        (small(), 1000 + X, None, "x of about unit scale.*column 0 is 1002"),
+        (small(), X * [1.0, 1e-3], None, "column 1 is -0.00098"),
+        (small(1), X / 3, 1e4 * X[:, :1], "context of about unit scale.*column 0"),
+        (small(1, data=(X, X[:, :1])), X, X[:, :1], None),
+        (small(data=1000 + X), 1000 + X, None, None),
+        (small(), X / 3, None, None),
+    ],
+)
+def test_warns_of_units_that_a_flow_does_not_know(flow, x, context, named):
+    options = OPTIONS | {"context": context, "max_epochs": 1}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        afflow.fit(flow, x, **options)
+    found = [str(w.message) for w in caught if "unit scale" in str(w.message)]
+    assert len(found) == (named is not None)
+    if named:
+        assert re.search(named, found[0])
 
 
 @pytest.fixture
@@ -406,6 +466,7 @@ def test_rows_in_a_file_are_learned(on_disk):
 def test_a_stream_is_the_same_as_its_rows():
     """One minibatch an epoch of all the rows, from memory and from an iterator."""
     options = OPTIONS | {"validation": X[:50], "max_epochs": 3, "batch_size": 600}
+    options |= {"weight_decay": 0.1}
     stream = afflow.Stream(lambda epoch: iter([(X, None, np.full(600, 1.0))]), num_steps=1)
     streamed, there = afflow.fit(small(), stream, **options)
     in_memory, here = afflow.fit(small(), X, **options)

@@ -8,6 +8,8 @@ from flax import nnx
 from registry import autoregressive, randomize, repeated
 
 import afflow
+from afflow import distributions
+from afflow.calls import bucketed
 
 KEY = jax.random.key(0)
 
@@ -289,10 +291,20 @@ def test_iaf_is_the_maf_read_backwards():
     maf, iaf = randomize(maf, seed=1), randomize(iaf, seed=1)
     x = jax.random.normal(KEY, (4,))
     maf_layer, iaf_layer = maf.bijector.bijectors[0], iaf.bijector.bijectors[0]
-    y = maf_layer.bijectors[1].inverse(x)
-    np.testing.assert_allclose(iaf_layer.bijectors[1].forward(x), y)
+    np.testing.assert_allclose(iaf_layer.forward(x), maf_layer.inverse(x))
 
 
 def test_deep_flows_are_repeated():
     flow = afflow.maf(2, num_layers=9, hidden=(4,), rngs=nnx.Rngs(0))
     assert isinstance(flow.bijector.bijectors[0], afflow.Repeat)
+
+
+def test_similar_numbers_of_samples_share_a_program():
+    """They are the first of more: a number more changes none of them, and compiles nothing."""
+    flow = afflow.made(2, hidden=(4,), rngs=nnx.Rngs(0))
+    more = flow.sample(KEY, 1000)
+    compiled = distributions._sample._cache_size()
+    np.testing.assert_array_equal(flow.sample(KEY, 999), more[:999])
+    np.testing.assert_array_equal(flow.sample(KEY, (9, 111)).reshape(999, 2), more[:999])
+    assert distributions._sample._cache_size() == compiled
+    assert [bucketed(n) for n in (0, 1, 15, 16, 17, 100, 1000)] == [0, 1, 15, 16, 18, 104, 1024]

@@ -246,7 +246,7 @@ def test_solvers_agree_on_a_trained_flow():
 
     def flow(solver):
         options = {"hidden": (24,), "solver": solver, "data": x, "rngs": nnx.Rngs(0)}
-        return afflow.maf(6, num_layers=3, **options)
+        return afflow.maf(6, num_layers=3, mix=lambda dim, _: afflow.Reverse(dim), **options)
 
     options = {"max_epochs": 30, "batch_size": 100, "progress": False}
     trained, _ = afflow.fit(flow(afflow.Incremental()), x, key=KEY, **options)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow.bijector import Shape
+from afflow.outline import Outlined
 
 
-class ConvNet(nnx.Module):
+class ConvNet(Outlined, nnx.Module):
     r"""Convolutions of 3x3, 1x1 and 3x3 pixels from channels to the parameters of others.
 
     It takes the passing half of the channels, flattened as `Coupling` hands them over, and

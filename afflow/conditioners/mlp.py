@@ -9,9 +9,10 @@ from flax import nnx
 
 from afflow.bijector import check_size
 from afflow.conditioners.conditioner import check_widths
+from afflow.outline import Outlined
 
 
-class MLP(nnx.Module):
+class MLP(Outlined, nnx.Module):
     """A multilayer perceptron from a vector, and a context, to the parameters of others.
 
     The output layer starts at zero, so that a flow starts as the identity.

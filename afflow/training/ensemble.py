@@ -11,16 +11,22 @@ import optax
 from flax import nnx
 
 from afflow.bijector import Shape, check_size
+from afflow.outline import Outlined
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.fit import fit
 from afflow.training.history import History
 from afflow.training.objectives import maximum_likelihood
-from afflow.training.optimizer import Optimizer, optimizer_for
+from afflow.training.optimizer import (
+    Optimizer,
+    optimizer_for,
+    usual_learning_rate,
+    usual_weight_decay,
+)
 from afflow.training.stream import Stream
 
 
-class Ensemble(nnx.Module):
+class Ensemble(Outlined, nnx.Module):
     r"""Models of one structure, as the even mixture of their densities.
 
     $$\log q(x \mid h) = \log \frac1M \sum_{m=1}^M q_m(x \mid h).$$
@@ -99,8 +105,8 @@ def fit_ensemble(
     batch_size: int | None = None,
     max_epochs: int = 100,
     patience: int = 20,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
     optimizer: Optimizer | None = None,
     checkpoint: Checkpoint | None = None,
     callbacks: Iterable[Callback] = (),
@@ -124,8 +130,8 @@ def fit_ensemble(
         batch_size: rows in a minibatch; by default it follows the number of rows, as in `fit`.
         max_epochs: epochs to train for if not stopped early.
         patience: epochs without a better validation loss before training stops.
-        learning_rate: initial rate of the default optimizer.
-        weight_decay: how much of a network's kernels the default optimizer takes away in a step.
+        learning_rate: initial rate of the default optimizer, as in `fit`.
+        weight_decay: how much of a network's kernels it takes away in a step, as in `fit`.
         optimizer: any other, of one member.
         checkpoint: where to keep checkpoints.
         callbacks: called after each epoch.
@@ -151,8 +157,11 @@ def fit_ensemble(
     """
     check_size("num", num)
     keys = jax.random.split(key, num)
+    members = [make(nnx.Rngs(keys[i])) for i in range(num)]
+    rate = learning_rate or usual_learning_rate(members[0])
+    decay = usual_weight_decay(members[0], x) if weight_decay is None else weight_decay
     return fit(
-        Ensemble([make(nnx.Rngs(keys[i])) for i in range(num)]),
+        Ensemble(members),
         x,
         key=key,
         context=context,
@@ -161,9 +170,7 @@ def fit_ensemble(
         batch_size=batch_size,
         max_epochs=max_epochs,
         patience=patience,
-        optimizer=lambda steps: each_member(
-            num, optimizer_for(steps, optimizer, learning_rate, weight_decay)
-        ),
+        optimizer=lambda steps: each_member(num, optimizer_for(steps, optimizer, rate, decay)),
         checkpoint=checkpoint,
         callbacks=callbacks,
         progress=progress,

@@ -1,6 +1,5 @@
 """Fitting a model to data, an epoch at a time on the device."""
 
-import math
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
@@ -16,9 +15,10 @@ from afflow.training.checkpoint import Checkpoint
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import Objective, maximum_likelihood
-from afflow.training.optimizer import Optimizer, usual_weight_decay
+from afflow.training.optimizer import Optimizer, usual_learning_rate, usual_weight_decay
 from afflow.training.placement import placement_on
 from afflow.training.rows import Rows, rows_of
+from afflow.training.scale import warn_of_scale
 from afflow.training.sources import source_of
 from afflow.training.stream import Stream
 
@@ -46,7 +46,7 @@ def fit(
     batch_size: int | None = None,
     max_epochs: int = 100,
     patience: int = 20,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     weight_decay: float | None = None,
     optimizer: Optimizer | None = None,
     ema: float | None = None,
@@ -87,10 +87,11 @@ def fit(
         max_epochs: epochs to train for if not stopped early.
         patience: epochs without a better validation loss before training stops.
         learning_rate: initial rate of the default optimizer: AdamW on gradients clipped
-            to norm 5, with a cosine decay to zero over `max_epochs`.
+            to norm 5, with a cosine decay to zero over `max_epochs`. By default that of the
+            model (`fvsbn` has one), else 0.001.
         weight_decay: how much of a network's kernels the default optimizer takes away in a step,
-            in units of the learning rate. By default $60\,D/N$ for `N` rows in `D`
-            coordinates, at most 3, and zero for a `Stream`.
+            in units of the learning rate. By default $60\,D/N$ for a flow and `N` rows in `D`
+            coordinates, at most 3; zero for other models, and for a `Stream`.
         optimizer: any optax optimizer in place of the default, or a function that makes one
             from the number of steps, for a schedule over all of them.
         ema: validate and return an exponential moving average of the parameters with this
@@ -146,6 +147,8 @@ def fit(
     rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
     source = source_of(rows, objective, validation, batch_size, keys, placement)
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
+    if isinstance(rows, Rows):
+        warn_of_scale(flow, rows)
     try:
         trained, history = train(
             flow,
@@ -156,8 +159,8 @@ def fit(
             batches=source.batches,
             validate=source.validate,
             patience=patience,
-            learning_rate=learning_rate,
-            weight_decay=_decay(rows) if weight_decay is None else weight_decay,
+            learning_rate=learning_rate or usual_learning_rate(flow),
+            weight_decay=usual_weight_decay(flow, x) if weight_decay is None else weight_decay,
             optimizer=optimizer,
             ema=ema,
             chunk=(checkpoint and checkpoint.steps) or source.chunk,
@@ -182,13 +185,6 @@ def _encoded(table: Table, x: Any, validation: Any) -> tuple[Any, Any]:
         return table.encode(x), (table.encode(validation[0]), *validation[1:])
     is_share = np.ndim(validation) == 0 and not hasattr(validation, "keys")
     return table.encode(x), validation if is_share else table.encode(validation)
-
-
-def _decay(rows: Rows | Stream) -> float:
-    """Return the usual weight decay for some data."""
-    if isinstance(rows, Stream):
-        return 0.0
-    return usual_weight_decay(rows.size, math.prod(rows.x.shape[1:]))
 
 
 def _note_zero_density(error, flow, rows):

@@ -199,6 +199,7 @@ def train(
     run = resumed = store.latest(start)
     bar = progress_bar(max_epochs * num_steps, resumed, label, show=progress)
     with interruptible() as interrupt, bar:
+        bar.compiling()
         for run in _runs(program, resumed):
             bar.show(run)
             store.keep(run, is_last=program.is_over(run) or interrupt.pressed)
@@ -224,7 +225,7 @@ def _advanced(program: Program, run: Run, stack: Any) -> Run:
     """Return the run after a chunk of steps more."""
     size = min(program.chunk, program.num_steps - run.step)
     state, loss_sum = _scan(
-        program.optimizer,
+        program.optimizer.update,
         program.ema,
         size,
         program.placement,
@@ -262,8 +263,8 @@ def _call(program: Program, run: Run, speed: float) -> bool:
     return any([callback(epoch) for callback in program.callbacks])  # each is called
 
 
-@partial(jax.jit, static_argnames=("optimizer", "ema", "size", "placement", "graph"))
-def _scan(optimizer, ema, size, placement, graph, rest, loss, key, first, state, stack):
+@partial(jax.jit, static_argnames=("update", "ema", "size", "placement", "graph"))
+def _scan(update, ema, size, placement, graph, rest, loss, key, first, state, stack):
     """Take `size` optimizer steps; return the state and the sum of losses."""
 
     def loss_of(params, t, batch):
@@ -272,7 +273,7 @@ def _scan(optimizer, ema, size, placement, graph, rest, loss, key, first, state,
     def step(state, item):
         t, batch = item
         value, grads = jax.value_and_grad(loss_of)(state.params, t, batch)
-        updates, memory = optimizer.update(grads, state.optimizer, state.params)
+        updates, memory = update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         average = None if ema is None else _averaged(ema, t, state.average, params)
         return State(params, memory, average), value

@@ -12,6 +12,9 @@ class NoBar(AbstractContextManager):
     def __exit__(self, *error: Any) -> None:
         """Leave nothing behind."""
 
+    def compiling(self) -> None:
+        """Show that the first steps are being compiled."""
+
     def show(self, run: Run) -> None:
         """Show where a run stands."""
 
@@ -28,6 +31,9 @@ class Bar(NoBar):
 
     def __exit__(self, *error):
         self.bar.close()
+
+    def compiling(self):
+        self.bar.set_postfix_str("compiling")
 
     def show(self, run):
         losses = {"train": run.history.train, "validation": run.history.validation}

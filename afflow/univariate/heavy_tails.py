@@ -77,8 +77,9 @@ def tail_indices(y: np.ndarray) -> np.ndarray:
     $$\hat\delta = \sum_{i \le k} \log\frac{y_{(i)}\,x_{(k)}}{y_{(k)}\,x_{(i)}} \Big/
     \sum_{i \le k} \tfrac12\big(x_{(i)}^2 - x_{(k)}^2\big),$$
 
-    Hill's estimator (1975) less what it gives for a normal. The estimate is the lower one of those
-    from 2 and from 0.5 per cent of the rows: a few rows far out that end at a bound are no tail.
+    Hill's estimator (1975) less what it gives for a normal. The outer 2 per cent of the rows are
+    taken. Where the outer 0.5 per cent give less than half of that, their estimate is taken: some
+    rows far out that end at a bound are no tail.
 
     Args:
         y: `(N,)`; below 250 rows there is no estimate.
@@ -89,7 +90,10 @@ def tail_indices(y: np.ndarray) -> np.ndarray:
     sizes = [int(share * len(y)) for share in _SHARES]
     distances = y - np.median(y)
     estimates = [_tail_estimates(distances, k) for k in sizes if k >= _FEWEST]
-    return np.min(estimates, axis=0) if estimates else np.zeros(2)
+    if not estimates:
+        return np.zeros(2)
+    most, outermost = estimates[0], estimates[-1]
+    return np.where(outermost < most / 2, outermost, most)
 
 
 def _tail_estimates(distances: np.ndarray, k: int) -> np.ndarray:
