@@ -103,6 +103,7 @@ from afflow.training import (
     fit,
     fit_ensemble,
     maximum_likelihood,
+    paths_of,
     train,
 )
 from afflow.training.divergences import (
@@ -284,6 +285,7 @@ __all__ = [
     "nsf",
     "nsf_coupling",
     "pareto_k",
+    "paths_of",
     "pareto_smoothed",
     "prefix_log_prob",
     "quantize",

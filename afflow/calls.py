@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from afflow.arrays import real_array
-from afflow.bijector import Shape, checked_shape
+from afflow.bijector import Shape, check_size, checked_shape
 
 
 def per_event(f: Callable) -> Callable:
@@ -21,17 +21,25 @@ def per_event(f: Callable) -> Callable:
     is given, before contexts are repeated for the events that they belong to.
     """
 
-    @partial(jax.jit, static_argnums=0)
-    def mapped(batch, model, items, context, *shared):
+    @partial(jax.jit, static_argnums=(0, 1))
+    def mapped(batch, chunk, model, items, context, *shared):
         if context is not None and hasattr(model, "embed"):
             model, context = model.embed(context)
         one = context is None or context.shape == model.context_shape
         if not one:
             context = _flatten(context, model.context_shape, batch)
-        in_axes = 0, None if one else 0
-        return jax.vmap(lambda item, h: f(model, item, h, *shared), in_axes)(items, context)
+        if one:
+            return _over(lambda item: f(model, item, context, *shared), items, chunk)
+        return _over(lambda pair: f(model, *pair, *shared), (items, context), chunk)
 
     return mapped
+
+
+def _over(f: Callable, items: Any, chunk: int | None) -> Any:
+    """Map over items, all at once or a chunk at a time."""
+    if chunk is None:
+        return jax.vmap(f)(items)
+    return jax.lax.map(f, items, batch_size=chunk)
 
 
 def call(
@@ -43,29 +51,31 @@ def call(
     *,
     key: jax.Array | None = None,
     shape: int | Shape = (),
+    chunk: int | None = None,
 ) -> Any:
     """Call `f`, made by `per_event`, on all leading axes of events and context.
 
     An item is a tuple of one event of each of `events`, and a key of its own if `key` is
     given. The results have the axes `(*shape, *batch)` in front, where the leading axes of
     `events`, before as many as an event has, and `context` `(..., *context_shape)` broadcast to
-    `batch`.
+    `batch`. With `chunk`, as many items are worked on at a time, which bounds the memory.
     """
+    if chunk is not None:
+        check_size("chunk", chunk)
     context = checked_context(model, context)
     inner = [event.shape[event.ndim - len(model.event_shape) :] for event in events]
     leading = list(map(_leading, events, inner))
     if context is not None:
         leading.append(_leading(context, model.context_shape))
     batch = checked_shape("shape", shape, least=0) + tuple(map(int, jnp.broadcast_shapes(*leading)))
-    items = tuple(_flatten(*pair, batch) for pair in zip(events, inner, strict=True))
-    if key is None:
-        out = f(batch, model, items, context, *shared)
-        return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
-    key, size, drawn = typed(key), math.prod(batch), batch
-    is_one_context = context is None or context.shape == model.context_shape
-    if not events and is_one_context and not isinstance(key, Tracer):
-        drawn = (bucketed(size),)
-    out = f(drawn, model, (*items, jax.random.split(key, math.prod(drawn))), context, *shared)
+    size, drawn = math.prod(batch), batch
+    if key is not None and not any(leading[: len(events)]) and not isinstance(key, Tracer):
+        if context is None or context.shape == model.context_shape:
+            drawn = (bucketed(size),)
+    items = tuple(_flatten(*pair, drawn) for pair in zip(events, inner, strict=True))
+    if key is not None:
+        items += (jax.random.split(typed(key), math.prod(drawn)),)
+    out = f(drawn, chunk, model, items, context, *shared)
     return jax.tree.map(lambda a: a[:size].reshape(batch + a.shape[1:]), out)
 
 

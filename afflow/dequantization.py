@@ -191,14 +191,16 @@ class Dequantized(Outlined, nnx.Module):
         self.num_draws = num_draws
         self.event_shape, self.context_shape = flow.event_shape, flow.context_shape
 
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         """Return the log-probability of `x` `(..., D)`, a lower bound in the mean over noise."""
         x = jnp.asarray(x)
         x = jnp.broadcast_to(x, (self.num_draws, *x.shape))
         order_key, key = jax.random.split(jax.random.key(0))
         strata = jnp.argsort(jax.random.uniform(order_key, x.shape), axis=0)  # a Latin hypercube
         u = (strata + jax.random.uniform(key, x.shape)) / self.num_draws
-        log_probs = self.flow.log_prob(self._fill(x, u), context)
+        log_probs = self.flow.log_prob(self._fill(x, u), context, chunk=chunk)
         return jax.nn.logsumexp(log_probs, axis=0) - math.log(self.num_draws)
 
     def training_log_prob(
@@ -209,18 +211,28 @@ class Dequantized(Outlined, nnx.Module):
         return self.flow.log_prob(self._fill(x, jax.random.uniform(key, x.shape)), context)
 
     def sample(
-        self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        chunk: int | None = None,
     ) -> jax.Array:
         """Draw samples as `Flow.sample` does, whole numbers without their noise."""
-        x = self.flow.sample(key, shape, context)
+        x = self.flow.sample(key, shape, context, chunk=chunk)
         return jnp.where(self._mask(x), jnp.floor(x), x)
 
     def sample_and_log_prob(
-        self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        chunk: int | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Draw samples, with their log-probabilities."""
-        x = self.sample(key, shape, context)
-        return x, self.log_prob(x, context)
+        x = self.sample(key, shape, context, chunk=chunk)
+        return x, self.log_prob(x, context, chunk=chunk)
 
     def _fill(self, x: jax.Array, u: jax.Array) -> jax.Array:
         edge = 4 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), 1)  # u must not round away

@@ -183,19 +183,31 @@ class Flow(Outlined, nnx.Module):
         bijector, contexts = self.bijector.embed(contexts)
         return Flow(self.base, bijector), contexts
 
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         """Return the log-density of `x` `(..., *event_shape)` given `context`, `(...)`.
 
         The leading axes of `x` and of `context` `(..., *context_shape)` broadcast. An event
         with an infinite coordinate has density zero, one with a NaN the density NaN.
+
+        Args:
+            x: events.
+            context: contexts.
+            chunk: how many events to work on at a time, for less memory; by default all.
         """
         if table := table_of(self):
-            return table.enter(self).log_prob(table.encode(x), context)
+            return table.enter(self).log_prob(table.encode(x), context, chunk=chunk)
         x = floating("x", x, self.event_shape)
-        return call(_log_prob, self, (x,), context)
+        return call(_log_prob, self, (x,), context, chunk=chunk)
 
     def sample(
-        self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        chunk: int | None = None,
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, *event_shape)`.
 
@@ -203,19 +215,25 @@ class Flow(Outlined, nnx.Module):
             key: a PRNG key.
             shape: how many samples to draw, for each leading index of `context`.
             context: `(*context_batch, *context_shape)`.
+            chunk: how many samples to draw at a time, for less memory; by default all.
         """
         if table := table_of(self):
-            return table.decode(table.enter(self).sample(key, shape, context))
-        return call(_sample, self, context=context, key=key, shape=shape)
+            return table.decode(table.enter(self).sample(key, shape, context, chunk=chunk))
+        return call(_sample, self, context=context, key=key, shape=shape, chunk=chunk)
 
     def sample_and_log_prob(
-        self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        chunk: int | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Draw samples as `sample` does, with their log-densities from the same sweep."""
         if table := table_of(self):
-            x, log_prob = table.enter(self).sample_and_log_prob(key, shape, context)
+            x, log_prob = table.enter(self).sample_and_log_prob(key, shape, context, chunk=chunk)
             return table.decode(x), log_prob
-        return call(_sample_and_log_prob, self, context=context, key=key, shape=shape)
+        return call(_sample_and_log_prob, self, context=context, key=key, shape=shape, chunk=chunk)
 
 
 @per_event

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from registry import randomize
 
 import afflow
 from afflow.training import loop
@@ -522,3 +523,51 @@ def test_validation_over_many_batches():
     _, history = afflow.fit(small(), X, max_epochs=1, **options)
     np.testing.assert_allclose(history.validation[0], -small().log_prob(x).mean(), rtol=1e-9)
     assert jnp.isfinite(history.validation[0])
+
+
+def changed(before, after):
+    """Return the names of the arrays that training has moved."""
+    arrays = zip(afflow.paths_of(before), _copies(before), _copies(after), strict=True)
+    return {name for name, a, b in arrays if (a != b).any()}
+
+
+def _copies(flow):
+    """Return every parameter array, the copies in a stack one by one."""
+    for path, variable in nnx.to_flat_state(nnx.state(flow, nnx.Param)):
+        yield from np.asarray(variable[...]) if "layers" in path else [np.asarray(variable[...])]
+
+
+LAYER = "bijector.bijectors.0.layers"
+
+
+@pytest.mark.parametrize(
+    ("trainable", "expected"),
+    [
+        (f"{LAYER}.1", lambda name: name.startswith(f"{LAYER}.1.")),
+        ([f"{LAYER}.*.factors", "base"], lambda name: "factors" in name or "base" in name),
+        (lambda name: "biases" in name, lambda name: "biases" in name),
+    ],
+)
+def test_parts_are_trained_alone(trainable, expected):
+    """Every other array keeps its bits, also without weight decay and with another optimizer."""
+    flow = afflow.maf(2, num_layers=3, hidden=(4,), base=afflow.StudentT(2), rngs=nnx.Rngs(0))
+    flow = randomize(flow)
+    options = OPTIONS | {"max_epochs": 1, "trainable": trainable}
+    for more in ({"weight_decay": 1.0}, {"optimizer": optax.adamw(1e-3, weight_decay=1.0)}):
+        trained, _ = afflow.fit(flow, X / 3, **options, **more)
+        assert changed(flow, trained) == set(filter(expected, afflow.paths_of(flow)))
+
+
+def test_parts_of_a_table_are_named_from_outside():
+    kinds = [afflow.Real(), afflow.Whole()]
+    x = np.round(X)
+    flow = afflow.made(2, columns=kinds, data=x, hidden=(4,), rngs=nnx.Rngs(0))
+    name = "bijector.bijector.bijectors.0.conditioner.biases.1"
+    trained, _ = afflow.fit(flow, x, max_epochs=1, trainable=name, **OPTIONS)
+    assert changed(flow, trained) == {name}
+
+
+@pytest.mark.parametrize("trainable", ["bijector.layers", lambda name: False, []])
+def test_a_choice_of_nothing(trainable):
+    with pytest.raises(ValueError, match="trainable"):
+        afflow.fit(small(), X, trainable=trainable, **OPTIONS)

@@ -308,3 +308,28 @@ def test_similar_numbers_of_samples_share_a_program():
     np.testing.assert_array_equal(flow.sample(KEY, (9, 111)).reshape(999, 2), more[:999])
     assert distributions._sample._cache_size() == compiled
     assert [bucketed(n) for n in (0, 1, 15, 16, 17, 100, 1000)] == [0, 1, 15, 16, 18, 104, 1024]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_a_chunk_at_a_time(conditional, chunk):
+    """The same numbers, for events, contexts and samples."""
+    x, context = jax.random.normal(KEY, (7, 3)), jnp.ones((5, 1, 2))
+    whole = conditional.log_prob(x, context)
+    np.testing.assert_allclose(conditional.log_prob(x, context, chunk=chunk), whole, rtol=1e-12)
+    drawn = conditional.sample_and_log_prob(KEY, 6, context[0])
+    parts = conditional.sample_and_log_prob(KEY, 6, context[0], chunk=chunk)
+    for part, whole in zip(parts, drawn, strict=True):
+        np.testing.assert_allclose(part, whole, rtol=1e-12)
+    with pytest.raises(ValueError, match="chunk >= 1"):
+        conditional.sample(KEY, 6, context, chunk=0)
+
+
+def test_a_chunk_bounds_the_memory(flow):
+    def temporaries(chunk):
+        def score(x):
+            return flow.log_prob(x, chunk=chunk)
+
+        compiled = jax.jit(score).lower(jnp.zeros((4096, 3))).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(64) < temporaries(None) / 4

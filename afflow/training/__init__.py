@@ -7,6 +7,7 @@ from afflow.training.fit import fit
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import maximum_likelihood
+from afflow.training.selection import paths_of
 from afflow.training.stream import Stream
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "fit",
     "fit_ensemble",
     "maximum_likelihood",
+    "paths_of",
     "train",
 ]

@@ -19,6 +19,7 @@ from afflow.training.optimizer import Optimizer, usual_learning_rate, usual_weig
 from afflow.training.placement import placement_on
 from afflow.training.rows import Rows, rows_of
 from afflow.training.scale import warn_of_scale
+from afflow.training.selection import Trainable, within
 from afflow.training.sources import source_of
 from afflow.training.stream import Stream
 
@@ -49,6 +50,7 @@ def fit(
     learning_rate: float | None = None,
     weight_decay: float | None = None,
     optimizer: Optimizer | None = None,
+    trainable: Trainable | None = None,
     ema: float | None = None,
     checkpoint: Checkpoint | None = None,
     callbacks: Iterable[Callback] = (),
@@ -94,6 +96,9 @@ def fit(
             coordinates, at most 3; zero for other models, and for a `Stream`.
         optimizer: any optax optimizer in place of the default, or a function that makes one
             from the number of steps, for a schedule over all of them.
+        trainable: train these parameters only: patterns of paths, `"bijector.bijectors.0.*"` say,
+            or a function of a path that says whether it is trained. `paths_of(flow)` lists the
+            paths; each copy in a `Repeat` has its own.
         ema: validate and return an exponential moving average of the parameters with this
             decay, 0.999 say; it starts with a quicker one.
         checkpoint: where to keep checkpoints. A run that was killed goes on from its latest
@@ -143,7 +148,9 @@ def fit(
     keys = jax.random.split(typed(key))
     table = table_of(flow)
     if table is not None:
-        flow, x, validation = table.enter(flow), *_encoded(table, x, validation)
+        outer, flow = flow, table.enter(flow)
+        trainable = within(trainable, outer, flow)
+        x, validation = _encoded(table, x, validation)
     rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
     source = source_of(rows, objective, validation, batch_size, keys, placement)
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
@@ -162,6 +169,7 @@ def fit(
             learning_rate=learning_rate or usual_learning_rate(flow),
             weight_decay=usual_weight_decay(flow, x) if weight_decay is None else weight_decay,
             optimizer=optimizer,
+            trainable=trainable,
             ema=ema,
             chunk=(checkpoint and checkpoint.steps) or source.chunk,
             checkpoint=checkpoint,

@@ -26,6 +26,7 @@ from afflow.training.optimizer import Optimizer, optimizer_for
 from afflow.training.placement import Placement, placement_on
 from afflow.training.progress import progress_bar
 from afflow.training.run import Run, State
+from afflow.training.selection import Trainable, mask_of, masked
 
 Model = TypeVar("Model")
 Loss = Callable[[Any, jax.Array, Any], jax.Array]
@@ -110,6 +111,7 @@ def train(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.0,
     optimizer: Optimizer | None = None,
+    trainable: Trainable | None = None,
     ema: float | None = None,
     chunk: int | None = None,
     checkpoint: Checkpoint | None = None,
@@ -142,6 +144,9 @@ def train(
             in units of the learning rate.
         optimizer: any optax optimizer in place of the default, or a function that makes
             one from the number of steps.
+        trainable: train these parameters only: patterns of paths, `"bijector.bijectors.0.*"` say,
+            or a function of a path that says whether it is trained. `paths_of(model)` lists the
+            paths; each copy in a `Repeat` has its own.
         ema: validate and return an exponential moving average of the parameters with this
             decay, $\bar\theta_t = d_t \bar\theta_{t-1} + (1 - d_t) \theta_t$, which starts
             quickly: $d_t = \min(d, t / (t + 9))$ at step $t = 1, 2, \dots$
@@ -174,10 +179,13 @@ def train(
         True
     """
     _check({"num_steps": num_steps, "max_epochs": max_epochs, "chunk": chunk}, ema)
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    mask = {} if trainable is None else mask_of(model, trainable)
+    graph, params, rest = nnx.split(model, _trained(mask), ...)
     if not jax.tree.leaves(params):
         raise ValueError(f"Expected a model with nnx.Param arrays to train, got none in {model!r}.")
     placement = placement_on(mesh)
+    steps = max_epochs * num_steps
+    chosen_optimizer = optimizer_for(steps, optimizer, learning_rate, weight_decay)
     program = Program(
         graph,
         placement.everywhere(rest),
@@ -189,7 +197,7 @@ def train(
         batches,
         validate,
         patience,
-        optimizer_for(max_epochs * num_steps, optimizer, learning_rate, weight_decay),
+        masked(chosen_optimizer, mask),
         ema,
         tuple(callbacks),
         placement,
@@ -207,6 +215,13 @@ def train(
                 warnings.warn(f"Interrupted in epoch {run.epoch}.", stacklevel=2)
                 break
     return program.fetched(run.best if validate else run.state.evaluated), run.history
+
+
+def _trained(mask: dict[tuple, Any]) -> Any:
+    """Return the filter of the parameters that are trained, or some of whose copies are."""
+    if not mask:
+        return nnx.Param
+    return nnx.All(nnx.Param, lambda path, _: bool(np.any(mask[path])))
 
 
 def _runs(program: Program, run: Run) -> Iterator[Run]:
