@@ -11,7 +11,9 @@ from afflow.bases import (
     Logistic,
     Mixture,
     MultivariateNormal,
+    Product,
     StudentT,
+    VonMises,
 )
 from afflow.batchnorm import BatchNorm, update_batchnorm
 from afflow.bijector import Bijector, Inverse
@@ -66,13 +68,14 @@ from afflow.diagnostics import (
     pareto_smoothed,
 )
 from afflow.distributions import Distribution, Flow, Normal, Uniform
-from afflow.domains import CircularShift, Exp, Interval, Ordered, Positive, Simplex
-from afflow.elementwise import Constant, Elementwise, Standardize
+from afflow.domains import CircularShift, Exp, Interval, Ordered, Positive, Power, Simplex, Tanh
+from afflow.elementwise import Constant, Elementwise, LeakyReLU, Standardize
 from afflow.embedding import Embedded, ZScores
 from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling, realnvp
 from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
 from afflow.inversion import Incremental, Jacobi, Sequential, Solver
 from afflow.linear import LU, Householder, Rotation, Triangular
+from afflow.moments import Moments, moments
 from afflow.names import saveable
 from afflow.neural_flows import (
     bnaf,
@@ -82,6 +85,7 @@ from afflow.neural_flows import (
     glow,
     naf,
     sospf,
+    triangular_spline_flow,
     umnn,
 )
 from afflow.order_agnostic import OrderAgnosticModel
@@ -199,6 +203,7 @@ __all__ = [
     "Laplace",
     "LaplaceCDF",
     "LocationScale",
+    "LeakyReLU",
     "Logistic",
     "LogisticCDF",
     "Logit",
@@ -207,6 +212,7 @@ __all__ = [
     "Mixture",
     "MixtureCDF",
     "MixtureOf",
+    "Moments",
     "MultivariateNormal",
     "NonFiniteLossError",
     "Normal",
@@ -218,6 +224,8 @@ __all__ = [
     "Permutation",
     "Planar",
     "Positive",
+    "Power",
+    "Product",
     "Radial",
     "RationalQuadraticSpline",
     "Real",
@@ -239,11 +247,13 @@ __all__ = [
     "SumOfSquares",
     "Sylvester",
     "Trace",
+    "Tanh",
     "Triangular",
     "Uniform",
     "VariationalDequantization",
     "VectorField",
     "Whole",
+    "VonMises",
     "ZScores",
     "bits_per_dim",
     "bnaf",
@@ -278,6 +288,7 @@ __all__ = [
     "made_model",
     "maf",
     "maximum_likelihood",
+    "moments",
     "multiscale",
     "nade",
     "naf",
@@ -298,6 +309,7 @@ __all__ = [
     "sospf",
     "sticking_the_landing",
     "train",
+    "triangular_spline_flow",
     "umnn",
     "update_batchnorm",
     "walk",

@@ -115,6 +115,117 @@ class StudentT(Distribution):
         return deviation * jax.random.normal(normal_key, self.event_shape)
 
 
+class VonMises(Distribution):
+    r"""The normal of the circle at every angle, around zero, on $[-\pi, \pi)$.
+
+    $$\log p(x) = \sum_i \big(\kappa_i \cos x_i - \log 2\pi I_0(\kappa_i)\big).$$
+
+    Any real is read as the angle that it is modulo $2\pi$. `CircularShift` moves it to another
+    mean. Samples are drawn by rejection (Best and Fisher 1979) and have no derivative: train
+    by likelihood.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+        concentration: $\kappa > 0$ to start from; the deviation is about $\kappa^{-1/2}$.
+        learn_concentration: whether it is trained.
+
+    Raises:
+        ValueError: unless `concentration > 0`, and finite.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> angles = afflow.VonMises(1, 4.0)
+        >>> round((angles.log_prob(jnp.zeros(1)) - angles.log_prob(jnp.full(1, jnp.pi))).item(), 4)
+        8.0
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Shape,
+        concentration: float = 1.0,
+        *,
+        learn_concentration: bool = True,
+    ):
+        if not 0 < concentration < math.inf:
+            raise ValueError(f"Expected a finite concentration > 0, got {concentration}.")
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+        raw = _inverse_softplus(jnp.full(self.event_shape, concentration, float))
+        self.raw_concentration = nnx.Param(raw) if learn_concentration else Constant(raw)
+
+    @property
+    def concentration(self) -> jax.Array:
+        r"""The concentrations $\kappa$, `event_shape`."""
+        return _softplus(self.raw_concentration[...])
+
+    @of_one_event
+    def log_prob(self, x, context=None):
+        x = _wide(x)
+        kappa = self.concentration.astype(x.dtype)
+        depth = -2 * kappa * jnp.square(jnp.sin(x / 2))  # kappa (cos x - 1)
+        return jnp.sum(depth - jnp.log(jax.scipy.special.i0e(kappa)) - math.log(2 * math.pi))
+
+    def sample(self, key, context=None):
+        kappa = jax.lax.stop_gradient(self.concentration)
+        tau = 1 + jnp.sqrt(1 + 4 * jnp.square(kappa))
+        rho = (tau - jnp.sqrt(2 * tau)) / (2 * kappa)
+        r = jnp.where(kappa < 1e-3, 1 / kappa + kappa, (1 + jnp.square(rho)) / (2 * rho))
+
+        def propose(state):
+            key, cosine, done = state
+            key, step_key = jax.random.split(key)
+            u, v = jax.random.uniform(step_key, (2, *self.event_shape), kappa.dtype)
+            z = jnp.cos(math.pi * u)
+            w = (1 + r * z) / (r + z)
+            y = kappa * (r - w)
+            accepted = (y * (2 - y) > v) | (jnp.log(y / v) + 1 >= y)
+            return key, jnp.where(done, cosine, w), done | accepted
+
+        key, sign_key = jax.random.split(key)
+        start = key, jnp.zeros(self.event_shape, kappa.dtype), jnp.zeros(self.event_shape, bool)
+        _, cosine, _ = jax.lax.while_loop(lambda state: ~state[2].all(), propose, start)
+        sign = jax.random.rademacher(sign_key, self.event_shape, kappa.dtype)
+        return sign * jnp.arccos(jnp.clip(cosine, -1, 1))
+
+
+class Product(Distribution):
+    r"""Independent distributions side by side: $p(x) = \prod_k p_k(x_{B_k})$.
+
+    So the coordinates of a base can be of different kinds: an angle beside heavy tails, say.
+
+    Args:
+        parts: distributions of vectors, whose coordinates $B_k$ follow each other.
+
+    Raises:
+        ValueError: if empty, if a part has events that are not vectors, or if contexts disagree.
+
+    Example:
+        >>> import afflow, jax, jax.numpy as jnp
+        >>> base = afflow.Product([afflow.Normal(2), afflow.Uniform(1)])
+        >>> base.sample(jax.random.key(0)).shape
+        (3,)
+    """
+
+    def __init__(self, parts: Sequence[Distribution]):
+        shapes = [part.event_shape for part in parts]
+        if not shapes or any(len(shape) != 1 for shape in shapes):
+            raise ValueError(f"Expected distributions of vectors, got event shapes {shapes}.")
+        self.parts = nnx.List(parts)
+        self.event_shape = (sum(size for (size,) in shapes),)
+        self.context_shape = common_context_shape(*(part.context_shape for part in parts))
+
+    @of_one_event
+    def log_prob(self, x, context=None):
+        ends = np.cumsum([part.event_shape[0] for part in self.parts])[:-1]
+        pieces = zip(self.parts, jnp.split(x, ends), strict=True)
+        return sum(part.log_prob(piece, context) for part, piece in pieces)
+
+    def sample(self, key, context=None):
+        keys = jax.random.split(key, len(self.parts))
+        drawn = zip(self.parts, keys, strict=True)
+        return jnp.concatenate([part.sample(key, context) for part, key in drawn])
+
+
 class LocationScale(Distribution):
     r"""A distribution moved and stretched at every coordinate, both learned.
 

@@ -137,6 +137,77 @@ class Exp(Bijector):
         return x, _zero_density(outside, -x)
 
 
+class Power(Bijector):
+    r"""From the positive reals onto themselves, by a power.
+
+    $$y_i = x_i^p, \qquad \log|\det J| = \sum_i \big(\log p + (p - 1) \log x_i\big).$$
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+        exponent: the power $p > 0$.
+
+    Raises:
+        ValueError: unless `exponent > 0`, and finite.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> afflow.Power(2, 2.0).forward(jnp.array([1.0, 3.0])).tolist()
+        [1.0, 9.0]
+    """
+
+    has_units = True
+
+    def __init__(self, event_shape: int | Shape, exponent: float):
+        if not 0 < exponent < math.inf:
+            raise ValueError(f"Expected a finite exponent > 0, got {exponent}.")
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+        self.exponent = float(exponent)
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        return _power(x, self.exponent)
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        return _power(y, 1 / self.exponent)
+
+
+class Tanh(Bijector):
+    r"""Onto the cube between -1 and 1, by the hyperbolic tangent.
+
+    $$y_i = \tanh x_i, \qquad \log|\det J| = \sum_i \log(1 - y_i^2).$$
+
+    It is the `Interval` from -1 to 1 of twice its argument; bounded actions use it.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> afflow.Tanh(1).forward(jnp.array([50.0])).item() < 1
+        True
+    """
+
+    has_units = True
+
+    def __init__(self, event_shape: int | Shape):
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        one = jnp.ones((), x.dtype)
+        log_dets = 2 * (math.log(2) + jax.nn.log_sigmoid(2 * x) - x)
+        return jnp.clip(jnp.tanh(x), _next(-one, one), _next(one, -one)), total(log_dets)
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        outside = (y <= -1) | (y >= 1)
+        y = jnp.where(outside, 0, y)
+        return jnp.arctanh(y), _zero_density(outside, -jnp.log1p(y) - jnp.log1p(-y))
+
+
 class Simplex(Bijector):
     r"""Onto the probabilities of `D + 1` classes, by breaking a stick.
 
@@ -326,6 +397,15 @@ def _inverse_softplus(y: jax.Array) -> tuple[jax.Array, jax.Array]:
     y = jnp.where(outside, 1, y)
     log_slope = jnp.log(-jnp.expm1(-y))  # of the softplus: log(1 - e^-y)
     return y + log_slope, _zero_density(outside, -log_slope)
+
+
+def _power(x: jax.Array, exponent: float) -> tuple[jax.Array, jax.Array]:
+    outside = x <= 0
+    log_x = jnp.log(jnp.where(outside, 1, x))
+    info = jnp.finfo(x.dtype)
+    y = jnp.exp(jnp.clip(exponent * log_x, jnp.log(info.tiny), jnp.log(info.max)))
+    log_dets = math.log(exponent) + (exponent - 1) * log_x
+    return y, _zero_density(outside, log_dets)
 
 
 def _wrap(angle: jax.Array) -> jax.Array:

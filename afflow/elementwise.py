@@ -53,6 +53,45 @@ class Elementwise(Bijector):
         return x, total(log_dets)
 
 
+class LeakyReLU(Bijector):
+    r"""Each coordinate with one slope above zero and another below.
+
+    $$y_i = \max(x_i, 0) + a \min(x_i, 0), \qquad
+    \log|\det J| = \log a \cdot \#\{i : x_i < 0\}.$$
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+        slope: the slope $a > 0$ below zero.
+
+    Raises:
+        ValueError: unless `slope > 0`, and finite.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> afflow.LeakyReLU(2, 0.5).forward(jnp.array([3.0, -4.0])).tolist()
+        [3.0, -2.0]
+    """
+
+    def __init__(self, event_shape: int | Shape, slope: float = 0.01):
+        if not 0 < slope < np.inf:
+            raise ValueError(f"Expected a finite slope > 0, got {slope}.")
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+        self.slope = float(slope)
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        return self._scaled(x, self.slope)
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        return self._scaled(y, 1 / self.slope)
+
+    def _scaled(self, x, slope):
+        slopes = jnp.where(x < 0, slope, 1.0).astype(x.dtype)
+        return slopes * x, total(jnp.log(slopes))
+
+
 class Constant(nnx.Variable):
     """An array that belongs to a module but is not trained: its gradient is zero.
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 from afflow.bijector import Bijector, Shape, of_one_event, total
 from afflow.compose import Chain
 from afflow.linear import LU
-from afflow.permutations import Permutation
+from afflow.permutations import Permutation, Shuffle
 from afflow.walk import walk
 
 Make = Callable[[Shape, nnx.Rngs], Bijector]
@@ -135,16 +136,17 @@ class Conv1x1(Bijector):
     r"""An invertible 1x1 convolution: one `LU` map of the channels at every pixel.
 
     $$x_{hw} = P L U y_{hw} + b, \qquad
-    \log|\det J_{f^{-1}}| = H W \sum_i \log U_{ii}.$$
+    \log|\det J_{f^{-1}}| = H W \sum_i \log |U_{ii}|.$$
 
     It starts as the permutation. Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.2.
 
     Args:
         event_shape: `(H, W, C)`.
         permutation: of the channels; by default none.
+        signs: +1 or -1 for each entry of the diagonal of $U$, `(C,)`; by default all positive.
 
     Raises:
-        ValueError: if `event_shape` has not three axes, or `permutation` not `C` entries.
+        ValueError: if `event_shape` has not three axes, or the others not `C` entries.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -153,10 +155,16 @@ class Conv1x1(Bijector):
         [[[1.0, 0.0], [3.0, 2.0]]]
     """
 
-    def __init__(self, event_shape: Shape, permutation: Permutation | None = None):
+    def __init__(
+        self,
+        event_shape: Shape,
+        permutation: Permutation | Shuffle | None = None,
+        *,
+        signs: ArrayLike | None = None,
+    ):
         if len(event_shape) != 3:
             raise ValueError(f"Expected event_shape (H, W, C), got {event_shape}.")
-        self.lu = LU(event_shape[2], permutation)
+        self.lu = LU(event_shape[2], permutation, signs=signs)
         self.event_shape = tuple(event_shape)
         self.context_shape = None
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
 
 from afflow.bijector import Bijector, check_size, of_one_event, total
 from afflow.elementwise import Constant
@@ -66,10 +67,10 @@ class Triangular(Bijector):
 class LU(Bijector):
     r"""An affine map whose matrix is a permutation times a triangular factorisation.
 
-    $$x = P L U y + b, \qquad \log|\det J_{f^{-1}}| = \sum_i \log U_{ii},$$
+    $$x = P L U y + b, \qquad \log|\det J_{f^{-1}}| = \sum_i \log |U_{ii}|,$$
 
-    with $L$ lower triangular of unit diagonal and $U$ upper triangular of positive
-    diagonal. The density is two products; sampling solves two triangular systems. It
+    with $L$ lower triangular of unit diagonal and $U$ upper triangular, whose diagonal has fixed
+    signs. The density is two products; sampling solves two triangular systems. It
     starts as the permutation $P$, which is not trained. Kingma and Dhariwal 2018,
     arXiv:1807.03039, eq. 10.
 
@@ -77,9 +78,10 @@ class LU(Bijector):
         dim: number of coordinates `D`.
         permutation: the $P$ of `D` coordinates; by default none. With `Shuffle` each copy in
             a `Repeat` has an order of its own.
+        signs: +1 or -1 for each entry of the diagonal of $U$, `(D,)`; by default all positive.
 
     Raises:
-        ValueError: if `dim < 1`, or if `permutation` is of another length.
+        ValueError: if `dim < 1`, or if `permutation` or `signs` do not fit.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -88,7 +90,15 @@ class LU(Bijector):
         [3.0, 2.0, 1.0]
     """
 
-    def __init__(self, dim: int, permutation: Permutation | Shuffle | None = None):
+    ABSENT = {"signs": None}  # in archives from before there were signs
+
+    def __init__(
+        self,
+        dim: int,
+        permutation: Permutation | Shuffle | None = None,
+        *,
+        signs: ArrayLike | None = None,
+    ):
         check_size("dim", dim)
         self.permutation = permutation or Permutation(range(dim))
         if self.permutation.event_shape != (dim,):
@@ -96,6 +106,7 @@ class LU(Bijector):
                 f"Expected a permutation of {dim} coordinates, got one of "
                 f"{self.permutation.event_shape[0]}."
             )
+        self.signs = None if signs is None else Constant(_checked_signs(dim, signs))
         self.factors = nnx.Param(jnp.zeros((dim, dim)))  # L below the diagonal, U from it on
         self.b = nnx.Param(jnp.zeros(dim))
         self.event_shape = (dim,)
@@ -118,8 +129,16 @@ class LU(Bijector):
         factors = self.factors[...]
         diagonal = positive(jnp.diag(factors))
         lower = jnp.tril(factors, -1) + jnp.eye(len(factors), dtype=factors.dtype)
-        upper = jnp.triu(factors, 1) + jnp.diag(diagonal)
+        signed = diagonal if self.signs is None else diagonal * self.signs[...]
+        upper = jnp.triu(factors, 1) + jnp.diag(signed)
         return lower.astype(like.dtype), upper.astype(like.dtype), diagonal
+
+
+def _checked_signs(dim: int, signs: ArrayLike) -> jax.Array:
+    values = np.asarray(signs)
+    if values.shape != (dim,) or not np.isin(values, (-1, 1)).all():
+        raise ValueError(f"Expected signs ({dim},) of +1 and -1, got {signs}.")
+    return jnp.asarray(values, float)
 
 
 class Householder(Bijector):

@@ -20,16 +20,17 @@ from afflow.conditioners.periodic import Periodic
 from afflow.coupling import Coupling
 from afflow.distributions import Flow, Normal, Uniform
 from afflow.domains import CircularShift
+from afflow.elementwise import Elementwise
 from afflow.flows import Outside, layered, maf, mixed, reverse
 from afflow.image import Conv1x1, multiscale
-from afflow.linear import Householder
-from afflow.permutations import Permutation, Reverse
+from afflow.linear import Householder, Triangular
+from afflow.permutations import Permutation, Reverse, Shuffle
 from afflow.univariate.affine import Affine
 from afflow.univariate.bernstein import BernsteinPolynomial
 from afflow.univariate.mixture_cdf import GaussianCDF, MixtureCDF
 from afflow.univariate.sigmoidal import Sigmoidal
 from afflow.univariate.sos import SumOfSquares
-from afflow.univariate.spline import CircularSpline
+from afflow.univariate.spline import CircularSpline, RationalQuadraticSpline
 from afflow.univariate.umnn import UMNN
 
 
@@ -169,6 +170,36 @@ def bnaf(
         return BNAF(dim, hidden, context_dim=context_dim, rngs=rngs)
 
     return layered(dim, mixed(dim, reverse, block), num_layers, rngs, **outside)
+
+
+def triangular_spline_flow(
+    dim: int,
+    *,
+    num_layers: int = 8,
+    num_bins: int = 8,
+    bound: float = 5.0,
+    rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
+) -> Flow:
+    """Return a flow without networks: splines of each coordinate between triangular maps.
+
+    Each layer is a spline of every coordinate, a triangular linear map and a random permutation.
+    It has few parameters, and both directions are quick; a context is not taken. The other
+    arguments are those of `nsf`. Ward, flowjax, 2022.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> flow = afflow.triangular_spline_flow(3, num_layers=2, rngs=nnx.Rngs(0))
+        >>> flow.sample(jax.random.key(0), 5).shape
+        (5, 3)
+    """
+
+    def layer(rngs):
+        splines = Elementwise(RationalQuadraticSpline(num_bins, bound), dim)
+        return Chain([splines, Triangular(dim), Shuffle(dim, rngs=rngs)])
+
+    return layered(dim, layer, num_layers, rngs, **outside)
 
 
 def circular_nsf(

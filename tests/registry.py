@@ -255,6 +255,11 @@ TRIANGULAR: dict[str, Make] = {
     "domain interval D=1": lambda: interval(1),
     "domain interval D=2": lambda: interval(2),
     "domain positive": lambda: afflow.Positive(3),
+    "domain power": lambda: afflow.Chain(
+        [afflow.Exp(3), afflow.Power(3, 0.7), afflow.Inverse(afflow.Exp(3))]
+    ),
+    "domain tanh": lambda: afflow.Tanh(3),
+    "domain tanh D=1": lambda: afflow.Tanh(1),
     "domain exp": lambda: afflow.Exp(3),
     "domain positive D=1": lambda: afflow.Positive(1),
     "domain simplex": lambda: afflow.Simplex(3),
@@ -283,6 +288,9 @@ BIJECTORS: dict[str, Make] = {
     "repeat": lambda: repeated(3),
     "repeat 2-D context": lambda: repeated(2, context_dim=2),
     "repeat inverse": lambda: afflow.Inverse(repeated(4)),
+    "triangular splines": lambda: randomize(
+        afflow.triangular_spline_flow(3, num_layers=3, num_bins=3, rngs=nnx.Rngs(0)).bijector
+    ),
     "repeat once": lambda: repeated(3, n=1),
     "coupling": lambda: coupling([False, True, False, True]),
     "coupling 2-D spline": lambda: coupling([False, True], afflow.RationalQuadraticSpline(3)),
@@ -292,6 +300,7 @@ BIJECTORS: dict[str, Make] = {
     # linear
     "lu": lambda: randomize(afflow.LU(4)),
     "lu shuffled": lambda: randomize(afflow.LU(5, afflow.Shuffle(5, rngs=nnx.Rngs(1)))),
+    "lu of signs": lambda: randomize(afflow.LU(3, afflow.Reverse(3), signs=[-1, 1, -1])),
     "lu D=1": lambda: randomize(afflow.LU(1)),
     "lu D=2 permuted": lambda: randomize(afflow.LU(2, afflow.Reverse(2))),
     "lu permuted": lambda: randomize(afflow.LU(5, afflow.Permutation.random(5, KEY))),
@@ -333,8 +342,10 @@ BIJECTORS: dict[str, Make] = {
     "squeeze": lambda: afflow.Squeeze(randomize(afflow.ActNorm((1, 2, 4)))),
     "split": lambda: afflow.Split(autoregressive(2, context_dim=2)),
     "conv1x1": lambda: randomize(afflow.Conv1x1((2, 1, 3), afflow.Permutation([2, 0, 1]))),
+    "conv1x1 of signs": lambda: randomize(afflow.Conv1x1((1, 2, 2), signs=[-1, 1])),
     "multiscale": lambda: afflow.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0)),
     # Domains
+    "leaky relu": lambda: afflow.LeakyReLU(3, 0.2),
     "domain circle": lambda: randomize(afflow.CircularShift(3)),
     "domain chain": lambda: afflow.Chain([autoregressive(2), afflow.Positive(2)]),
     # Tables

@@ -56,6 +56,22 @@ BASES = {
         st.multivariate_normal(LOC, MATRIX).logpdf,
     ),
     "mixture": (mixture, mixture_logpdf),
+    "von Mises": (
+        lambda: afflow.VonMises(2, 3.0),
+        lambda x: st.vonmises.logpdf(x, 3.0).sum(-1),
+    ),
+    "broad von Mises": (
+        lambda: afflow.VonMises(2, 1e-4, learn_concentration=False),
+        lambda x: st.vonmises.logpdf(x, 1e-4).sum(-1),
+    ),
+    "narrow von Mises": (
+        lambda: afflow.VonMises(2, 1e4),
+        lambda x: st.vonmises.logpdf(x, 1e4).sum(-1),
+    ),
+    "product": (
+        lambda: afflow.Product([afflow.Laplace(1), afflow.StudentT(1, 3.5)]),
+        lambda x: laplace_logpdf(x[..., :1]) + st.t.logpdf(x[..., 1], 3.5),
+    ),
 }
 
 
@@ -126,6 +142,10 @@ MARGINALS = {
     "located logistic": [st.logistic(m, s).cdf for m, s in zip(LOC, SCALE, strict=True)],
     "multivariate": [st.norm(LOC[i], MATRIX[i, i] ** 0.5).cdf for i in range(2)],
     "mixture": [_mixture_cdf(i) for i in range(2)],
+    "von Mises": [st.vonmises(3.0).cdf] * 2,
+    "broad von Mises": [st.vonmises(1e-4).cdf] * 2,
+    "narrow von Mises": [st.vonmises(1e4).cdf] * 2,
+    "product": [st.laplace.cdf, st.t(3.5).cdf],
 }
 # Rank correlation of a normal is 6 / pi asin(rho / 2); that of the mixture is between groups.
 CORRELATIONS = {"multivariate": 6 / np.pi * np.arcsin(0.3), "mixture": -0.06}

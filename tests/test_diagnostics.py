@@ -173,3 +173,28 @@ def test_errors_say_what_was_expected():
         weights(lambda x: x, 4)
     with pytest.raises(ValueError, match="at least 25 log-weights, got 24"):
         afflow.pareto_k(jnp.zeros(24))
+
+
+def test_moments_are_those_of_the_distribution():
+    """Five standard errors hold the truth, which they would not if they were too small by half."""
+    scale = np.array([0.5, 30.0])
+    units = afflow.Standardize(np.array([3.0, -100.0]), scale)
+    flow = afflow.Flow(afflow.Logistic(2), units)
+    found = afflow.moments(flow, key=jax.random.key(0), num_samples=20_000)
+    variance = scale**2 * np.pi**2 / 3
+    truths = np.array([3.0, -100.0]), variance, 4 + np.log(scale).sum()
+    for estimate, truth in zip(found, truths, strict=True):
+        errors = (estimate.value - truth) / estimate.standard_error
+        assert (np.abs(errors) < 4).all()
+    of_mean, of_variance = found.mean.standard_error, found.variance.standard_error
+    np.testing.assert_allclose(of_mean, np.sqrt(variance / 20_000), rtol=0.05)
+    np.testing.assert_allclose(of_variance, variance * np.sqrt(3.2 / 20_000), rtol=0.2)  # kurtosis
+
+
+def test_moments_of_each_context():
+    made = {"hidden": (4,), "context_dim": 3, "rngs": nnx.Rngs(0)}
+    found = afflow.moments(
+        afflow.made(2, **made), key=jax.random.key(0), num_samples=50, context=jnp.ones((7, 3))
+    )
+    assert found.mean.value.shape == found.variance.value.shape == (7, 2)
+    assert found.entropy.value.shape == found.entropy.standard_error.shape == (7,)
