@@ -54,7 +54,7 @@ class Config:
     """How long one function may be timed for at one dimension."""
     dtype: str = "float32"
     """Float type of the timed flows: float32 or float64."""
-    epochs: int = 60
+    epochs: int = 25
     """Epochs of the fit to digits; 0 skips it."""
     reference: bool = True
     """Also time D=43 and 64, 5 layers of 2x512, batch 1000, and gradients through sampling."""
