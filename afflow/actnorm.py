@@ -30,7 +30,10 @@ class ActNorm(Bijector):
         [1.0, 1.0]
     """
 
-    has_units = True
+    @property
+    def has_units(self) -> bool:
+        """Whether it has been set by data."""
+        return bool((self.mu[...] != 0).any() | (self.s[...] != 0).any())
 
     def __init__(self, event_shape: int | Shape):
         self.event_shape = checked_shape("event_shape", event_shape)

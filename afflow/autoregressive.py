@@ -3,6 +3,7 @@
 import jax
 from jax.tree_util import Partial
 
+from afflow.arguments import check_instance
 from afflow.bijector import Bijector, num_params, of_one_event, total
 from afflow.conditioners.conditioner import Conditioner
 from afflow.inversion import Incremental, Solver, solve
@@ -41,6 +42,8 @@ class MaskedAutoregressive(Bijector):
     def __init__(
         self, conditioner: Conditioner, univariate: Bijector, solver: Solver = Incremental()
     ):
+        check_instance("conditioner", conditioner, Conditioner)
+        check_instance("solver", solver, Solver)
         (expected,) = num_params(univariate)
         if conditioner.num_params != expected:
             raise ValueError(

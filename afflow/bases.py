@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from afflow.arguments import check_instances
 from afflow.arrays import cast, double
 from afflow.bijector import Shape, checked_shape, common_context_shape, of_one_event
 from afflow.distributions import Distribution, Normal
@@ -207,6 +208,7 @@ class Product(Distribution):
     """
 
     def __init__(self, parts: Sequence[Distribution]):
+        check_instances("parts", parts, Distribution)
         shapes = [part.event_shape for part in parts]
         if not shapes or any(len(shape) != 1 for shape in shapes):
             raise ValueError(f"Expected distributions of vectors, got event shapes {shapes}.")
@@ -375,6 +377,7 @@ class Mixture(Distribution):
     has_units = True
 
     def __init__(self, components: Sequence[Distribution]):
+        check_instances("components", components, Distribution)
         self.components = nnx.List(components)
         self.event_shape = _common_event_shape(components)
         self.context_shape = common_context_shape(*(c.context_shape for c in components))
@@ -411,6 +414,7 @@ class ClassConditional(Distribution):
     """
 
     def __init__(self, components: Sequence[Distribution]):
+        check_instances("components", components, Distribution)
         if any(c.context_shape is not None for c in components):
             raise ValueError("Expected components without a context: the context is the class.")
         self.components = nnx.List(components)

@@ -4,12 +4,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from functools import wraps
 from numbers import Integral
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow.arguments import check_instance
 from afflow.outline import Outlined
 
 Shape = tuple[int, ...]
@@ -41,7 +43,7 @@ class Bijector(Outlined, nnx.Module):
 
     event_shape: Shape
     context_shape: Shape | None
-    has_units = False  # whether a class brings standard coordinates to the units of data
+    has_units: Any = False  # whether it brings standard coordinates to the units of data
 
     @abstractmethod
     def forward_and_log_det(
@@ -88,6 +90,7 @@ class Inverse(Bijector):
     """
 
     def __init__(self, bijector: Bijector):
+        check_instance("bijector", bijector, Bijector)
         self.bijector = bijector
         self.event_shape = bijector.event_shape
         self.context_shape = bijector.context_shape
@@ -125,7 +128,11 @@ def check_size(name: str, size: int, least: int = 1) -> None:
 
 def checked_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
     """Return a shape as a tuple, that of a vector for a length, of sizes from `least` on."""
-    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    sizes: tuple[Any, ...]
+    try:
+        sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    except TypeError:  # a scalar array, a key say
+        sizes = (shape,)
     for size in sizes:
         check_size(name, size, least)
     return tuple(int(size) for size in sizes)
@@ -146,6 +153,7 @@ def common_context_shape(*shapes: Shape | None) -> Shape | None:
 
 def num_params(univariate: Bijector) -> tuple[int]:
     """Return `(P,)`, the parameter shape of a univariate; `ValueError` if it is none."""
+    check_instance("univariate", univariate, Bijector)
     shape = univariate.context_shape
     if univariate.event_shape != () or shape is None or len(shape) != 1:
         raise ValueError(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow.arguments import check_instances
 from afflow.bijector import Bijector, check_size, common_context_shape, of_one_event
 
 
@@ -36,6 +37,7 @@ class Blockwise(Bijector):
     def __init__(self, dim: int, bijectors: Sequence[Bijector], blocks: Sequence[Sequence[int]]):
         check_size("dim", dim)
         self.blocks = tuple(tuple(int(i) for i in block) for block in blocks)
+        check_instances("bijectors", bijectors, Bijector)
         shapes = [bijector.event_shape for bijector in bijectors]
         if shapes != [(len(block),) for block in self.blocks]:
             raise ValueError(

@@ -67,7 +67,7 @@ def call(
     leading = list(map(_leading, events, inner))
     if context is not None:
         leading.append(_leading(context, model.context_shape))
-    batch = checked_shape("shape", shape, least=0) + tuple(map(int, jnp.broadcast_shapes(*leading)))
+    batch = checked_shape("shape", shape, least=0) + _common(leading)
     size, drawn = math.prod(batch), batch
     if key is not None and not any(leading[: len(events)]) and not isinstance(key, Tracer):
         if context is None or context.shape == model.context_shape:
@@ -134,6 +134,17 @@ def checked_context(model: Any, context: Any) -> jax.Array | None:
     if context is None:
         raise ValueError(f"Expected context.shape (..., {_inner(shape)}), got no context.")
     return floating("context", context, shape)
+
+
+def _common(leading: list[Shape]) -> Shape:
+    """Return the shape to which the leading axes of events and context broadcast."""
+    try:
+        return tuple(map(int, jnp.broadcast_shapes(*leading)))
+    except ValueError:
+        raise ValueError(
+            f"Expected leading axes of events and context that broadcast, got "
+            f"{' and '.join(map(str, leading))}: as many contexts as events, or one."
+        ) from None
 
 
 def _leading(value, shape):

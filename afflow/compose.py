@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow.arguments import check_callable, check_instances
 from afflow.bijector import Bijector, check_size, common_context_shape
 
 
@@ -28,6 +29,7 @@ class Chain(Bijector):
     """
 
     def __init__(self, bijectors: Sequence[Bijector]):
+        check_instances("bijectors", bijectors, Bijector)
         shapes = [b.event_shape for b in bijectors]
         if not shapes or any(shape != shapes[0] for shape in shapes):
             raise ValueError(f"Expected bijectors of one event_shape, got {shapes}.")
@@ -87,6 +89,7 @@ class Repeat(Bijector):
         unroll: bool = False,
         rngs: nnx.Rngs,
     ):
+        check_callable("make", make, "lambda rngs: Reverse(3)")
         check_size("n", n)
         copies = [make(rngs) for _ in range(n)]
         if len({jax.tree.structure(copy) for copy in copies}) > 1:

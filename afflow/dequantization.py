@@ -11,6 +11,7 @@ from flax import nnx
 from jax.core import Tracer
 
 from afflow.bijector import Shape, check_size, checked_shape
+from afflow.calls import typed
 from afflow.distributions import Flow
 from afflow.domains import Interval
 from afflow.outline import Outlined
@@ -42,7 +43,7 @@ def dequantize(key: jax.Array, x: jax.Array, levels: int = 256) -> jax.Array:
         >>> afflow.quantize(afflow.dequantize(jax.random.key(0), x)).tolist()
         [0, 255]
     """
-    return _fill(x, jax.random.uniform(key, jnp.shape(x)), levels)
+    return _fill(x, jax.random.uniform(typed(key), jnp.shape(x)), levels)
 
 
 def quantize(y: jax.Array, levels: int = 256) -> jax.Array:

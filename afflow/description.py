@@ -145,12 +145,16 @@ def _write_array(write: Writer, value: Any, where: str) -> Json:
     array = np.asarray(value)
     write.arrays.append(array.view(np.uint8) if _is_foreign(array.dtype) else array)
     home = "numpy" if isinstance(value, np.ndarray) else "jax"
-    return {"number": len(write.arrays) - 1, "dtype": array.dtype.name, "home": home}
+    number, dtype, shape = len(write.arrays) - 1, array.dtype.name, list(array.shape)
+    return {"number": number, "dtype": dtype, "shape": shape, "home": home}
 
 
 def _read_array(read: Reader, json: Json) -> Any:
     array, dtype = read.arrays[json["number"]], jnp.dtype(json["dtype"])
     array = array.view(dtype) if _is_foreign(dtype) else array
+    shape = tuple(json.get("shape", array.shape))  # archives from before shapes were written
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(f"Expected {dtype} of shape {shape}, got {array.dtype} of {array.shape}.")
     return array if json["home"] == "numpy" else jax.device_put(array)
 
 

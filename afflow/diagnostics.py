@@ -259,4 +259,7 @@ def fit_generalized_pareto(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _wide(log_weights):
+    log_weights = jnp.asarray(log_weights)
+    if log_weights.ndim == 0 or len(log_weights) == 0:
+        raise ValueError(f"Expected log_weights (S, ...), got shape {log_weights.shape}.")
     return log_weights.astype(jnp.promote_types(log_weights.dtype, jnp.float32))

@@ -167,6 +167,8 @@ class Standardize(Bijector):
     def from_data(x: ArrayLike) -> "Standardize":
         """Standardise by the mean and standard deviation over the rows of `x`."""
         rows = double("x", x)
+        if rows.ndim < 1 or len(rows) == 0:
+            raise ValueError(f"Expected rows (N, *event_shape) as x, got shape {rows.shape}.")
         mean = rows.mean(0)
         return Standardize(mean, (rows - mean).std(0))  # without the digits of the location
 

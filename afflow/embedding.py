@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 from jax.typing import ArrayLike
 
+from afflow.arguments import check_callable, check_instance
 from afflow.bijector import Bijector, Shape, checked_shape
 from afflow.elementwise import Standardize
 from afflow.outline import Outlined
@@ -43,6 +44,8 @@ class Embedded(Bijector):
     context_shape: Shape
 
     def __init__(self, bijector: Bijector, network: Callable, context_shape: int | Shape):
+        check_instance("bijector", bijector, Bijector)
+        check_callable("network", network, "nnx.Linear(20, 3, rngs=rngs)")
         self.bijector = bijector
         self.network = network
         self.event_shape = bijector.event_shape

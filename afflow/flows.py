@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from afflow.arguments import check_callable, check_instance
 from afflow.arrays import double
 from afflow.autoregressive import MaskedAutoregressive
 from afflow.bijector import Bijector, Inverse, check_size, num_params
@@ -381,16 +382,20 @@ def made_by(univariate: Callable[[], Bijector]) -> Bijector:
     if isinstance(univariate, Bijector):
         name = type(univariate).__name__
         raise ValueError(f"Expected univariate=lambda: {name}(...), got one {name}.")
+    check_callable("univariate", univariate, "afflow.Affine")
     return univariate()
 
 
 def mixed(dim: int, mix: Mix | None, make: Make) -> Make:
     """Return a function that builds a layer with a mixing one before it, if there is one."""
+    if mix is not None:
+        check_callable("mix", mix, "lambda dim, rngs: Reverse(dim)", 2)
     return make if mix is None else lambda rngs: Chain([mix(dim, rngs), make(rngs)])
 
 
 def usual_mix(num_layers: int) -> Mix | None:
     """Return how a number of layers is mixed by default: one layer is not."""
+    check_size("num_layers", num_layers)
     return lu if num_layers > 1 else None
 
 
@@ -404,10 +409,17 @@ def layered(
     data: Data | None = None,
     columns: Kinds | None = None,
     base: Distribution | None = None,
+    **unknown: Any,
 ) -> Flow:
     """Stack layers between a base, some `first` bijectors next to it, and the units of the data."""
+    if unknown:
+        raise TypeError(
+            f"Expected the factory's own arguments, or data, columns and base, got {list(unknown)}."
+        )
     check_size("dim", dim)
     check_size("num_layers", num_layers)
+    if base is not None:
+        check_instance("base", base, Distribution)
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(f"Expected rngs, nnx.Rngs(0) say, got {rngs!r}.")
     layers = _stacked(make, num_layers, rngs)

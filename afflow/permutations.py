@@ -28,6 +28,8 @@ class Permutation(Bijector):
     """
 
     def __init__(self, order: Sequence[int] | np.ndarray | jax.Array):
+        if np.ndim(order) != 1 or not all(int(i) == i for i in order):
+            raise ValueError(f"Expected a permutation of whole numbers, got {order}.")
         self.order = tuple(int(i) for i in order)
         dim = len(self.order)
         if dim == 0 or sorted(self.order) != list(range(dim)):

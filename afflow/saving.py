@@ -40,6 +40,8 @@ def save(model: Any, path: str | Path) -> None:
         >>> (afflow.load(path).log_prob(x) == flow.log_prob(x)).item()
         True
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"Expected a model and a path in this order, got {path!r} as path.")
     write = Writer()
     description = {
         "format": _FORMAT,
@@ -72,18 +74,31 @@ def load(path: str | Path) -> Any:
             that names something unknown.
         FileNotFoundError: if there is none.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            description = json.loads(archive.read("model.json"))
-            arrays = [_array(archive, i) for i in range(len(archive.namelist()) - 1)]
-    except (zipfile.BadZipFile, KeyError, EOFError, json.JSONDecodeError) as error:
-        raise ValueError(f"Expected a whole file of afflow.save, got {path}: {error}.") from error
+    description, arrays = _read(path)
     if description.get("format") != _FORMAT:
         raise ValueError(
             f"Expected format {_FORMAT}, got {description.get('format')} in {path}: load it with "
             f"a later afflow."
         )
-    return Reader(arrays)(description["model"])
+    try:
+        return Reader(arrays)(description["model"])
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError(f"Expected a whole file of afflow.save, got {path}: {error}.") from error
+
+
+def _read(path: str | Path) -> tuple[dict, list[np.ndarray]]:
+    """Return the description and the arrays of a file; `ValueError` if it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            description = json.loads(archive.read("model.json"))
+            arrays = [_array(archive, i) for i in range(len(archive.namelist()) - 1)]
+        if not isinstance(description, dict):
+            raise ValueError("model.json holds no description")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a flipped bit may raise anything
+        raise ValueError(f"Expected a whole file of afflow.save, got {path}: {error}.") from error
+    return description, arrays
 
 
 def _write(file: Any, description: dict, arrays: list[np.ndarray]) -> None:

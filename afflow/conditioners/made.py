@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from afflow.arguments import check_callable
 from afflow.batching import batch_last
 from afflow.bijector import Shape
 from afflow.conditioners.conditioner import Conditioner, Emit, check_sizes
@@ -79,6 +80,7 @@ class MADE(Conditioner):
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
         self.hidden = tuple(int(width) for width in hidden)
+        check_callable("activation", activation, "jax.nn.tanh")
         self.activation = activation
         self.residual = residual
         self.dtype = dtype

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow.arguments import check_callable
 from afflow.bijector import check_size
 from afflow.conditioners.conditioner import check_widths
 from afflow.outline import Outlined
@@ -53,6 +54,7 @@ class MLP(Outlined, nnx.Module):
         check_widths(hidden, context_dim)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
+        check_callable("activation", activation, "jax.nn.tanh")
         self.activation = activation
         sizes = (num_inputs + context_dim, *hidden, num_outputs * num_params)
         init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", -1, -2)

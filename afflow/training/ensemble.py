@@ -158,7 +158,7 @@ def fit_ensemble(
     check_size("num", num)
     keys = jax.random.split(key, num)
     members = [make(nnx.Rngs(keys[i])) for i in range(num)]
-    rate = learning_rate or usual_learning_rate(members[0])
+    rate = usual_learning_rate(members[0]) if learning_rate is None else learning_rate
     decay = usual_weight_decay(members[0], x) if weight_decay is None else weight_decay
     return fit(
         Ensemble(members),

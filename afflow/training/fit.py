@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from afflow.arguments import check_callable, check_instance
 from afflow.bijector import check_size
 from afflow.calls import typed
 from afflow.table import Table, table_of
@@ -144,6 +145,9 @@ def fit(
     if batch_size is not None:
         check_size("batch_size", batch_size)
     check_size("patience", patience, least=0)
+    if checkpoint is not None:
+        check_instance("checkpoint", checkpoint, Checkpoint)
+    check_callable("objective", objective, "afflow.maximum_likelihood")
     placement = placement_on(mesh)
     keys = jax.random.split(typed(key))
     table = table_of(flow)
@@ -166,7 +170,7 @@ def fit(
             batches=source.batches,
             validate=source.validate,
             patience=patience,
-            learning_rate=learning_rate or usual_learning_rate(flow),
+            learning_rate=usual_learning_rate(flow) if learning_rate is None else learning_rate,
             weight_decay=usual_weight_decay(flow, x) if weight_decay is None else weight_decay,
             optimizer=optimizer,
             trainable=trainable,

@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
+from afflow.arguments import check_instance, check_instances, check_number
 from afflow.bijector import check_size
 from afflow.calls import typed
 from afflow.training.callbacks import Callback, Epoch
@@ -178,6 +179,9 @@ def train(
         >>> history.train[1] < history.train[0]
         True
     """
+    check_instances("callbacks", callbacks, Callable)
+    if checkpoint is not None:
+        check_instance("checkpoint", checkpoint, Checkpoint)
     _check({"num_steps": num_steps, "max_epochs": max_epochs, "chunk": chunk}, ema)
     mask = {} if trainable is None else mask_of(model, trainable)
     graph, params, rest = nnx.split(model, _trained(mask), ...)
@@ -307,5 +311,5 @@ def _check(numbers, ema):
     for name, number in numbers.items():
         if number is not None:
             check_size(name, number)
-    if ema is not None and not 0 < ema < 1:
-        raise ValueError(f"Expected ema in (0, 1), got {ema}.")
+    if ema is not None:
+        check_number("ema", ema, lambda decay: 0 < decay < 1, "in (0, 1)")

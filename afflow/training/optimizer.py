@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from afflow.arguments import check_number
+
 MakeOptimizer = Callable[[int], optax.GradientTransformation]
 Optimizer = optax.GradientTransformation | MakeOptimizer
 
@@ -66,10 +68,8 @@ def default_optimizer(
     Step $t$ of $T$ has the learning rate $\tfrac12 (1 + \cos \pi t / T)$ times the initial one.
     Weight decay shrinks the `kernel`s of networks, as Flax names them.
     """
-    if not learning_rate > 0:
-        raise ValueError(f"Expected learning_rate > 0, got {learning_rate}.")
-    if not weight_decay >= 0:
-        raise ValueError(f"Expected weight_decay >= 0, got {weight_decay}.")
+    check_number("learning_rate", learning_rate, lambda rate: rate > 0, "> 0")
+    check_number("weight_decay", weight_decay, lambda decay: decay >= 0, ">= 0")
 
     def init(params: Any) -> DefaultState:
         numbers = jnp.zeros((), int), jnp.array(num_steps, float)

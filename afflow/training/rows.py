@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afflow.arguments import check_number
 from afflow.arrays import double, native, real_array
 
 _PART = 2**18  # rows that are checked at a time
@@ -45,6 +46,8 @@ def rows_of(*parts: Any) -> Rows:
 def checked(rows: Rows, name: str) -> Rows:
     """Return the rows, on the device unless in a file; `ValueError` for unusable ones."""
     x, context, weights = rows
+    if np.ndim(x) == 0:
+        raise ValueError(f"Expected rows (N, *event_shape) in {name}, got one number.")
     if len(x) == 0:
         raise ValueError(f"Expected at least one row in {name}, got none.")
     if context is not None and len(context) != len(x):
@@ -87,8 +90,8 @@ def held_out_size(size: int, validation: Any) -> int:
     """Return how many of `size` rows to hold out: none where validation data are given."""
     if isinstance(validation, tuple) or np.ndim(validation):
         return 0
-    if not 0 <= validation < 1:
-        raise ValueError(f"Expected validation in [0, 1) or an array, got {validation}.")
+    what = "in [0, 1), or held-out data"
+    check_number("validation", validation, lambda share: 0 <= share < 1, what)
     held_out = max(1, round(validation * size)) if validation else 0
     if held_out >= size:
         raise ValueError(

@@ -9,6 +9,7 @@ from flax import nnx
 from afflow.training.rows import Rows
 
 _SEEN = 2**14  # rows that are looked at
+_MEND = "data=x in the factory, initialize_actnorm, or Standardize.from_data(x) last in a Chain"
 _FAR, _WIDE, _NARROW = 10.0, 10.0, 0.05  # a location, and deviations, next to a standard normal's
 
 
@@ -23,15 +24,18 @@ def warn_of_scale(flow: Any, rows: Rows) -> None:
         return
     parts = [(path, part) for path, part in nnx.iter_graph(bijector)]
     if not any(getattr(part, "has_units", False) and "network" not in path for path, part in parts):
-        _warn("x", rows.x, "data=x in the factory, or Standardize.from_data(x) last in a Chain")
+        _warn(
+            "x",
+            rows.x,
+            _MEND,
+        )
     if rows.context is not None and not any("network" in path for path, _ in parts):
         _warn("context", rows.context, "data=(x, context) in the factory, or ZScores")
 
 
 def _warn(name: str, values: Any, mend: str) -> None:
-    if np.ndim(values) != 2:
-        return
     part = np.asarray(values[:_SEEN], np.float64)
+    part = part.reshape(-1, part.shape[-1])  # the channels of an image
     location, deviation = part.mean(0), part.std(0)
     off = np.abs(location) > _FAR
     off |= (deviation > _WIDE) | ((deviation > 0) & (deviation < _NARROW))

@@ -115,7 +115,10 @@ def fit_to_density(
             label=label,
         )
     except NonFiniteLossError as error:
-        error.add_note("Is log_density finite, with finite gradients, wherever the flow samples?")
+        error.add_note(
+            "Is log_density finite, with finite gradients, wherever the flow samples? For a "
+            "density on a box let the flow end in Interval, for positive variables in Positive."
+        )
         raise
 
 

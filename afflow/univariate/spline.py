@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from afflow.bijector import Bijector, of_one_event
+from afflow.arguments import check_number
+from afflow.bijector import Bijector, check_size, of_one_event
 from afflow.univariate.bounds import soft_bound
 
 _MAX_LOGIT = 30.0
@@ -142,10 +143,8 @@ class Grid:
     closed: bool = False  # a circle
 
     def __post_init__(self):
-        if self.num_bins < 2 or not self.bound > 0:
-            raise ValueError(
-                f"Expected num_bins >= 2 and bound > 0, got {self.num_bins} and {self.bound}."
-            )
+        check_size("num_bins", self.num_bins, least=2)
+        check_number("bound", self.bound, lambda bound: bound > 0, "> 0")
         if not 0 < self.min_bin * self.num_bins < 1 or not 0 < self.min_slope < 1:
             raise ValueError(
                 f"Expected 0 < min_bin < 1 / num_bins and 0 < min_slope < 1, got "

@@ -1,0 +1,53 @@
+"""Checks of arguments, before anything is compiled: expected, got, and the mend."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from numbers import Real
+from typing import Any, TypeVar
+
+Kind = TypeVar("Kind")
+
+
+def check_instance(name: str, value: Any, kind: Any) -> None:
+    """Raise `ValueError` unless `value` is an instance of `kind`."""
+    if isinstance(value, kind):
+        return
+    called = getattr(value, "__name__", None)
+    got = f"{called} itself: call it, {called}(...)" if called else f"{value!r}"
+    raise ValueError(f"Expected a {kind.__name__} as {name}, got {got}.")
+
+
+def check_instances(name: str, values: Any, kind: Any) -> None:
+    """Raise `ValueError` unless `values` is a sequence of instances of `kind`."""
+    if not isinstance(values, Iterable) or isinstance(values, str | kind):
+        raise ValueError(f"Expected a list of {kind.__name__}s as {name}, got {values!r}.")
+    for value in values:
+        check_instance(name, value, kind)
+
+
+def check_callable(name: str, value: Any, example: str, num: int | None = None) -> None:
+    """Raise `ValueError` unless `value` is a function, of `num` arguments; `example` is one."""
+    if not callable(value) or not (num is None or _takes(value, num)):
+        raise ValueError(f"Expected a function as {name}, {example} say, got {value!r}.")
+
+
+def _takes(function: Callable, num: int) -> bool:
+    """Return whether a function can be called with `num` arguments, as far as one can see."""
+    try:
+        inspect.signature(function).bind(*range(num))
+    except TypeError:
+        return False
+    except ValueError:  # no signature to see
+        return True
+    return True
+
+
+def check_number(
+    name: str, value: Any, is_good: Callable[[Any], bool] = lambda _: True, what: str = ""
+) -> None:
+    """Raise `ValueError` unless `value` is a real number that `is_good`, which `what` describes."""
+    is_number = (isinstance(value, Real) and not isinstance(value, bool)) or (
+        getattr(value, "shape", None) == () and hasattr(value, "__float__")
+    )
+    if not is_number or not is_good(value):
+        raise ValueError(f"Expected a number {name}{what and ' '}{what}, got {value!r}.")

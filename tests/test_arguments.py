@@ -1,0 +1,164 @@
+"""Wrong arguments: an error that says what was expected, before anything is compiled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import afflow
+
+KEY = jax.random.key(0)
+X = np.random.default_rng(0).normal(size=(200, 2))
+FLOW = afflow.maf(2, num_layers=1, hidden=(4,), rngs=nnx.Rngs(0))
+CONDITIONAL = afflow.maf(2, num_layers=1, hidden=(4,), context_dim=3, rngs=nnx.Rngs(0))
+NADE = afflow.nade(2, hidden=3, rngs=nnx.Rngs(0))
+OPTIONS = {"key": KEY, "max_epochs": 1, "progress": False}
+
+
+class Foreign:
+    """A bijector of another library."""
+
+    def forward(self, x):
+        return x
+
+
+def maf(dim=2, **options):
+    return afflow.maf(dim, **{"rngs": nnx.Rngs(0)} | options)
+
+
+def fit(flow, x, **options):
+    return afflow.fit(flow, x, **OPTIONS | options)
+
+
+CALLS = {
+    "sample(1000)": lambda: FLOW.sample(1000),
+    "sample(1000,key)": lambda: FLOW.sample(1000, KEY),
+    "sample(0,5)": lambda: FLOW.sample(0, 5),
+    "sample(key,2.5)": lambda: FLOW.sample(KEY, 2.5),
+    "sample(key,-1)": lambda: FLOW.sample(KEY, -1),
+    "sample(key, key)": lambda: FLOW.sample(KEY, KEY),
+    "sample(key,'a')": lambda: FLOW.sample(KEY, "a"),
+    "sample(key,ctx)": lambda: CONDITIONAL.sample(KEY, jnp.ones((5, 3))),
+    "fit X[:,0]": lambda: fit(FLOW, X[:, 0]),
+    "fit scalar": lambda: fit(FLOW, 3.0),
+    "fit(X,FLOW)": lambda: fit(X, FLOW),
+    "fit key=0": lambda: fit(FLOW, X, key=0),
+    "validation (X,X)": lambda: fit(FLOW, X, validation=(X, X)),
+    "validation wrong dim": lambda: fit(FLOW, X, validation=np.ones((5, 3))),
+    "validation str": lambda: fit(FLOW, X, validation="a"),
+    "validation 1.5": lambda: fit(FLOW, X, validation=1.5),
+    "validation no context": lambda: fit(
+        CONDITIONAL, X, context=np.ones((200, 3), np.float32), validation=X
+    ),
+    "Chain of class": lambda: afflow.Chain([afflow.Reverse, afflow.Reverse(2)]),
+    "Chain of flow": lambda: afflow.Chain([FLOW, afflow.Reverse(2)]),
+    "Chain of int": lambda: afflow.Chain([3]),
+    "Chain single": lambda: afflow.Chain(afflow.Reverse(2)),
+    "Inverse class": lambda: afflow.Inverse(afflow.Reverse),
+    "strings": lambda: fit(FLOW, np.array([["a", "b"]] * 9)),
+    "foreign in chain": lambda: afflow.Chain([Foreign()]),
+    "foreign Flow": lambda: afflow.Flow(afflow.Normal(2), Foreign()),
+    "Elementwise(Interval)": lambda: afflow.Elementwise(afflow.Interval(0.0, 1.0), 2),
+    "Elementwise(class)": lambda: afflow.Elementwise(afflow.Affine, 2),
+    "MaskedAR class": lambda: afflow.MaskedAutoregressive(
+        afflow.MADE(2, 2, rngs=nnx.Rngs(0)), afflow.Affine
+    ),
+    "MaskedAR swapped": lambda: afflow.MaskedAutoregressive(
+        afflow.Affine(), afflow.MADE(2, 2, rngs=nnx.Rngs(0))
+    ),
+    "num_layers 2.5": lambda: maf(2, num_layers=2.5, rngs=nnx.Rngs(0)),
+    "num_layers str": lambda: maf(2, num_layers="2", rngs=nnx.Rngs(0)),
+    "hidden int": lambda: maf(2, hidden=8, rngs=nnx.Rngs(0)),
+    "hidden neg": lambda: maf(2, hidden=(-8,), rngs=nnx.Rngs(0)),
+    "dim tuple": lambda: maf((2,), rngs=nnx.Rngs(0)),
+    "dim data": lambda: maf(X, rngs=nnx.Rngs(0)),
+    "context_dim -1": lambda: maf(2, context_dim=-1, rngs=nnx.Rngs(0)),
+    "activation str": lambda: maf(2, activation="relu", rngs=nnx.Rngs(0)),
+    "activation None": lambda: maf(2, activation=None, rngs=nnx.Rngs(0)),
+    "rngs int": lambda: maf(2, rngs=0),
+    "mix obj": lambda: maf(2, mix=afflow.Reverse(2), rngs=nnx.Rngs(0)),
+    "mix class": lambda: maf(2, mix=afflow.Reverse, rngs=nnx.Rngs(0)),
+    "base class": lambda: maf(2, base=afflow.Normal, rngs=nnx.Rngs(0)),
+    "base wrong": lambda: maf(2, base=afflow.Normal(3), rngs=nnx.Rngs(0)),
+    "solver class": lambda: maf(2, solver=afflow.Jacobi, rngs=nnx.Rngs(0)).sample(KEY),
+    "univariate class arg": lambda: maf(2, univariate=3, rngs=nnx.Rngs(0)),
+    "context 4 vs 7": lambda: fit(CONDITIONAL, X, context=np.ones((150, 3), np.float32)),
+    "log_prob swapped": lambda: CONDITIONAL.log_prob(
+        np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    ),
+    "log_prob batch mismatch": lambda: CONDITIONAL.log_prob(
+        np.ones((4, 2), np.float32), np.ones((7, 3), np.float32)
+    ),
+    "log_prob None": lambda: FLOW.log_prob(None),
+    "log_prob str": lambda: FLOW.log_prob("abc"),
+    "log_prob ints": lambda: FLOW.log_prob(np.ones((3, 2), int)),
+    "weights wrong": lambda: fit(FLOW, X, weights=np.ones(3)),
+    "batch 0": lambda: fit(FLOW, X, batch_size=0),
+    "lr -1": lambda: fit(FLOW, X, learning_rate=-1.0),
+    "lr str": lambda: fit(FLOW, X, learning_rate="a"),
+    "lr 0": lambda: fit(FLOW, X, learning_rate=0.0),
+    "ema 2": lambda: fit(FLOW, X, ema=2.0),
+    "patience -1": lambda: fit(FLOW, X, patience=-1),
+    "optimizer str": lambda: fit(FLOW, X, optimizer="adam"),
+    "objective str": lambda: fit(FLOW, X, objective="ml"),
+    "callbacks fn": lambda: fit(FLOW, X, callbacks=print),
+    "checkpoint str": lambda: fit(FLOW, X, checkpoint="/tmp/zz"),
+    "nade complete": lambda: NADE.complete(np.ones((3, 2)), [True], KEY),
+    "Permutation floats": lambda: afflow.Permutation([0.5, 1]),
+    "Permutation int": lambda: afflow.Permutation(3),
+    "Repeat obj": lambda: afflow.Repeat(afflow.Reverse(2), 3, rngs=nnx.Rngs(0)),
+    "Repeat 0": lambda: afflow.Repeat(lambda r: afflow.Reverse(2), 0, rngs=nnx.Rngs(0)),
+    "Spline bins": lambda: afflow.RationalQuadraticSpline(1),
+    "Spline bins f": lambda: afflow.RationalQuadraticSpline(4.5),
+    "Spline bound": lambda: afflow.RationalQuadraticSpline(4, -1.0),
+    "Normal -1": lambda: afflow.Normal(-1),
+    "Normal str": lambda: afflow.Normal("a"),
+    "Flow swapped": lambda: afflow.Flow(afflow.Reverse(2), afflow.Normal(2)),
+    "Flow classes": lambda: afflow.Flow(afflow.Normal, afflow.Reverse),
+    "Embedded non-callable": lambda: afflow.Embedded(CONDITIONAL.bijector, 3, 4),
+    "Coupling mask": lambda: afflow.Coupling(
+        [1, 2], afflow.MLP(1, 1, 2, (4,), rngs=nnx.Rngs(0)), afflow.Affine()
+    ),
+    "save swapped": lambda: afflow.save("/tmp/aa.zip", FLOW),
+    "prefix too long": lambda: afflow.prefix_log_prob(afflow.made(2, rngs=nnx.Rngs(0)), np.ones(3)),
+    "dequantize float": lambda: afflow.dequantize(KEY, np.ones(3)),
+    "dequantize swapped": lambda: afflow.dequantize(np.ones(3, int), KEY),
+    "fit_ensemble num": lambda: afflow.fit_ensemble(
+        lambda r: afflow.made(2, rngs=r), X, num=0, **OPTIONS
+    ),
+    "ess scalar": lambda: afflow.effective_sample_size(3.0),
+    "moments": lambda: afflow.moments(FLOW, key=KEY, num_samples=1),
+    "StudentT": lambda: afflow.StudentT(2, -1.0),
+    "Mixture one": lambda: afflow.Mixture(afflow.Normal(2)),
+    "Uniform swapped": lambda: afflow.Uniform(2, 1.0, 0.0),
+    "standardize scalar data": lambda: afflow.Standardize.from_data(3.0),
+    "check_bijector class": lambda: afflow.check_bijector(afflow.Reverse, key=KEY),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_wrong_arguments(name):
+    with pytest.raises(ValueError, match="xpected"):
+        CALLS[name]()
+
+
+def test_unknown_arguments_of_a_factory():
+    with pytest.raises(TypeError, match="hiden"):
+        maf(hiden=(3,))
+
+
+def test_glow_without_actnorm_is_warned_of():
+    sizes = {"num_levels": 1, "num_steps": 1, "width": 2, "rngs": nnx.Rngs(0)}
+    images = 100 + 50 * np.random.default_rng(0).normal(size=(32, 4, 4, 1))
+    with pytest.warns(UserWarning, match="initialize_actnorm"):
+        fit(afflow.glow((4, 4, 1), **sizes), images, batch_size=32, validation=0)
+
+
+def test_a_box_is_named_in_the_note():
+    def log_density(z):
+        return jnp.where((jnp.abs(z) < 0.1).all(), 0.0, -jnp.inf)
+
+    with pytest.raises(afflow.NonFiniteLossError) as caught:
+        afflow.fit_to_density(FLOW, log_density, key=KEY, num_steps=5, progress=False)
+    assert any("Interval" in note for note in caught.value.__notes__)
