@@ -571,3 +571,39 @@ def test_parts_of_a_table_are_named_from_outside():
 def test_a_choice_of_nothing(trainable):
     with pytest.raises(ValueError, match="trainable"):
         afflow.fit(small(), X, trainable=trainable, **OPTIONS)
+
+
+def test_training_that_goes_on_holds_out_the_same_rows():
+    """A model that knows some rows by heart is not told so by them: they never validate."""
+    seen = []
+
+    def objective(model, key, x, context):
+        jax.debug.callback(lambda rows: seen.append(np.asarray(rows)), x)
+        return -model.log_prob(x, context)
+
+    def trained_rows(key):
+        seen.clear()
+        options = OPTIONS | {"key": key, "max_epochs": 3, "validation": 0.5, "batch_size": 150}
+        afflow.fit(small(), X, objective=objective, **options)
+        jax.effects_barrier()
+        return {tuple(row) for rows in seen if len(rows) == 150 for row in rows}
+
+    assert trained_rows(KEY) == trained_rows(jax.random.key(1))
+
+
+def test_signed_weights_stand_for_the_sample_that_is_left():
+    """Rows in excess, a third of them cancelled by others of weight -1, against the rest alone."""
+    rng = np.random.default_rng(0)
+    kept, excess = X, 3 + rng.normal(size=(200, 2))
+    x = np.concatenate([kept, excess, excess + 1e-3 * rng.normal(size=excess.shape)])
+    weights = np.concatenate([np.ones(len(kept)), np.ones(200), -np.ones(200)])
+    options = OPTIONS | {"max_epochs": 60, "learning_rate": 0.03, "validation": (kept,)}
+    flow, _ = afflow.fit(small(), x, weights=weights, signed_weights=True, **options)
+    assert abs(-flow.log_prob(kept).mean() - gaussian_loss(kept)) < 0.06
+    with pytest.raises(ValueError, match="signed_weights"):
+        afflow.fit(small(), x, weights=weights, **options)
+    with pytest.raises(ValueError, match="positive sum"):
+        afflow.fit(small(), x, weights=-weights, signed_weights=True, **options)
+    few = np.where(np.arange(len(x)) < 550, 1.0, -1.0)
+    with pytest.warns(UserWarning, match="cancel most"):
+        afflow.fit(small(), x, weights=few, signed_weights=True, **options | {"max_epochs": 1})

@@ -43,6 +43,7 @@ def fit(
     key: jax.Array,
     context: jax.Array | None = None,
     weights: jax.Array | None = None,
+    signed_weights: bool = False,
     objective: Objective = maximum_likelihood,
     validation: float | jax.Array | tuple[jax.Array, ...] = 0.1,
     batch_size: int | None = None,
@@ -78,13 +79,17 @@ def fit(
         flow: the model to start from; it is not changed.
         x: data `(N, *event_shape)`. A `numpy.memmap` stays in its file, and minibatches of
             it and of the context are read while the device trains; so are those of a `Stream`.
-        key: drives the validation split and the order of the minibatches.
+        key: drives the order of the minibatches, and random objectives.
         context: `(N, *context_shape)` for a conditional model.
         weights: `(N,)`, how much each row counts; by default all the same.
+        signed_weights: allow negative weights, as some generators of simulated events give. Rows
+            in excess are then cancelled by others; a warning says where they cancel so much
+            that few effective rows are left.
         objective: `objective(model, key, x, context)`, the losses `(B,)` of a minibatch.
         validation: a fraction of the rows to hold out, or held-out data: `x`,
-            `(x, context)` or `(x, context, weights)`. With 0 nothing is held out and
-            training does not stop early.
+            `(x, context)` or `(x, context, weights)`. The rows held out depend on nothing but
+            the number of rows, so training that is continued holds out the same. With 0
+            nothing is held out and training does not stop early.
         batch_size: rows in a minibatch; at most the number of training rows. By default the
             power of two next to the square root of that number, from 16 to 1024.
         max_epochs: epochs to train for if not stopped early.
@@ -156,7 +161,8 @@ def fit(
         trainable = within(trainable, outer, flow)
         x, validation = _encoded(table, x, validation)
     rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
-    source = source_of(rows, objective, validation, batch_size, keys, placement)
+    options = objective, validation, batch_size, keys, placement
+    source = source_of(rows, *options, signed_weights=signed_weights)
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
     if isinstance(rows, Rows):
         warn_of_scale(flow, rows)

@@ -1,5 +1,6 @@
 """Rows of data: checked, split, and shuffled into minibatches."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from afflow.arguments import check_number
 from afflow.arrays import double, native, real_array
 
+_FEW_EFFECTIVE = 0.1  # of the rows
 _PART = 2**18  # rows that are checked at a time
 
 
@@ -43,7 +45,7 @@ def rows_of(*parts: Any) -> Rows:
     return Rows(*(part if part is None else real_array(name, part) for name, part in pairs))
 
 
-def checked(rows: Rows, name: str) -> Rows:
+def checked(rows: Rows, name: str, *, signed_weights: bool = False) -> Rows:
     """Return the rows, on the device unless in a file; `ValueError` for unusable ones."""
     x, context, weights = rows
     if np.ndim(x) == 0:
@@ -55,24 +57,34 @@ def checked(rows: Rows, name: str) -> Rows:
             f"Expected one row of context for each of {name}: {len(x)}, got {len(context)}."
         )
     if weights is not None:
-        rows = rows._replace(weights=checked_weights(weights, len(x)))
+        rows = rows._replace(weights=checked_weights(weights, len(x), signed=signed_weights))
     for part, value in zip((name, "context"), rows[:2], strict=True):
         if value is not None:
             _check_finite(part, value)
     return rows if rows.is_on_host else jax.tree.map(jnp.asarray, rows)
 
 
-def split(rows: Rows, validation: Any, key: jax.Array) -> tuple[Rows, Rows | None]:
+def split(rows: Rows, validation: Any) -> tuple[Rows, Rows | None]:
     """Return the rows to train on and those held out: a fraction, or given ones."""
+    if isinstance(validation, Rows):
+        return rows, validation
     if isinstance(validation, tuple):
         return rows, checked(rows_of(*validation), "validation x")
     if np.ndim(validation):
         return rows, checked(rows_of(validation), "validation x")
     size = held_out_size(rows.size, validation)
-    order = jax.random.permutation(key, rows.size)
+    order = shuffled(rows.size)
     train, held_out = rows.at(order[size:]), rows.at(order[:size])
     check_some_weight(train.weights, held_out.weights if size else None)
     return train, held_out if size else None
+
+
+def shuffled(size: int) -> np.ndarray:
+    """Return row numbers in an order that depends on nothing but their number.
+
+    So training that is continued, with whatever key, holds out the same rows.
+    """
+    return np.random.default_rng(size).permutation(size)
 
 
 def check_some_weight(*shares: Any) -> None:
@@ -118,7 +130,7 @@ class Shuffle(NamedTuple):
             yield order[first : first + size]
 
 
-def checked_weights(weights: Any, size: int) -> np.ndarray:
+def checked_weights(weights: Any, size: int, *, signed: bool = False) -> np.ndarray:
     """Return weights `(size,)` of mean one; `ValueError` unless they can be so.
 
     They are divided in float64: a sum of float32 numbers may overflow, and tiny ones be zero.
@@ -127,14 +139,22 @@ def checked_weights(weights: Any, size: int) -> np.ndarray:
     if (
         values.shape != (size,)
         or not np.isfinite(values).all()
-        or (values < 0).any()
-        or not values.any()
+        or ((values < 0).any() and not signed)
+        or not (values / max(np.abs(values).max(initial=0.0), 1e-300)).sum() > 0
     ):
         raise ValueError(
-            f"Expected weights ({size},), finite, none negative and not all zero, got "
-            f"{values.shape} from {values.min(initial=0.0)} to {values.max(initial=0.0)}."
+            f"Expected weights ({size},), finite, none negative (or signed_weights=True) and with "
+            f"a positive sum, got {values.shape} from {values.min(initial=0.0)} to "
+            f"{values.max(initial=0.0)}."
         )
-    values = values / values.max()
+    values = values / np.abs(values).max()
+    effective = values.sum() ** 2 / np.square(values).sum()
+    if (values < 0).any() and effective < _FEW_EFFECTIVE * size:
+        warnings.warn(
+            f"Signed weights cancel most of the rows: {size} rows are worth {effective:.0f} "
+            f"without weights. Give more rows, or resample them to positive weights.",
+            stacklevel=5,
+        )
     return (values / values.mean()).astype(jax.dtypes.canonicalize_dtype(float))
 
 

@@ -10,7 +10,16 @@ from jax.tree_util import Partial
 from afflow.training.loop import Batches
 from afflow.training.objectives import Objective
 from afflow.training.placement import Placement
-from afflow.training.rows import Rows, Shuffle, check_some_weight, checked, held_out_size, split
+from afflow.training.rows import (
+    Rows,
+    Shuffle,
+    check_some_weight,
+    checked,
+    held_out_size,
+    rows_of,
+    shuffled,
+    split,
+)
 from afflow.training.stream import HostShuffle, Stream, stack_size
 
 _BATCH = 1024  # rows that are validated at a time
@@ -35,12 +44,16 @@ def source_of(
     batch_size: int | None,
     keys: jax.Array,
     placement: Placement,
+    *,
+    signed_weights: bool = False,
 ) -> Source:
     """Return the source of minibatches of some data: a `Stream`, or `Rows`."""
     losses = Partial(objective)
     if isinstance(data, Stream):
         return _streamed(data, losses, validation, keys, placement)
-    data = checked(data, "x")
+    data = checked(data, "x", signed_weights=signed_weights)
+    if isinstance(validation, tuple):
+        validation = checked(rows_of(*validation), "validation x", signed_weights=signed_weights)
     num_rows = data.size - held_out_size(data.size, validation)
     batch_size = min(batch_size or usual_batch_size(num_rows), num_rows)
     if batch_size % placement.num_parts:
@@ -61,7 +74,7 @@ def usual_batch_size(num_rows: int) -> int:
 
 
 def _in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:
-    train, held_out = split(rows, validation, keys[0])
+    train, held_out = split(rows, validation)
     loss = Partial(_loss_at, losses, placement.everywhere(_of_mean_weight_one(train)))
     return Source(
         loss,
@@ -76,13 +89,13 @@ def _in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:
 def _on_host(rows, losses, validation, batch_size, keys, placement) -> Source:
     """Return a source that leaves rows where they are until their turn."""
     seed = tuple(np.asarray(jax.random.key_data(keys[1])).ravel().tolist())
-    order = np.random.default_rng(seed).permutation(rows.size)
+    order = shuffled(rows.size)
     size = held_out_size(rows.size, validation)
     held_out, index = order[:size], np.sort(order[size:])
     if size:
         validate = Partial(_mean_loss_on_host, losses, rows, np.sort(held_out), keys[0])
     else:
-        _, given = split(rows, validation, keys[0])
+        _, given = split(rows, validation)
         validate = given and _validation(losses, given, keys[0], placement)
     if rows.weights is not None:
         check_some_weight(rows.weights[index], rows.weights[held_out] if size else None)
@@ -99,7 +112,7 @@ def _streamed(stream, losses, validation, keys, placement) -> Source:
         raise ValueError(
             f"Expected held-out data as validation of a Stream, or 0 for none, got {validation}."
         )
-    _, held_out = split(first, validation, keys[0])
+    _, held_out = split(first, validation)
     validate = held_out and _validation(losses, held_out, keys[0], placement)
     loss = Partial(_loss_of, losses)
     return Source(loss, stream, stream.num_steps, stack_size(first), validate, first)
