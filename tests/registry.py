@@ -213,6 +213,11 @@ TRIANGULAR: dict[str, Make] = {
     "spline D=1 context": lambda: spline(1, context_dim=2),
     "spline D=2": lambda: spline(2),
     "spline two bins": lambda: spline(2, afflow.RationalQuadraticSpline(2)),
+    "linear spline": lambda: spline(2, afflow.LinearSpline(4, 3.0)),
+    "quadratic spline": lambda: spline(2, afflow.QuadraticSpline(4, 3.0)),
+    "cubic spline": lambda: spline(2, afflow.CubicSpline(4, 3.0)),
+    "elementwise quadratic D=1": lambda: each(afflow.QuadraticSpline(2), 1),
+    "elementwise cubic D=1": lambda: each(afflow.CubicSpline(3), 1),
     "circular spline": lambda: spline(3, afflow.CircularSpline(5)),
     "elementwise spline D=1": lambda: randomize(
         afflow.Elementwise(afflow.RationalQuadraticSpline(), 1), 2.0

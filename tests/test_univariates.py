@@ -22,6 +22,9 @@ UNIVARIATES = {
         3, afflow.GaussianCDF(), spread=spread
     ),
     "ddsf": lambda spread=0.5: afflow.Sigmoidal((3, 2), spread=spread),
+    "linear spline": lambda: afflow.LinearSpline(5),
+    "quadratic spline": lambda: afflow.QuadraticSpline(5),
+    "cubic spline": lambda: afflow.CubicSpline(5),
     "bernstein": lambda: afflow.BernsteinPolynomial(5),
     "sum of squares": lambda: afflow.SumOfSquares(2, 3),
     "umnn": lambda: afflow.UMNN(2, (4,), rngs=nnx.Rngs(0)),
