@@ -13,7 +13,15 @@ from scipy import stats
 import afflow
 
 KEY = jax.random.key(0)
+
+
+def fixed_sum(conditioner, total):
+    return afflow.AutoregressiveModel(afflow.FixedSum(conditioner, total), afflow.Bernoulli())
+
+
 DISCRETE = {
+    "fixed sum made": lambda: fixed_sum(afflow.MADE(4, 1, (7, 5), rngs=nnx.Rngs(0)), 2),
+    "fixed sum nade": lambda: fixed_sum(afflow.NADE(5, 1, 3, rngs=nnx.Rngs(0)), 1),
     "fvsbn": lambda: afflow.fvsbn(4, rngs=nnx.Rngs(0)),
     "fvsbn D=1": lambda: afflow.fvsbn(1, rngs=nnx.Rngs(0)),
     "independent": lambda: afflow.independent_mlps(4, hidden=3, rngs=nnx.Rngs(0)),
@@ -85,6 +93,30 @@ def test_probabilities_sum_to_one_and_samples_match_them(name):
     assert np.ptp(probabilities) > 0.01
     drawn = np.asarray(model.sample(KEY, 4000))
     assert chi_squared(drawn, every, probabilities / probabilities.sum()) > 1e-3
+
+
+@pytest.mark.parametrize("total", [0, 2, 4])
+def test_a_fixed_sum_holds(total):
+    """No probability outside of it, all of it inside, and gradients that are finite."""
+    model = randomize(fixed_sum(afflow.MADE(4, 1, (5,), rngs=nnx.Rngs(0)), total))
+    every = np.array(list(product(range(2), repeat=4)))
+    log_probs = np.asarray(model.log_prob(every))
+    inside = every.sum(1) == total
+    assert (log_probs[~inside] == -np.inf).all()
+    np.testing.assert_allclose(np.exp(log_probs[inside]).sum(), 1, rtol=1e-9)
+    assert (model.sample(KEY, 200).sum(-1) == total).all()
+    assert (model.greedy().sum(-1) == total).all()
+    gradient = jax.grad(lambda model: model.log_prob(every[inside]).sum())(model)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_sums_that_cannot_be():
+    for conditioner, total in (
+        (afflow.MADE(4, 1, rngs=nnx.Rngs(0)), 5),
+        (afflow.MADE(4, 2, rngs=nnx.Rngs(0)), 2),
+    ):
+        with pytest.raises(ValueError, match="scalars with one parameter"):
+            afflow.FixedSum(conditioner, total)
 
 
 @pytest.mark.parametrize("name", ["nade ordered", "made categorical"])

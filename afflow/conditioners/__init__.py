@@ -5,6 +5,7 @@ from afflow.conditioners.agnostic_made import AgnosticMADE
 from afflow.conditioners.conditioner import Conditioner
 from afflow.conditioners.convnet import ConvNet
 from afflow.conditioners.deep_nade import DeepNADE
+from afflow.conditioners.fixed_sum import FixedSum
 from afflow.conditioners.graphical import Graphical
 from afflow.conditioners.independent import IndependentMLPs
 from afflow.conditioners.made import MADE
@@ -21,6 +22,7 @@ __all__ = [
     "ConvNet",
     "DeepNADE",
     "Draw",
+    "FixedSum",
     "Graphical",
     "IndependentMLPs",
     "OrderAgnostic",
