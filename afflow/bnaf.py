@@ -111,7 +111,7 @@ class BlockLinear(Outlined, nnx.Module):
     def __init__(self, dim: int, before: int, after: int, context_dim: int, rngs: nnx.Rngs):
         kernel = jax.random.normal(rngs.params(), (dim, after, dim, before))
         scale = positive_inverse(jnp.asarray(min(before, _REACH) / before**0.5))
-        grid = _REACH * (2 * jnp.arange(after) + 1 - after) / after
+        grid = _REACH * jnp.asarray((2 * np.arange(after) + 1 - after) / after, float)
         self.kernel = nnx.Param(0.2 / dim**0.5 * kernel)
         self.scale = nnx.Param(jnp.full((dim, after), scale))
         self.bias = nnx.Param(jnp.tile(grid, (dim, 1)))

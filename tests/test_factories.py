@@ -1,5 +1,7 @@
 """The properties that the flow of every factory has."""
 
+import subprocess
+import sys
 from functools import partial
 
 import chex
@@ -204,3 +206,23 @@ def test_reverse_mode_keeps_one_number_a_unit(make, num_params, hidden):
 
     kept = (temporaries(20) - temporaries(10)) / (10 * batch * jnp.zeros(()).dtype.itemsize)
     assert sum(hidden) < kept <= sum(hidden) + dim * (num_params + 5)
+
+
+STRICT = """
+import jax, numpy as np, afflow
+from flax import nnx
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+x, h = np.random.default_rng(0).normal(size=(2, 40, 2)).astype("f")
+options = {"key": jax.random.key(0), "max_epochs": 1, "progress": False}
+for make in (afflow.maf, afflow.nsf, afflow.realnvp, afflow.bnaf):
+    sizes = {"num_layers": 2, "hidden": (4,), "context_dim": 2, "data": (x, h)}
+    flow, _ = afflow.fit(make(2, **sizes, rngs=nnx.Rngs(0)), x, context=h, **options)
+    assert flow.sample(jax.random.key(0), 3, h[0]).shape == (3, 2)
+model, _ = afflow.fit(afflow.nade(2, hidden=3, rngs=nnx.Rngs(0)), (x > 0).astype(int), **options)
+assert model.sample(jax.random.key(0), 3).shape == (3, 2)
+"""
+
+
+def test_strict_promotion_of_types():
+    """As the users of strict JAX set it, in a process of its own: tests use float64 freely."""
+    subprocess.run([sys.executable, "-c", STRICT], check=True)

@@ -278,11 +278,11 @@ def _solve_cotangent(made: MADE, arrays):
 def _initial(masks: list[jax.Array], key: jax.Array) -> tuple[list, list]:
     """Draw kernels and biases with variance 1 / (number of inputs that a unit sees)."""
     kernel_key, bias_key = jax.random.split(key)
-    scales = [jax.lax.rsqrt(jnp.maximum(mask.sum(1), 1.0)) for mask in masks]
+    scales = [jax.lax.rsqrt(jnp.maximum(mask.sum(1).astype(float), 1.0)) for mask in masks]
     normal = jax.random.normal(kernel_key, (sum(mask.size for mask in masks),))
     uniform = jax.random.uniform(bias_key, (sum(len(mask) for mask in masks),), minval=-1.0)
     kernels = [
-        part.reshape(mask.shape) * mask * scale[:, None]
+        jnp.where(mask, part.reshape(mask.shape) * scale[:, None], 0)
         for part, mask, scale in zip(_cut(normal, masks), masks, scales, strict=True)
     ]
     parts = _cut(uniform, scales)

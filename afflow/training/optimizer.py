@@ -83,13 +83,16 @@ _ADAM = optax.chain(optax.clip_by_global_norm(5.0), optax.scale_by_adam())
 
 
 def _update(updates: Any, state: DefaultState, params: Any = None) -> tuple[Any, DefaultState]:
-    updates, adam = _ADAM.update(updates, state.adam, params)
-    done = jnp.minimum(state.step / state.num_steps, 1)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
+        updates, adam = _ADAM.update(updates, state.adam, params)
+    done = jnp.minimum(state.step.astype(state.num_steps.dtype) / state.num_steps, 1.0)
     rate = state.learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2
 
     def moved(path, update, param):
-        decayed = update + state.weight_decay * param if _is_kernel(path) else update
-        return (-rate * decayed).astype(param.dtype)
+        wide = update.astype(rate.dtype)
+        if _is_kernel(path):
+            wide += state.weight_decay * param.astype(rate.dtype)
+        return (-rate * wide).astype(param.dtype)
 
     updates = jax.tree_util.tree_map_with_path(moved, updates, params)
     return updates, state._replace(step=state.step + 1, adam=adam)
