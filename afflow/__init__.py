@@ -108,6 +108,7 @@ from afflow.training import (
     fit,
     fit_ensemble,
     maximum_likelihood,
+    observed_likelihood,
     paths_of,
     train,
 )
@@ -304,6 +305,7 @@ __all__ = [
     "nsf",
     "nsf_coupling",
     "pareto_k",
+    "observed_likelihood",
     "paths_of",
     "pareto_smoothed",
     "prefix_log_prob",

@@ -81,6 +81,24 @@ class AutoregressiveModel(Outlined, nnx.Module):
         """
         return call(_log_conditionals, self, (self._events(x),), context)
 
+    def check_missing(self, x: np.ndarray) -> None:
+        """Raise `ValueError` for rows with an observed coordinate after a missing one."""
+        missing = np.isnan(x) if self.order is None else np.isnan(x)[..., self.order]
+        bad = np.flatnonzero((missing[..., :-1] & ~missing[..., 1:]).any(-1))
+        if bad.size:
+            raise ValueError(
+                f"Expected missing values at the end of the order, got an observed one after a "
+                f"missing one in row {bad[0]}: use an order-agnostic model, afflow.deep_nade say."
+            )
+
+    def observed_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the log-marginals of the coordinates of `x` `(..., D)` that are not NaN."""
+        observed = ~jnp.isnan(x)
+        terms = self.log_conditionals(jnp.where(observed, x, 0), context)
+        return jnp.where(observed, terms, 0).sum(-1)
+
     def sample(
         self,
         key: jax.Array,

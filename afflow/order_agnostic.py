@@ -121,6 +121,21 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         shared = (together,) if self.network.draws_per_batch else ()
         return call(_estimate, self, self._events(x), context, shared, key=key)
 
+    def check_missing(self, x: np.ndarray) -> None:
+        """Raise `ValueError` for a model that cannot take the coordinates of each row in turn."""
+        self._check_trained(~np.isnan(x))
+        if self.network.draws_per_batch:
+            raise ValueError(
+                "Expected a model that draws an order for each row, to train on rows with missing "
+                "values: afflow.deep_nade or afflow.eonade."
+            )
+
+    def observed_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return an estimate of the log-marginals of what is not NaN in `x` `(..., D)`."""
+        return call(_estimate_observed, self, self._events(x), context, key=key)
+
     def sample(
         self,
         key: jax.Array,
@@ -256,6 +271,19 @@ def _estimate(model, item, context, *together):
     params, weights = model.network.estimate(key, model._codes(x), draw, context)
     terms = jax.vmap(model.conditional.log_prob)(x, params)
     return jnp.where(weights > 0, weights * terms, 0).sum()
+
+
+@per_event
+def _estimate_observed(model, item, context):
+    """As `_estimate`, in an order that begins with what is observed."""
+    x, key = item
+    draw_key, key = jax.random.split(key)
+    observed = ~jnp.isnan(x)
+    draw = _first(observed, model._training_draw(draw_key))
+    x = jnp.where(observed, x, 0)[draw.order]
+    params, weights = model.network.estimate(key, model._codes(x), draw, context)
+    terms = jax.vmap(model.conditional.log_prob)(x, params)
+    return jnp.where((weights > 0) & observed[draw.order], weights * terms, 0).sum()
 
 
 @per_event

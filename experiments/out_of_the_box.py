@@ -5,7 +5,8 @@
 
 Nothing is tuned to a set: every library fits its flow as it comes, in its documented loop, to the
 same standardised rows. A seed draws the split of sets without a published one, the toy data and
-the initial weights. A run adds to the results file what is missing there.
+the initial weights. A run adds to the results file what is missing there, and rewrites the
+table between the two markers in the README.
 """
 
 import json
@@ -24,6 +25,8 @@ from peers.defaults import LIBRARIES
 from report import environment
 from tqdm import tqdm
 
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- out of the box -->\n", "<!-- end of out of the box -->\n"
 OUT = Path(__file__).parent / "results" / "out_of_the_box.json"
 Library = Literal["afflow", "flowjax", "zuko", "nflows"]
 
@@ -117,6 +120,33 @@ def score(rows: Rows, fit: Callable, model: str, seed: int) -> dict[str, float]:
     return {"mean": nats.mean(), "median": float(np.median(nats)), "worst": nats.min()}
 
 
+def table(results: dict[str, dict[str, float]]) -> str:
+    """Return a Markdown table: mean test nats over seeds, and their standard error."""
+    columns = list(product(("maf", "nsf"), LIBRARIES))
+    header = "| | " + " | ".join(f"{library}, {model}" for model, library in columns) + " |"
+    lines = [header, "|---" * (len(columns) + 1) + "|"]
+    for name in SETS:
+        cells = [_cell(results, f"{name} {model} {library} ") for model, library in columns]
+        if any(cells):
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(results: dict[str, dict[str, float]], start: str) -> str:
+    means = [result["mean"] for key, result in results.items() if key.startswith(start)]
+    if not means:
+        return ""
+    error = np.std(means, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
+    return f"{np.mean(means):.2f}" + (f" ± {error:.2f}" if len(means) > 1 else "")
+
+
+def write_table(results: dict[str, dict[str, float]], readme: Path = README) -> None:
+    """Put the table into the README."""
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(before + BEGIN + table(results) + END + after)
+
+
 def main(config: Config) -> None:
     """Fit what is missing, and write each result at once."""
     results = json.loads(config.out.read_text())["results"] if config.out.exists() else {}
@@ -131,6 +161,8 @@ def main(config: Config) -> None:
         content = {"environment": environment(), "results": results}
         config.out.parent.mkdir(parents=True, exist_ok=True)
         config.out.write_text(json.dumps(content, indent=1, default=float) + "\n")
+    if config.out == OUT:
+        write_table(results)
 
 
 if __name__ == "__main__":

@@ -383,3 +383,49 @@ def test_bad_input():
         ([0, np.nan, 1], np.nan),
     ):
         np.testing.assert_equal(float(model.log_prob(np.array(values, float))), expected)
+
+
+def rows_with_gaps(dim, size, rng, *, anywhere):
+    """Return rows whose neighbours agree in nine of ten cases, and the rows with NaN in them."""
+    flips = rng.random((size, dim)) < np.r_[0.5, np.full(dim - 1, 0.1)]
+    x = (flips.cumsum(1) % 2).astype(float)
+    gaps = (
+        rng.random((size, dim)) < 0.3
+        if anywhere
+        else np.arange(dim) >= rng.integers(1, dim + 1, (size, 1))
+    )
+    return x, np.where(gaps, np.nan, x)
+
+
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_rows_with_missing_values(anywhere):
+    """A fit to what is observed finds the model of the whole rows."""
+    x, holed = rows_with_gaps(4, 3000, np.random.default_rng(0), anywhere=anywhere)
+    make = afflow.deep_nade if anywhere else afflow.made_model
+    model = make(4, hidden=(16,), rngs=nnx.Rngs(0))
+    options = {"key": KEY, "max_epochs": 40, "learning_rate": 0.01, "progress": False}
+    model, _ = afflow.fit(model, holed, missing=True, **options)
+    truth = np.log(2) + 3 * (-0.9 * np.log(0.9) - 0.1 * np.log(0.1))
+    assert abs(-np.mean(model.log_prob(x)) - truth) < 0.06
+
+
+def test_the_observed_likelihood_is_a_marginal():
+    model = build("made")
+    every = outcomes(model).astype(float)
+    x = np.array([1.0, 0.0, np.nan, np.nan])
+    agree = (every[:, :2] == x[:2]).all(1)
+    exact = np.log(np.exp(model.log_prob(every[agree])).sum())
+    np.testing.assert_allclose(model.observed_log_prob(KEY, x), exact, rtol=1e-9)
+
+
+def test_missing_values_that_a_model_cannot_take():
+    x = np.array([[1.0, np.nan, 0.0, 1.0]] * 9)
+    for model, message in (
+        (afflow.fvsbn(4, rngs=nnx.Rngs(0)), "after a missing one in row 0"),
+        (afflow.made_ensemble(4, hidden=(4,), rngs=nnx.Rngs(0)), "order"),
+        (afflow.made(4, rngs=nnx.Rngs(0)), "AutoregressiveModel"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            afflow.fit(model, x, missing=True, key=KEY, progress=False)
+    with pytest.raises(ValueError, match="missing=True"):
+        afflow.fit(afflow.fvsbn(4, rngs=nnx.Rngs(0)), x, key=KEY, progress=False)

@@ -6,7 +6,7 @@ from afflow.training.ensemble import Ensemble, fit_ensemble
 from afflow.training.fit import fit
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
-from afflow.training.objectives import maximum_likelihood
+from afflow.training.objectives import maximum_likelihood, observed_likelihood
 from afflow.training.selection import paths_of
 from afflow.training.stream import Stream
 
@@ -22,6 +22,7 @@ __all__ = [
     "fit",
     "fit_ensemble",
     "maximum_likelihood",
+    "observed_likelihood",
     "paths_of",
     "train",
 ]

@@ -15,7 +15,7 @@ from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
-from afflow.training.objectives import Objective, maximum_likelihood
+from afflow.training.objectives import Objective, maximum_likelihood, observed_likelihood
 from afflow.training.optimizer import Optimizer, usual_learning_rate, usual_weight_decay
 from afflow.training.placement import placement_on
 from afflow.training.rows import Rows, rows_of
@@ -44,6 +44,7 @@ def fit(
     context: jax.Array | None = None,
     weights: jax.Array | None = None,
     signed_weights: bool = False,
+    missing: bool = False,
     objective: Objective = maximum_likelihood,
     validation: float | jax.Array | tuple[jax.Array, ...] = 0.1,
     batch_size: int | None = None,
@@ -85,6 +86,9 @@ def fit(
         signed_weights: allow negative weights, as some generators of simulated events give. Rows
             in excess are then cancelled by others; a warning says where they cancel so much
             that few effective rows are left.
+        missing: allow NaN in `x`, where a value is missing at random, and fit by
+            `observed_likelihood`: for `AutoregressiveModel` with missing values at the end
+            of its order, for an `OrderAgnosticModel` anywhere.
         objective: `objective(model, key, x, context)`, the losses `(B,)` of a minibatch.
         validation: a fraction of the rows to hold out, or held-out data: `x`,
             `(x, context)` or `(x, context, weights)`. The rows held out depend on nothing but
@@ -161,8 +165,10 @@ def fit(
         trainable = within(trainable, outer, flow)
         x, validation = _encoded(table, x, validation)
     rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
+    if missing:
+        objective = _for_missing(flow, x, objective)
     options = objective, validation, batch_size, keys, placement
-    source = source_of(rows, *options, signed_weights=signed_weights)
+    source = source_of(rows, *options, signed_weights=signed_weights, missing=missing)
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
     if isinstance(rows, Rows):
         warn_of_scale(flow, rows)
@@ -193,6 +199,17 @@ def fit(
             _note_zero_density(error, flow, rows)
         raise
     return trained if table is None else table.leave(trained), history
+
+
+def _for_missing(flow: Any, x: Any, objective: Objective) -> Objective:
+    """Return the objective for rows with missing values; `ValueError` if there is none."""
+    if not hasattr(flow, "observed_log_prob") or isinstance(x, Stream):
+        raise ValueError(
+            f"Expected an AutoregressiveModel or an OrderAgnosticModel and an array for rows with "
+            f"missing values, got {type(flow).__name__}: impute them, or drop the rows."
+        )
+    flow.check_missing(np.asarray(x, np.float64))
+    return observed_likelihood if objective is maximum_likelihood else objective
 
 
 def _encoded(table: Table, x: Any, validation: Any) -> tuple[Any, Any]:

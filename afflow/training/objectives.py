@@ -32,3 +32,29 @@ def maximum_likelihood(
     if hasattr(model, "training_log_prob"):
         return -model.training_log_prob(key, x, context)
     return -model.log_prob(x, context)
+
+
+def observed_likelihood(
+    model: Any, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+) -> jax.Array:
+    r"""Return the negative log-marginals of what is not NaN in each row, in nats.
+
+    It is the likelihood of rows whose values are missing at random (Rubin 1976).
+
+    Args:
+        model: has `observed_log_prob(key, x, context)`, as `AutoregressiveModel` and
+            `OrderAgnosticModel` do.
+        key: for models of several orders.
+        x: data `(B, *event_shape)`, NaN where a value is missing.
+        context: `(B, *context_shape)` for a conditional model.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> model = afflow.fvsbn(2, rngs=nnx.Rngs(0))
+        >>> x = jax.numpy.array([[1.0, jax.numpy.nan]])
+        >>> loss = afflow.observed_likelihood(model, jax.random.key(0), x)
+        >>> round(loss.item(), 4)  # log 2
+        0.6931
+    """
+    return -model.observed_log_prob(key, x, context)

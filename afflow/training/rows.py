@@ -45,7 +45,7 @@ def rows_of(*parts: Any) -> Rows:
     return Rows(*(part if part is None else real_array(name, part) for name, part in pairs))
 
 
-def checked(rows: Rows, name: str, *, signed_weights: bool = False) -> Rows:
+def checked(rows: Rows, name: str, *, signed_weights: bool = False, missing: bool = False) -> Rows:
     """Return the rows, on the device unless in a file; `ValueError` for unusable ones."""
     x, context, weights = rows
     if np.ndim(x) == 0:
@@ -60,7 +60,7 @@ def checked(rows: Rows, name: str, *, signed_weights: bool = False) -> Rows:
         rows = rows._replace(weights=checked_weights(weights, len(x), signed=signed_weights))
     for part, value in zip((name, "context"), rows[:2], strict=True):
         if value is not None:
-            _check_finite(part, value)
+            _check_finite(part, value, missing=missing and part == name)
     return rows if rows.is_on_host else jax.tree.map(jnp.asarray, rows)
 
 
@@ -158,17 +158,19 @@ def checked_weights(weights: Any, size: int, *, signed: bool = False) -> np.ndar
     return (values / values.mean()).astype(jax.dtypes.canonicalize_dtype(float))
 
 
-def _check_finite(name, value):
-    bad = np.concatenate([_bad_rows(value, start) for start in range(0, len(value), _PART)])
+def _check_finite(name, value, *, missing):
+    starts = range(0, len(value), _PART)
+    bad = np.concatenate([_bad_rows(value, start, missing=missing) for start in starts])
     if len(bad):
         raise ValueError(
             f"Expected finite {name}, got {len(bad)} of {len(value)} rows with NaN, infinity or "
             f"a number beyond the float type, the first at index {bad[0]}: drop or impute them, "
-            f"or choose another unit."
+            f"choose another unit, or give missing=True for a model that has marginals."
         )
 
 
-def _bad_rows(value, start):
+def _bad_rows(value, start, *, missing):
     part = native(np.asarray(value[start : start + _PART]))
     part = part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False)
-    return start + np.flatnonzero(~np.isfinite(part.reshape(len(part), -1)).all(1))
+    good = np.isfinite(part) | (np.isnan(part) if missing else False)
+    return start + np.flatnonzero(~good.reshape(len(part), -1).all(1))

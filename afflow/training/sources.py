@@ -46,14 +46,18 @@ def source_of(
     placement: Placement,
     *,
     signed_weights: bool = False,
+    missing: bool = False,
 ) -> Source:
     """Return the source of minibatches of some data: a `Stream`, or `Rows`."""
     losses = Partial(objective)
     if isinstance(data, Stream):
         return _streamed(data, losses, validation, keys, placement)
-    data = checked(data, "x", signed_weights=signed_weights)
+    rules = {"signed_weights": signed_weights, "missing": missing}
+    data = checked(data, "x", **rules)
     if isinstance(validation, tuple):
-        validation = checked(rows_of(*validation), "validation x", signed_weights=signed_weights)
+        validation = checked(rows_of(*validation), "validation x", **rules)
+    elif np.ndim(validation):
+        validation = checked(rows_of(validation), "validation x", missing=missing)
     num_rows = data.size - held_out_size(data.size, validation)
     batch_size = min(batch_size or usual_batch_size(num_rows), num_rows)
     if batch_size % placement.num_parts:
