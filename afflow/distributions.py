@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -181,6 +182,18 @@ class Flow(Outlined, nnx.Module):
         if self.base.context_shape is not None:
             return self, contexts
         bijector, contexts = self.bijector.embed(contexts)
+        return Flow(self.base, bijector), contexts
+
+    def embed_to_train(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
+        """Return the flow behind a network in training mode, if it has one that differs there.
+
+        Args:
+            contexts: a minibatch `(B, *context_shape)`.
+        """
+        bijector: Any = self.bijector
+        if self.base.context_shape is not None or not getattr(bijector, "is_stateful", False):
+            return self, contexts
+        bijector, contexts = bijector.embed_to_train(contexts)
         return Flow(self.base, bijector), contexts
 
     def log_prob(

@@ -1,6 +1,7 @@
 """A context seen through a network, or in units of its own deviation."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
@@ -21,10 +22,13 @@ class Embedded(Bijector):
     many events belong to one. Anything may be embedded, images or series, whatever the shape
     that the network takes.
 
+    A network with `nnx.BatchNorm` or `nnx.Dropout` is in evaluation mode here. `fit` trains it in
+    training mode on whole minibatches `(B, *context_shape)`, and keeps its statistics and keys.
+
     Args:
         bijector: the map to run, with a context.
-        network: a module that maps one context `context_shape` to `bijector.context_shape`,
-            without randomness or running statistics of its own.
+        network: a module that maps one context `context_shape` to `bijector.context_shape`, and
+            minibatches of contexts too if it has statistics or randomness of its own.
         context_shape: the shape of a context here, or the length of a vector.
 
     Raises:
@@ -46,6 +50,8 @@ class Embedded(Bijector):
     def __init__(self, bijector: Bijector, network: Callable, context_shape: int | Shape):
         check_instance("bijector", bijector, Bijector)
         check_callable("network", network, "nnx.Linear(20, 3, rngs=rngs)")
+        if _is_stateful(network):
+            network.eval()  # pyright: ignore[reportFunctionMemberAccess]
         self.bijector = bijector
         self.network = network
         self.event_shape = bijector.event_shape
@@ -63,11 +69,35 @@ class Embedded(Bijector):
     def inverse_and_log_det(self, y, context=None):
         return self.bijector.inverse_and_log_det(y, self.network(context))
 
+    def embed_to_train(self, contexts: jax.Array) -> tuple[Bijector, jax.Array]:
+        """Return as `embed` does, with the network in training mode, which changes its statistics.
+
+        Args:
+            contexts: a minibatch `(B, *context_shape)`.
+        """
+        network: Any = self.network
+        network.train()
+        seen = network(contexts)
+        network.eval()
+        return self.bijector, seen
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether the network has statistics of batches, or randomness."""
+        return _is_stateful(self.network)
+
     def embed(self, contexts):
         network = self.network
         for _ in range(contexts.ndim - len(self.context_shape)):
             network = jax.vmap(network)
         return self.bijector.embed(network(contexts))
+
+
+def _is_stateful(network: Any) -> bool:
+    """Return whether a network behaves differently while it trains."""
+    if not isinstance(network, nnx.Module):
+        return False
+    return bool(jax.tree.leaves(nnx.state(network, (nnx.BatchStat, nnx.RngState))))
 
 
 class ZScores(Outlined, nnx.Module):

@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_an_error(whole, tmp_path):
 def test_a_flipped_bit_is_an_error(tmp_path):
     """Also where the stored file itself has no checksum."""
     params = jax.numpy.asarray(np.random.default_rng(0).normal(size=10_000))
-    run = Run(State(params, (), None), best=params)
+    run = Run(State(params, (), None, ()), best=params)
     store = Store(afflow.Checkpoint(tmp_path), {})
     store.keep(run, is_last=True)
     np.testing.assert_array_equal(store.latest(run).best, params)

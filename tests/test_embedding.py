@@ -77,3 +77,73 @@ def test_a_base_that_reads_the_context_keeps_it():
     z, log_det = jax.vmap(inner.bijector.inverse_and_log_det)(x, jnp.tanh(h))
     expected = jax.vmap(classes.log_prob)(z, h) + log_det
     np.testing.assert_allclose(flow.log_prob(x, h), expected, rtol=1e-12)
+
+
+class Normalised(nnx.Module):
+    """A network with statistics and randomness, for one context or a minibatch."""
+
+    def __init__(self, rngs, rate=0.0):
+        self.norm = nnx.BatchNorm(3, momentum=0.5, rngs=rngs)
+        self.drop = nnx.Dropout(rate, rngs=rngs)
+        self.linear = nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, h):
+        return self.linear(self.drop(self.norm(h)))
+
+
+def with_network(network):
+    made = afflow.made(2, hidden=(4,), context_dim=2, rngs=nnx.Rngs(0))
+    return afflow.Flow(made.base, afflow.Embedded(made.bijector, network, 3))
+
+
+CONTEXTS = np.random.default_rng(0).normal([5.0, -2.0, 0.0], [3.0, 0.1, 1.0], (300, 3))
+
+
+@pytest.mark.parametrize("batch_size", [30, 300])
+def test_batch_statistics_are_trained(batch_size):
+    """They become those of the contexts; a density does not depend on what else is in the batch."""
+    x = np.random.default_rng(1).normal(size=(300, 2))
+    flow = with_network(Normalised(nnx.Rngs(0)))
+    options = {"batch_size": batch_size, "max_epochs": 20, "progress": False, "validation": 0.0}
+    trained, _ = afflow.fit(flow, x, context=CONTEXTS, key=KEY, **options)
+    norm = trained.bijector.network.norm
+    np.testing.assert_allclose(norm.mean[...], CONTEXTS.mean(0), atol=1.0)
+    np.testing.assert_allclose(norm.var[...], CONTEXTS.var(0), rtol=0.5)
+    one = trained.log_prob(x[:1], CONTEXTS[:1])
+    np.testing.assert_allclose(one, trained.log_prob(x, CONTEXTS)[:1], rtol=1e-6)
+    np.testing.assert_array_equal(flow.bijector.network.norm.mean[...], 0)  # not changed
+
+
+def test_dropout_has_new_keys_in_each_step_of_training_only():
+    x = np.random.default_rng(1).normal(size=(300, 2))
+    options = {"batch_size": 100, "max_epochs": 2, "progress": False, "key": KEY}
+    losses = {}
+    for rate in (0.0, 0.9):
+        flow = with_network(Normalised(nnx.Rngs(0), rate))
+        np.testing.assert_array_equal(flow.log_prob(x, CONTEXTS), flow.log_prob(x, CONTEXTS))
+        trained, history = afflow.fit(randomize(flow), x, context=CONTEXTS, **options)
+        losses[rate] = history.train[0]
+        counts = jax.tree.leaves(nnx.state(trained, nnx.RngCount))
+        assert max(map(int, counts)) >= 4 * (rate > 0)
+    assert losses[0.0] != losses[0.9]
+
+
+def test_statistics_survive_a_checkpoint(tmp_path):
+    """A run that goes on has the bits of one that was not interrupted."""
+    x = np.random.default_rng(1).normal(size=(300, 2))
+    options = {"batch_size": 100, "progress": False, "key": KEY, "max_epochs": 4}
+
+    def run(**more):
+        flow = with_network(Normalised(nnx.Rngs(0), 0.5))
+        return afflow.fit(flow, x, context=CONTEXTS, **options, **more)[0]
+
+    def interrupt(epoch):
+        if len(epoch.history.train) == 3:
+            raise RuntimeError("the power fails")
+
+    store = {"checkpoint": afflow.Checkpoint(tmp_path / "run")}
+    with pytest.raises(RuntimeError, match="power"):
+        run(**store, callbacks=[interrupt])
+    for a, b in zip(jax.tree.leaves(run(**store)), jax.tree.leaves(run()), strict=True):
+        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(a, b)

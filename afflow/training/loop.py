@@ -31,6 +31,7 @@ from afflow.training.selection import Trainable, mask_of, masked
 
 Model = TypeVar("Model")
 Loss = Callable[[Any, jax.Array, Any], jax.Array]
+_STATISTICS = (nnx.BatchStat, nnx.RngState)  # what a network changes while it trains
 Batches = Callable[[int, int, int], Iterable[Any]]
 
 
@@ -53,19 +54,19 @@ class Program:
     callbacks: tuple[Callback, ...]
     placement: Placement
 
-    def model(self, params: Any) -> Any:
-        """Return the model with these parameters."""
-        return nnx.merge(self.graph, params, self.rest)
+    def model(self, evaluated: tuple[Any, Any]) -> Any:
+        """Return the model with these parameters and statistics."""
+        return nnx.merge(self.graph, *evaluated, self.rest)
 
-    def fetched(self, params: Any) -> Any:
-        """Return the model with these parameters, on one device."""
-        return self.placement.fetched(self.model(params))
+    def fetched(self, evaluated: tuple[Any, Any]) -> Any:
+        """Return the model with these parameters and statistics, on one device."""
+        return self.placement.fetched(self.model(evaluated))
 
-    def start(self, params: Any) -> Run:
+    def start(self, params: Any, statistics: Any) -> Run:
         """Return the run before its first step."""
         average = None if self.ema is None else params
-        state = State(params, self.optimizer.init(params), average)
-        return Run(*self.placement.params((state, params)))
+        state = State(params, self.optimizer.init(params), average, statistics)
+        return Run(*self.placement.params((state, state.evaluated)))
 
     def identity(self, run: Run) -> dict[str, str]:
         """Return digests of all that decides the bits of a run, given its start."""
@@ -124,7 +125,8 @@ def train(
     r"""Minimise a loss over a model's parameters; return the best model and its history.
 
     This is what `fit` and every other way to train is made of. The `nnx.Param` leaves of
-    the model are trained, in compiled scans over many steps at a time.
+    the model are trained, in compiled scans over many steps at a time. What the loss changes of
+    `nnx.BatchStat` and `nnx.RngState` in the model goes on to the next step.
 
     Args:
         model: the module to start from; it is not changed.
@@ -184,7 +186,7 @@ def train(
         check_instance("checkpoint", checkpoint, Checkpoint)
     _check({"num_steps": num_steps, "max_epochs": max_epochs, "chunk": chunk}, ema)
     mask = {} if trainable is None else mask_of(model, trainable)
-    graph, params, rest = nnx.split(model, _trained(mask), ...)
+    graph, params, statistics, rest = nnx.split(model, _trained(mask), _STATISTICS, ...)
     if not jax.tree.leaves(params):
         raise ValueError(f"Expected a model with nnx.Param arrays to train, got none in {model!r}.")
     placement = placement_on(mesh)
@@ -206,7 +208,7 @@ def train(
         tuple(callbacks),
         placement,
     )
-    start = program.start(params)
+    start = program.start(params, statistics)
     store = open_store(checkpoint, partial(program.identity, start))
     run = resumed = store.latest(start)
     bar = progress_bar(max_epochs * num_steps, resumed, label, show=progress)
@@ -286,16 +288,20 @@ def _call(program: Program, run: Run, speed: float) -> bool:
 def _scan(update, ema, size, placement, graph, rest, loss, key, first, state, stack):
     """Take `size` optimizer steps; return the state and the sum of losses."""
 
-    def loss_of(params, t, batch):
-        return loss(nnx.merge(graph, params, rest), jax.random.fold_in(key, t), batch)
+    def loss_of(params, statistics, t, batch):
+        statistics = jax.tree.map(lambda leaf: leaf, statistics)  # in variables of this trace
+        model = nnx.merge(graph, params, statistics, rest)
+        value = loss(model, jax.random.fold_in(key, t), batch)
+        return value, nnx.state(model, _STATISTICS)  # which a loss may have changed
 
     def step(state, item):
         t, batch = item
-        value, grads = jax.value_and_grad(loss_of)(state.params, t, batch)
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (value, statistics), grads = gradient(state.params, state.statistics, t, batch)
         updates, memory = update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         average = None if ema is None else _averaged(ema, t, state.average, params)
-        return State(params, memory, average), value
+        return State(params, memory, average, statistics), value
 
     state, losses = jax.lax.scan(step, state, (first + jnp.arange(size), stack))
     finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state.params)]).all()

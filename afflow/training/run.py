@@ -8,16 +8,17 @@ from afflow.training.history import History
 
 
 class State(NamedTuple):
-    """What a step changes: parameters, the optimizer's state, averaged parameters."""
+    """What a step changes: parameters, the optimizer's state, averaged parameters, statistics."""
 
     params: Any
     optimizer: Any
     average: Any
+    statistics: Any  # of batches, and the keys of random layers
 
     @property
-    def evaluated(self) -> Any:
-        """The parameters to validate and to return."""
-        return self.params if self.average is None else self.average
+    def evaluated(self) -> tuple[Any, Any]:
+        """The parameters to validate and to return, and the statistics."""
+        return self.params if self.average is None else self.average, self.statistics
 
 
 class Run(NamedTuple):

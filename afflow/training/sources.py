@@ -79,7 +79,7 @@ def usual_batch_size(num_rows: int) -> int:
 
 def _in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:
     train, held_out = split(rows, validation)
-    loss = Partial(_loss_at, losses, placement.everywhere(_of_mean_weight_one(train)))
+    loss = Partial(_train_at, losses, placement.everywhere(_of_mean_weight_one(train)))
     return Source(
         loss,
         Shuffle(train.size, batch_size, keys[1]),
@@ -107,7 +107,9 @@ def _on_host(rows, losses, validation, batch_size, keys, placement) -> Source:
     batches = HostShuffle(rows, index, batch_size, seed)
     first = rows.at(slice(0, batch_size))
     num_steps = len(index) // batch_size
-    return Source(Partial(_loss_of, losses), batches, num_steps, stack_size(first), validate, first)
+    return Source(
+        Partial(_train_on, losses), batches, num_steps, stack_size(first), validate, first
+    )
 
 
 def _streamed(stream, losses, validation, keys, placement) -> Source:
@@ -118,7 +120,7 @@ def _streamed(stream, losses, validation, keys, placement) -> Source:
         )
     _, held_out = split(first, validation)
     validate = held_out and _validation(losses, held_out, keys[0], placement)
-    loss = Partial(_loss_of, losses)
+    loss = Partial(_train_on, losses)
     return Source(loss, stream, stream.num_steps, stack_size(first), validate, first)
 
 
@@ -130,6 +132,18 @@ def _loss_of(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array:
     x, context, weights = batch
     found = losses(model, key, x, context)
     return (found if weights is None else found * weights).mean()
+
+
+def _train_at(losses: Any, data: Rows, model: Any, key: jax.Array, index: Any) -> jax.Array:
+    return _train_on(losses, model, key, data.at(index))
+
+
+def _train_on(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array:
+    """Return the loss with an embedding network in training mode."""
+    if batch.context is not None and hasattr(model, "embed_to_train"):
+        model, context = model.embed_to_train(batch.context)
+        batch = batch._replace(context=context)
+    return _loss_of(losses, model, key, batch)
 
 
 def _of_mean_weight_one(rows: Rows) -> Rows:
