@@ -24,7 +24,7 @@ from binary_table import text_table
 from datasets import Split, binary
 from flax import nnx
 from gaussians import summarize
-from report import save
+from report import keep_programs, save
 
 import afflow
 
@@ -181,6 +181,7 @@ def evaluate(model, data: Split) -> dict:
 
 def main(config: Config) -> None:
     """Train and score each model; print the table of the set."""
+    keep_programs()
     data = binary(config.dataset, config.data_dir)
     for name in config.models:
         settings = settings_of(name, config)

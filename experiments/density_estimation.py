@@ -26,7 +26,7 @@ from datasets import DENSITIES, Split
 from datasets.mnist import bits_per_dim
 from flax import nnx
 from gaussians import summarize
-from report import save
+from report import keep_programs, save
 
 import afflow
 
@@ -190,6 +190,7 @@ def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Train, score the test set once, and write what came out."""
+    keep_programs()
     settings = settings_of(config)
     data = DENSITIES[config.dataset](config.data_dir)
     print(config.name, [part.shape for part in data], settings, flush=True)

@@ -22,7 +22,7 @@ import toy_data
 import tyro
 from datasets import DENSITIES, bsds300, rnade
 from peers.defaults import LIBRARIES
-from report import environment
+from report import environment, keep_programs
 from tqdm import tqdm
 
 README = Path(__file__).parent.parent / "README.md"
@@ -149,6 +149,7 @@ def write_table(results: dict[str, dict[str, float]], readme: Path = README) -> 
 
 def main(config: Config) -> None:
     """Fit what is missing, and write each result at once."""
+    keep_programs()
     results = json.loads(config.out.read_text())["results"] if config.out.exists() else {}
     names = config.sets or tuple(SETS)
     runs = list(product(range(config.seeds), names, config.models, config.libraries))

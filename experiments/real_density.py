@@ -23,7 +23,7 @@ import tyro
 from datasets import fold, rnade
 from flax import nnx
 from gaussians import gaussian_log_prob, summarize
-from report import save
+from report import keep_programs, save
 from tqdm import tqdm
 
 import afflow
@@ -124,6 +124,7 @@ def draw(results: dict, dataset: str, path: Path) -> None:
 
 def main(config: Config) -> None:
     """Run all folds of all models; print the table."""
+    keep_programs()
     x = rnade(config.dataset, config.data_dir)
     chosen = {name: makers(config)[name] for name in config.models}
     scores = {"gaussian": [gaussian_log_prob(*fold(x, number)) for number in range(FOLDS)]}

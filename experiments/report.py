@@ -48,6 +48,11 @@ def save(path: Path, config: Any, results: Any) -> None:
     path.write_text(json.dumps(content, indent=1, default=float) + "\n")
 
 
+def keep_programs() -> None:
+    """Keep compiled programs on the disk, so that the next run of an experiment need not wait."""
+    jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "afflow"))
+
+
 def compile_seconds(run: Run) -> float:
     """Return the wall time of a first call, which compiles."""
     start = time.perf_counter()

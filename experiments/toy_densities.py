@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from flax import nnx
-from report import save
+from report import keep_programs, save
 from toy_data import DENSITIES, ENTROPIES, PLANE, TORUS
 
 import afflow
@@ -190,6 +190,7 @@ def heat(ax: plt.Axes, flow: afflow.Flow, edge: float, size: int = 300) -> None:
 
 def main(config: Config) -> None:
     """Fit every density, then write the picture and the scores."""
+    keep_programs()
     fits = []
     space = TORUS if config.model == "circular_nsf" else PLANE
     for density in config.densities or space:
