@@ -95,6 +95,9 @@ class AutoregressiveModel(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return the log-marginals of the coordinates of `x` `(..., D)` that are not NaN."""
+        x = self._events(x)
+        if not isinstance(x, Tracer):
+            self.check_missing(np.asarray(x))
         observed = ~jnp.isnan(x)
         terms = self.log_conditionals(jnp.where(observed, x, 0), context)
         return jnp.where(observed, terms, 0).sum(-1)

@@ -19,7 +19,7 @@ from afflow.domains import Exp, Interval
 from afflow.table import Table
 
 _MOST_LEVELS = 2**13  # float32 still has room for noise between whole numbers of this size
-_FEW = 8  # rounding errors that the spread of a column must exceed
+_MANY = 1e4  # rounding errors that the spread of a column must exceed in compiled functions
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,10 @@ class Whole(Column):
     low: int | None = None
     high: int | None = None
 
+    def __post_init__(self):
+        if self.low is None and self.high is not None:
+            raise ValueError(f"Expected a least value beside the largest, got {self}: give low.")
+
     @property
     def ends(self):
         return (
@@ -153,7 +157,11 @@ class Categories(Column):
         return np.array([places[_plain(e)] for e in entries.flat]).reshape(entries.shape)
 
     def entries(self, numbers):
-        return np.array(self.values)[numbers.astype(int)]
+        values = np.empty(len(self.values), object)
+        values[:] = self.values
+        if len({type(value) for value in self.values}) == 1 and not isinstance(values[0], tuple):
+            values = np.array(self.values)
+        return values[numbers.astype(int)]
 
 
 Kinds = Sequence[Column] | Mapping[int, Column] | Mapping[str, Column]
@@ -226,7 +234,8 @@ class Layout:
         pairs = zip(self.kinds, np.moveaxis(numbers, -1, 0), strict=True)
         columns = [kind.entries(_kept_within(kind, column)) for kind, column in pairs]
         if self.names is None:
-            return np.stack(columns, -1)
+            plain = all(column.dtype.kind in "iuf" for column in columns)
+            return np.stack([c if plain else c.astype(object) for c in columns], -1)
         table = dict(zip(self.names, columns, strict=True))
         return _frame(table) if numbers.ndim == 2 else table
 
@@ -302,8 +311,7 @@ def layout_of(dim: int, kinds: Kinds, data: Any = None) -> Layout:
     origins = tuple(map(_origin, chosen, [None] * dim if numbers is None else numbers.T))
     if numbers is None:
         return replace(bare, origins=origins)
-    resolution = _FEW * float(jnp.finfo(jax.dtypes.canonicalize_dtype(float)).eps) * np.abs(origins)
-    is_resolved = bool((numbers.std(0) > resolution).all())
+    is_resolved = all(map(_is_resolved, chosen, origins, numbers.T))
     found = replace(bare, origins=origins, is_resolved=is_resolved)
     found.check(numbers)
     return found
@@ -320,8 +328,9 @@ class Columns(Bijector, Table):
 
     It stands outermost in a `Flow`. Outside of compiled functions the methods of the `Flow` then
     take tables: arrays `(..., D)`, data frames, or dictionaries of columns. They return data
-    frames where columns have names, else arrays of float64. Compiled functions take and return
-    arrays, with categories as places in their list, and calculate as precisely as these.
+    frames where columns have names, else arrays of float64, or of objects where a column holds
+    text. Compiled functions take and return arrays, with categories as places in their list;
+    they refuse columns that the float type of JAX does not resolve.
 
     The log-probability of whole numbers or categories is a lower bound in the mean over noise,
 
@@ -383,11 +392,11 @@ def columns_of(dim: int, kinds: Kinds, data: Any) -> tuple[list[Column], list[st
     if isinstance(kinds, Mapping):
         names = _names_of(dim, kinds, data)
         keys = range(dim) if names is None else names
-        known = {*keys, *range(dim)}
-        unknown = [key for key in kinds if key not in known]
+        unknown = [k for k in kinds if k not in set(keys) | set(range(dim))]
         if unknown:
             raise ValueError(f"Expected columns among {list(keys)}, got {unknown}.")
-        chosen = {(keys[k] if isinstance(k, int) else k): kind for k, kind in kinds.items()}
+        by_key: Any = keys
+        chosen = {(k if k in keys else by_key[k]): kind for k, kind in kinds.items()}
         return [chosen.get(k) or _inferred(data, k, names) for k in keys], names
     return list(kinds), _names_of(dim, {}, data)
 
@@ -402,10 +411,19 @@ def _names_of(dim: int, kinds: Mapping, data: Any) -> list[str] | None:
 def _inferred(data: Any, key: Any, names: list[str] | None) -> Column:
     if names is None or not _has_names(data):
         return Real()
+    categories = getattr(getattr(data[key], "dtype", None), "categories", None)
+    if categories is not None:  # of pandas, in their order
+        return Categories(list(categories))
     column = np.asarray(data[key])
+    if column.dtype.kind in "mM":
+        raise ValueError(
+            f"Expected numbers or categories in column {key}, got dates or times: "
+            f"convert them to seconds, (x - x.min()) / np.timedelta64(1, 's') say."
+        )
     if column.dtype.kind in "iu":
         return Whole()
-    if column.dtype.kind == "f":
+    is_number = all(isinstance(e, float | np.floating) for e in column.flat)
+    if column.dtype.kind == "f" or (column.dtype == object and is_number):
         return Real()
     return Categories(sorted({_plain(entry) for entry in column.flat}, key=str))
 
@@ -420,6 +438,16 @@ def _origin(kind: Column, numbers: np.ndarray | None) -> float:
         return float(low)
     middle = 0.0 if numbers is None else float(np.median(numbers))
     return float(np.round(middle)) if kind.is_discrete else middle
+
+
+def _is_resolved(kind: Column, origin: float, numbers: np.ndarray) -> bool:
+    """Return whether JAX's default float type resolves a column with its origin added."""
+    eps = float(jnp.finfo(jax.dtypes.canonicalize_dtype(float)).eps)
+    if origin == 0:
+        return True
+    if kind.is_discrete:
+        return bool(np.abs(numbers).max() < 1 / eps)
+    return bool(numbers.std() > _MANY * eps * abs(origin))
 
 
 def _kept_within(kind: Column, numbers: np.ndarray) -> np.ndarray:

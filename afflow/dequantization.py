@@ -196,19 +196,33 @@ class Dequantized(Outlined, nnx.Module):
         self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
     ) -> jax.Array:
         """Return the log-probability of `x` `(..., D)`, a lower bound in the mean over noise."""
-        x = jnp.asarray(x)
-        x = jnp.broadcast_to(x, (self.num_draws, *x.shape))
+        x = jnp.asarray(x, float)
         order_key, key = jax.random.split(jax.random.key(0))
-        strata = jnp.argsort(jax.random.uniform(order_key, x.shape), axis=0)  # a Latin hypercube
-        u = (strata + jax.random.uniform(key, x.shape)) / self.num_draws
-        log_probs = self.flow.log_prob(self._fill(x, u), context, chunk=chunk)
-        return jax.nn.logsumexp(log_probs, axis=0) - math.log(self.num_draws)
+        size = self.num_draws, len(self.is_discrete)
+        strata = jnp.argsort(jax.random.uniform(order_key, size), axis=0)  # a Latin hypercube
+        u = (strata.astype(float) + jax.random.uniform(key, size)) / self.num_draws
+
+        def score(noise):
+            noise = jnp.broadcast_to(noise, x.shape)
+            return self.flow.log_prob(self._fill(x, noise), context, chunk=chunk)
+
+        return jax.nn.logsumexp(jax.lax.map(score, u), axis=0) - math.log(self.num_draws)
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether the flow has an embedding network with statistics or randomness."""
+        return self.flow.is_stateful
+
+    def embed_to_train(self, contexts: jax.Array) -> tuple["Dequantized", jax.Array]:
+        """Return the model behind a network in training mode, see `Flow.embed_to_train`."""
+        flow, contexts = self.flow.embed_to_train(contexts)
+        return Dequantized(flow, self.is_discrete, self.num_draws), contexts
 
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return the log-density at one draw of the noise."""
-        x = jnp.asarray(x)
+        x = jnp.asarray(x, float)
         return self.flow.log_prob(self._fill(x, jax.random.uniform(key, x.shape)), context)
 
     def sample(
@@ -236,7 +250,7 @@ class Dequantized(Outlined, nnx.Module):
         return x, self.log_prob(x, context, chunk=chunk)
 
     def _fill(self, x: jax.Array, u: jax.Array) -> jax.Array:
-        edge = 4 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), 1)  # u must not round away
+        edge = 4 * jnp.finfo(x.dtype).eps * jnp.clip(jnp.abs(x), 1, 2**13)  # u must not round away
         return jnp.where(self._mask(x), x + jnp.clip(u.astype(x.dtype), edge, 1 - edge), x)
 
     def _mask(self, x: jax.Array) -> np.ndarray:

@@ -86,7 +86,7 @@ def _write_module(write: Writer, module: nnx.Module, where: str) -> Json:
 
 
 def _read_module(read: Reader, json: Json) -> nnx.Module:
-    cls = _class(json, nnx.Module)
+    cls = _class(json, nnx.Pytree)
     module = _blank(cls)
     read.numbered.append(module)
     for name, value in (_absent(cls) | read.fields(json["fields"])).items():
@@ -238,7 +238,7 @@ _KINDS: dict[str, tuple[Callable, Callable, Callable]] = {
         lambda write, value, where: write.all(value, where),
         lambda read, json: nnx.List(map(read, json)),
     ),
-    "module": (_is_a(nnx.Module), _write_module, _read_module),
+    "module": (_is_a(nnx.Pytree), _write_module, _read_module),
     "key": (_is_key, _write_key, _read_key),
     "array": (_is_a(jax.Array, np.ndarray), _write_array, _read_array),
     "scalar": (

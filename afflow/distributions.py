@@ -184,15 +184,20 @@ class Flow(Outlined, nnx.Module):
         bijector, contexts = self.bijector.embed(contexts)
         return Flow(self.base, bijector), contexts
 
+    @property
+    def is_stateful(self) -> bool:
+        """Whether it is behind an embedding network with statistics or randomness."""
+        return self.base.context_shape is None and getattr(self.bijector, "is_stateful", False)
+
     def embed_to_train(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
         """Return the flow behind a network in training mode, if it has one that differs there.
 
         Args:
             contexts: a minibatch `(B, *context_shape)`.
         """
-        bijector: Any = self.bijector
-        if self.base.context_shape is not None or not getattr(bijector, "is_stateful", False):
+        if not self.is_stateful:
             return self, contexts
+        bijector: Any = self.bijector
         bijector, contexts = bijector.embed_to_train(contexts)
         return Flow(self.base, bijector), contexts
 

@@ -76,15 +76,19 @@ class Embedded(Bijector):
             contexts: a minibatch `(B, *context_shape)`.
         """
         network: Any = self.network
-        network.train()
-        seen = network(contexts)
-        network.eval()
-        return self.bijector, seen
+        if _is_stateful(network):
+            network.train()
+            seen = network(contexts)
+            network.eval()
+        else:
+            seen = jax.vmap(network)(contexts)
+        inner: Any = self.bijector
+        return inner.embed_to_train(seen) if getattr(inner, "is_stateful", False) else (inner, seen)
 
     @property
     def is_stateful(self) -> bool:
-        """Whether the network has statistics of batches, or randomness."""
-        return _is_stateful(self.network)
+        """Whether a network has statistics of batches, or randomness."""
+        return _is_stateful(self.network) or getattr(self.bijector, "is_stateful", False)
 
     def embed(self, contexts):
         network = self.network

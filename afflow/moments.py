@@ -61,10 +61,11 @@ def moments(
             "Expected samples that are arrays, got a table with names: take its own statistics, "
             "flow.sample(key, n).describe() say."
         )
-    x = jnp.asarray(x)
+    if isinstance(x, np.ndarray) and x.dtype == object:
+        raise ValueError("Expected samples that are numbers, got a table with text.")
     deviations = x - x.mean(0, keepdims=True)
-    variance = jnp.square(deviations).sum(0) / (num_samples - 1)
-    spread = jnp.power(deviations, 4).mean(0) - jnp.square(variance)
+    variance = (deviations**2).sum(0) / (num_samples - 1)
+    spread = (deviations**4).mean(0) - variance**2
     of_variance = jnp.sqrt(jnp.maximum(spread, 0) / num_samples)
     return Moments(
         Estimate(x.mean(0), jnp.sqrt(variance / num_samples)),

@@ -283,7 +283,10 @@ def _estimate_observed(model, item, context):
     x = jnp.where(observed, x, 0)[draw.order]
     params, weights = model.network.estimate(key, model._codes(x), draw, context)
     terms = jax.vmap(model.conditional.log_prob)(x, params)
-    return jnp.where((weights > 0) & observed[draw.order], weights * terms, 0).sum()
+    later = weights > 0  # than the cut; of these the observed ones stand for all observed ones
+    used = later & observed[draw.order]
+    scale = later.sum() / jnp.maximum(used.sum(), 1)
+    return jnp.where(used, scale.astype(terms.dtype) * weights * terms, 0).sum()
 
 
 @per_event

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats as st
 from flax import nnx
@@ -208,3 +209,97 @@ def test_contexts_beside_columns():
     flow = afflow.made(2, context_dim=2, hidden=(4,), **made)
     assert flow.log_prob(x, h).shape == (50,)
     assert flow.sample(KEY, 3, h[:5]).shape == (3, 5, 2)
+
+
+def discrete(context_dim=0):
+    x = np.random.default_rng(0).poisson(3, (60, 2))
+    h = np.random.default_rng(1).normal(size=(60, 1))
+    kinds = [afflow.Whole(0), afflow.Whole(0)]
+    options = {"columns": kinds, "hidden": (4,), "rngs": nnx.Rngs(0)}
+    data = (x, h) if context_dim else x
+    return afflow.made(2, context_dim=context_dim, data=data, **options), x, h
+
+
+def test_contexts_broadcast_beside_noise():
+    """Sixteen contexts are not the sixteen draws of the noise."""
+    flow, x, h = discrete(context_dim=1)
+    for num in (1, 5, 16):
+        each = [flow.log_prob(x[0], context) for context in h[:num]]
+        together = flow.log_prob(x[0], h[:num])
+        np.testing.assert_allclose(together, each, rtol=1e-6)
+
+
+def test_a_row_of_whole_numbers_has_one_probability():
+    """It does not depend on the rows beside it, nor on how many are worked on at a time."""
+    flow, x, _ = discrete()
+    alone = [flow.log_prob(row) for row in x[:5]]
+    np.testing.assert_allclose(flow.log_prob(x[:5]), alone, rtol=1e-6)
+    np.testing.assert_allclose(flow.log_prob(x[:5], chunk=2), alone, rtol=1e-6)
+    assert flow.log_prob(np.array([np.inf, 1.0])) == -np.inf
+    assert np.isnan(flow.log_prob(np.array([np.nan, 1.0])))
+
+
+def test_callbacks_and_errors_have_the_flow_of_the_table():
+    flow, x, _ = discrete()
+    seen = []
+    options = {"key": KEY, "progress": False, "max_epochs": 1}
+    trained, _ = afflow.fit(flow, x, callbacks=(seen.append for _ in range(1)), **options)
+    np.testing.assert_allclose(seen[0].model.log_prob(x), trained.log_prob(x), rtol=1e-6)
+    with pytest.raises(afflow.NonFiniteLossError) as caught:
+        afflow.fit(flow, x, optimizer=optax.sgd(1e300), **options | {"max_epochs": 9})
+    assert np.isfinite(caught.value.flow.log_prob(x)).all()
+
+
+def test_what_compiled_functions_resolve():
+    """Large whole numbers and narrow columns are refused, constants around zero are not."""
+    with jax.enable_x64(False):
+        rng = np.random.default_rng(0)
+        large, narrow = 20_000_001 + rng.integers(-60, 60, (50, 1)), 1e9 + rng.normal(size=(50, 1))
+        for x, kind, is_good in (
+            (large, afflow.Whole(), False),
+            (narrow, afflow.Real(), False),
+            (np.zeros((50, 1), int), afflow.Whole(0, 3), True),
+        ):
+            layout = afflow.made(
+                1, columns=[kind], data=x if is_good is False else np.array([[0], [1]] * 25),
+                hidden=(4,), rngs=nnx.Rngs(0)
+            ).bijector.layout  # fmt: skip
+            assert layout.is_resolved is is_good
+
+
+def test_moments_of_times_keep_their_digits():
+    times = 1.1e9 + np.random.default_rng(0).random((500, 1))
+    flow = afflow.made(1, columns=[afflow.Real()], data=times, hidden=(4,), rngs=nnx.Rngs(0))
+    found = afflow.moments(flow, key=KEY, num_samples=4000)
+    np.testing.assert_allclose(found.variance.value, 1 / 12, rtol=0.1)
+    np.testing.assert_allclose(found.mean.value, times.mean(0), atol=0.02, rtol=0)
+
+
+def test_categories_of_every_kind_come_back():
+    data = np.array([[1.5, "x"], [2.5, 7], [0.5, "x"]] * 9, object)
+    kinds = [afflow.Real(), afflow.Categories(["x", 7])]
+    flow = afflow.made(2, columns=kinds, data=data, hidden=(4,), rngs=nnx.Rngs(0))
+    drawn = flow.sample(KEY, 40)
+    assert set(drawn[:, 1]) == {"x", 7}
+    assert np.isfinite(flow.log_prob(drawn)).all()
+    pairs = afflow.Categories([(0, 1), (1, 0)])
+    assert pairs.entries(np.array([1.0, 0.0])).tolist() == [(1, 0), (0, 1)]
+
+
+def test_kinds_of_pandas_columns():
+    pandas = pytest.importorskip("pandas")
+    sizes = pandas.Categorical(["low", "high", "mid"] * 9, ["low", "mid", "high"], ordered=True)
+    frame = pandas.DataFrame({"size": sizes, "x": np.arange(27.0)})
+    layout = afflow.made(2, columns={}, data=frame, rngs=nnx.Rngs(0)).bijector.layout
+    assert layout.kinds == (afflow.Categories(["low", "mid", "high"]), afflow.Real())
+    frame["day"] = np.datetime64("2026-01-01") + np.arange(27)
+    with pytest.raises(ValueError, match="dates"):
+        afflow.made(3, columns={}, data=frame, rngs=nnx.Rngs(0))
+
+
+def test_an_ensemble_refuses_tables():
+    def make(rngs):
+        return afflow.made(1, columns=[afflow.Real()], hidden=(4,), rngs=rngs)
+
+    with pytest.raises(ValueError, match="without columns"):
+        afflow.fit_ensemble(make, np.ones((9, 1)), num=2, key=KEY, progress=False)

@@ -418,6 +418,16 @@ def test_the_observed_likelihood_is_a_marginal():
     np.testing.assert_allclose(model.observed_log_prob(KEY, x), exact, rtol=1e-9)
 
 
+@pytest.mark.parametrize("num", [1, 2, 4])
+def test_estimates_of_what_is_observed_are_unbiased(num):
+    """Over many keys, in a model whose conditionals know nothing: a bit costs log 2."""
+    model = afflow.deep_nade(4, rngs=nnx.Rngs(0))
+    x = np.where(np.arange(4) < num, 1.0, np.nan)
+    estimates = model.observed_log_prob(KEY, np.tile(x, (4000, 1)))
+    error = np.std(estimates) / np.sqrt(4000)
+    assert abs(np.mean(estimates) + num * np.log(2)) < 4 * error + 1e-6
+
+
 def test_missing_values_that_a_model_cannot_take():
     x = np.array([[1.0, np.nan, 0.0, 1.0]] * 9)
     for model, message in (
@@ -427,5 +437,9 @@ def test_missing_values_that_a_model_cannot_take():
     ):
         with pytest.raises(ValueError, match=message):
             afflow.fit(model, x, missing=True, key=KEY, progress=False)
+    good = np.array([[1.0, 0.0, 1.0, np.nan]] * 9)
+    fvsbn = afflow.fvsbn(4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="after a missing one"):
+        afflow.fit(fvsbn, good, validation=x, missing=True, key=KEY, progress=False)
     with pytest.raises(ValueError, match="missing=True"):
         afflow.fit(afflow.fvsbn(4, rngs=nnx.Rngs(0)), x, key=KEY, progress=False)

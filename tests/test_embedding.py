@@ -79,6 +79,7 @@ def test_a_base_that_reads_the_context_keeps_it():
     np.testing.assert_allclose(flow.log_prob(x, h), expected, rtol=1e-12)
 
 
+@afflow.saveable
 class Normalised(nnx.Module):
     """A network with statistics and randomness, for one context or a minibatch."""
 
@@ -147,3 +148,27 @@ def test_statistics_survive_a_checkpoint(tmp_path):
     for a, b in zip(jax.tree.leaves(run(**store)), jax.tree.leaves(run()), strict=True):
         if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             np.testing.assert_array_equal(a, b)
+
+
+def test_networks_in_other_places():
+    """Behind z-scores and in tables they train; where `fit` cannot reach them it says so."""
+    x = np.random.default_rng(1).normal(size=(300, 2))
+    options = {"context": CONTEXTS, "max_epochs": 3, "progress": False, "key": KEY}
+    flow = with_network(Normalised(nnx.Rngs(0)))
+    behind = afflow.Flow(flow.base, afflow.Embedded(flow.bijector, afflow.ZScores(CONTEXTS), 3))
+    trained, _ = afflow.fit(behind, x, **options)
+    assert (trained.bijector.bijector.network.norm.mean[...] != 0).all()
+    inside = afflow.Chain([flow.bijector, afflow.Reverse(2)])
+    with pytest.raises(ValueError, match="outermost"):
+        afflow.fit(afflow.Flow(flow.base, inside), x, **options)
+
+
+def test_a_network_with_dropout_is_saved_and_trained_on_a_mesh(tmp_path):
+    flow = with_network(Normalised(nnx.Rngs(0), 0.5))
+    x = np.random.default_rng(1).normal(size=(300, 2))
+    mesh = jax.make_mesh((1,), ("data",))
+    options = {"context": CONTEXTS, "max_epochs": 2, "progress": False, "key": KEY}
+    flow, _ = afflow.fit(flow, x, mesh=mesh, **options)
+    afflow.save(flow, tmp_path / "flow.zip")
+    loaded = afflow.load(tmp_path / "flow.zip")
+    np.testing.assert_array_equal(loaded.log_prob(x, CONTEXTS), flow.log_prob(x, CONTEXTS))

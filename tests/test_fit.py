@@ -14,6 +14,7 @@ from registry import randomize
 import afflow
 from afflow.training import loop
 from afflow.training.optimizer import usual_learning_rate, usual_weight_decay
+from afflow.training.rows import shuffled
 from afflow.training.sources import _mean_loss as mean_loss
 from afflow.training.sources import usual_batch_size
 
@@ -454,7 +455,7 @@ def test_too_many_parts_are_refused():
 
 def test_a_share_without_weight_is_refused():
     weights = np.r_[1.0, np.zeros(599)]
-    with pytest.raises(ValueError, match="some weight"):
+    with pytest.raises(ValueError, match="a positive sum"):
         afflow.fit(small(), X, weights=weights, max_epochs=1, **OPTIONS)
 
 
@@ -607,3 +608,24 @@ def test_signed_weights_stand_for_the_sample_that_is_left():
     few = np.where(np.arange(len(x)) < 550, 1.0, -1.0)
     with pytest.warns(UserWarning, match="cancel most"):
         afflow.fit(small(), x, weights=few, signed_weights=True, **options | {"max_epochs": 1})
+
+
+def test_signed_weights_whose_sum_is_not_positive_in_a_share():
+    """A negative sum would turn the validation loss around."""
+    weights = np.ones(600)
+    weights[shuffled(600)[:60]] = -0.5
+    options = OPTIONS | {"weights": weights, "signed_weights": True}
+    with pytest.raises(ValueError, match="positive sum"):
+        afflow.fit(small(), X, **options)
+
+
+def test_a_run_with_other_settings_is_another_run(tmp_path):
+    """Learning rates and chosen parts are in the state of the optimizer now."""
+    options = OPTIONS | {"max_epochs": 1, "checkpoint": afflow.Checkpoint(tmp_path / "run")}
+    afflow.fit(small(), X, **options)
+    with pytest.raises(ValueError, match="optimizer"):
+        afflow.fit(small(), X, learning_rate=0.3, **options)
+
+
+def test_a_learning_rate_may_be_an_array():
+    afflow.fit(small(), X, learning_rate=jnp.array(1e-3), max_epochs=1, **OPTIONS)

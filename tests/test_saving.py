@@ -190,7 +190,7 @@ BAD = {
     "no module": ({"name": "afflow.nowhere:thing"}, "Expected to find afflow.nowhere"),
     "a function as class": (
         {"module": {"class": "afflow.saving:load", "fields": {}}},
-        "Expected a class of Modules",
+        "Expected a class of Pytrees",
     ),
 }
 

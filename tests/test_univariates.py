@@ -464,3 +464,9 @@ def test_batches_are_refused(make):
         univariate.forward(jnp.zeros(3), jnp.zeros(univariate.context_shape))
     with pytest.raises(ValueError, match=r"jax\.vmap"):
         univariate.inverse(jnp.zeros(3), jnp.zeros(univariate.context_shape))
+
+
+@pytest.mark.parametrize("make", [afflow.LinearSpline, afflow.QuadraticSpline, afflow.CubicSpline])
+def test_polynomial_splines_have_whole_gradients_at_knots(make):
+    layer = afflow.Elementwise(make(8), 2)
+    np.testing.assert_allclose(jax.jacobian(layer.forward)(jnp.zeros(2)), np.eye(2), atol=1e-6)

@@ -50,6 +50,7 @@ class FixedSum(Conditioner):
         return self.conditioner.is_incremental
 
     def __call__(self, x, context=None):
+        x = jnp.asarray(x, float)
         before = jnp.cumsum(x) - x  # (D,)
         logits = self.conditioner(x, context)  # (D, 1)
         return self._constrained(logits, before[:, None], jnp.arange(len(x))[:, None])
@@ -64,6 +65,7 @@ class FixedSum(Conditioner):
         return self._constrained(logits, count, t), (inner, count)
 
     def _constrained(self, logits: jax.Array, before: jax.Array, t: jax.Array) -> jax.Array:
-        missing, left = self.total - before, self.event_shape[0] - t
+        left = jnp.asarray(self.event_shape[0] - t, before.dtype)
+        missing = jnp.asarray(self.total, before.dtype) - before
         logits = jnp.where(missing >= left, jnp.inf, logits)
         return jnp.where(missing <= 0, -jnp.inf, logits)

@@ -12,6 +12,7 @@ from flax import nnx
 
 from afflow.bijector import Shape, check_size
 from afflow.outline import Outlined
+from afflow.table import table_of
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.fit import fit
@@ -158,6 +159,11 @@ def fit_ensemble(
     check_size("num", num)
     keys = jax.random.split(key, num)
     members = [make(nnx.Rngs(keys[i])) for i in range(num)]
+    if table_of(members[0]) is not None:
+        raise ValueError(
+            "Expected members without columns: an ensemble takes arrays. Fit flows of tables one "
+            "by one, with a key each."
+        )
     rate = usual_learning_rate(members[0]) if learning_rate is None else learning_rate
     decay = usual_weight_decay(members[0], x) if weight_decay is None else weight_decay
     return fit(

@@ -5,9 +5,11 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from afflow.arguments import check_callable, check_instance
+from afflow.arrays import double
 from afflow.bijector import check_size
 from afflow.calls import typed
 from afflow.table import Table, table_of
@@ -151,6 +153,7 @@ def fit(
         ... )
     """
     check_size("max_epochs", max_epochs)
+    callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else callbacks
     if batch_size is not None:
         check_size("batch_size", batch_size)
     check_size("patience", patience, least=0)
@@ -161,15 +164,21 @@ def fit(
     keys = jax.random.split(typed(key))
     table = table_of(flow)
     if table is not None:
+        if weight_decay is None:
+            weight_decay = usual_weight_decay(flow, x if isinstance(x, Stream) else table.encode(x))
+        callbacks = [_around(table, callback) for callback in callbacks]
         outer, flow = flow, table.enter(flow)
         trainable = within(trainable, outer, flow)
         x, validation = _encoded(table, x, validation)
     rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
     if missing:
-        objective = _for_missing(flow, x, objective)
+        objective = _for_missing(flow, x, validation, objective)
+    if signed_weights and isinstance(x, Stream):
+        raise ValueError("Expected an array for signed_weights=True, got a Stream.")
     options = objective, validation, batch_size, keys, placement
     source = source_of(rows, *options, signed_weights=signed_weights, missing=missing)
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
+    _check_networks(flow)
     if isinstance(rows, Rows):
         warn_of_scale(flow, rows)
     try:
@@ -197,18 +206,39 @@ def fit(
     except NonFiniteLossError as error:
         if error.epoch == 0 and isinstance(rows, Rows):
             _note_zero_density(error, flow, rows)
+        if table is not None:
+            error.flow = table.leave(error.flow)
         raise
     return trained if table is None else table.leave(trained), history
 
 
-def _for_missing(flow: Any, x: Any, objective: Objective) -> Objective:
+def _around(table: Table, callback: Callback) -> Callback:
+    """Return a callback that sees the flow of tables in place of the model inside."""
+    return lambda epoch: callback(epoch._replace(model=table.leave(epoch.model)))
+
+
+def _check_networks(flow: Any) -> None:
+    """Raise `ValueError` for networks that `fit` cannot put into training mode."""
+    kinds = nnx.BatchNorm, nnx.Dropout
+    some = any(isinstance(part, kinds) for _, part in nnx.iter_graph(flow))
+    if some and not getattr(flow, "is_stateful", False):
+        raise ValueError(
+            "Expected BatchNorm and Dropout in the network of an Embedded that is the outermost "
+            "bijector of a Flow: elsewhere they cannot be trained in training mode."
+        )
+
+
+def _for_missing(flow: Any, x: Any, validation: Any, objective: Objective) -> Objective:
     """Return the objective for rows with missing values; `ValueError` if there is none."""
     if not hasattr(flow, "observed_log_prob") or isinstance(x, Stream):
         raise ValueError(
             f"Expected an AutoregressiveModel or an OrderAgnosticModel and an array for rows with "
             f"missing values, got {type(flow).__name__}: impute them, or drop the rows."
         )
-    flow.check_missing(np.asarray(x, np.float64))
+    held_out = validation[0] if isinstance(validation, tuple) else validation
+    for name, rows in (("x", x), ("validation", held_out)):
+        if np.ndim(rows):
+            flow.check_missing(double(name, rows))
     return observed_likelihood if objective is maximum_likelihood else objective
 
 

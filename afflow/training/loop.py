@@ -76,7 +76,7 @@ class Program:
             "batches": self.batches,
             "validation": self.validate,
             "key": self.key,
-            "optimizer": jax.tree.structure(run.state.optimizer),
+            "optimizer": run.state.optimizer,
             "number of steps": (self.num_steps, self.max_epochs, self.chunk),
             "patience": self.patience,
             "ema": self.ema,
@@ -181,6 +181,7 @@ def train(
         >>> history.train[1] < history.train[0]
         True
     """
+    callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else callbacks
     check_instances("callbacks", callbacks, Callable)
     if checkpoint is not None:
         check_instance("checkpoint", checkpoint, Checkpoint)

@@ -21,7 +21,9 @@ def optimizer_for(
 ) -> optax.GradientTransformation:
     """Return the optimizer given, made for `num_steps` if it is a function, or the default."""
     if optimizer is None:
-        return default_optimizer(learning_rate, num_steps, weight_decay)
+        check_number("learning_rate", learning_rate, lambda rate: rate > 0, "> 0")
+        check_number("weight_decay", weight_decay, lambda decay: decay >= 0, ">= 0")
+        return default_optimizer(float(learning_rate), num_steps, float(weight_decay))
     made = optimizer(num_steps) if callable(optimizer) else optimizer
     if not (hasattr(made, "init") and hasattr(made, "update")):
         raise ValueError(f"Expected an optax optimizer or what makes one, got {made!r}.")
@@ -68,8 +70,6 @@ def default_optimizer(
     Step $t$ of $T$ has the learning rate $\tfrac12 (1 + \cos \pi t / T)$ times the initial one.
     Weight decay shrinks the `kernel`s of networks, as Flax names them.
     """
-    check_number("learning_rate", learning_rate, lambda rate: rate > 0, "> 0")
-    check_number("weight_decay", weight_decay, lambda decay: decay >= 0, ">= 0")
 
     def init(params: Any) -> DefaultState:
         numbers = jnp.zeros((), int), jnp.array(num_steps, float)

@@ -70,7 +70,7 @@ class MeshPlacement(Placement):
 
     def fetched(self, tree):
         tree = jax.jit(lambda tree: tree, out_shardings=self._sharding())(tree)
-        return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), tree)
+        return jax.tree.map(_on_host, tree)
 
     def _split(self, array: Any) -> tuple[str, ...]:
         """Return the axes to split an array over: the rows of a matrix, if they can be."""
@@ -82,6 +82,9 @@ class MeshPlacement(Placement):
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def _put(self, array: Any, *axes: str | None) -> jax.Array:
+        if _is_key(array):
+            impl = jax.random.key_impl(array)
+            return jax.random.wrap_key_data(self._put(jax.random.key_data(array)), impl=impl)
         value = np.asarray(array)
         return jax.make_array_from_callback(value.shape, self._sharding(*axes), value.__getitem__)
 
@@ -95,9 +98,20 @@ def placement_on(mesh: Mesh | None) -> Placement:
     return MeshPlacement(Mesh(mesh.devices, mesh.axis_names))  # with its axes automatic
 
 
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _on_host(value: jax.Array) -> jax.Array:
+    """Return an array on the default device."""
+    if _is_key(value):
+        data, impl = jnp.asarray(np.asarray(jax.random.key_data(value))), jax.random.key_impl(value)
+        return jax.random.wrap_key_data(data, impl=impl)
+    return jnp.asarray(np.asarray(value))
+
+
 def _is_local(value: Any) -> bool:
     """Return whether a value is an array that no mesh has yet."""
     if isinstance(value, jax.Array):
-        is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-        return not (is_key or isinstance(value.sharding, NamedSharding))
+        return not (_is_key(value) or isinstance(value.sharding, NamedSharding))
     return isinstance(value, np.ndarray)

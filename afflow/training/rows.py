@@ -90,11 +90,11 @@ def shuffled(size: int) -> np.ndarray:
 def check_some_weight(*shares: Any) -> None:
     """Raise `ValueError` for a share of the rows that is not empty, and has no weight at all."""
     for share in shares:
-        if share is not None and not np.asarray(share).any():
+        if share is not None and not np.sum(share, dtype=np.float64) > 0:
             raise ValueError(
-                f"Expected some weight in the rows to train on and in those held out, got "
-                f"{len(share)} rows of one of them that all weigh 0: give more rows, or held-out "
-                f"data as validation=(x, context, weights)."
+                f"Expected weights with a positive sum in the rows to train on and in those held "
+                f"out, got {np.sum(share, dtype=np.float64):.3g} in {len(share)} rows of one of "
+                f"them: give more rows, or held-out data as validation=(x, context, weights)."
             )
 
 

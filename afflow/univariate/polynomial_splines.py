@@ -192,7 +192,8 @@ def _slope(coefficients: jax.Array, xi: jax.Array) -> jax.Array:
 
 
 def _root(coefficients: jax.Array, value: jax.Array) -> jax.Array:
-    return jnp.clip(solve_monotone(jax.tree_util.Partial(_extended), value, coefficients), 0, 1)
+    xi = solve_monotone(jax.tree_util.Partial(_extended), value, coefficients)
+    return xi + jax.lax.stop_gradient(jnp.clip(xi, 0, 1) - xi)  # a clip halves gradients at knots
 
 
 def _extended(xi: jax.Array, coefficients: Any) -> tuple[jax.Array, jax.Array]:
