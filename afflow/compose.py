@@ -69,7 +69,7 @@ class Repeat(Bijector):
 
     Raises:
         ValueError: if `n < 1`, or if `make` builds copies that differ in more than the
-            values of their arrays (a random `Permutation`, say).
+            values of their arrays (a random `Permutation`, say: `Shuffle` is one that may).
 
     Example:
         >>> import afflow

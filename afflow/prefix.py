@@ -31,8 +31,8 @@ def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = N
 
     It is exact where the flow is lower triangular on a `Normal` or `Uniform` base:
     `MaskedAutoregressive`, `BNAF`, `Triangular`, `Ordered` and elementwise layers, in a `Chain`,
-    `Repeat` or `Inverse`, as `afflow.made` builds it. What permutes the noise in front of them,
-    as in `nsf` with one layer, does no harm. A flow that mixes or reorders its coordinates
+    `Repeat` or `Inverse`, as `afflow.made` builds it and any factory with one layer. A permutation
+    of the noise in front of them does no harm. A flow that mixes or reorders its coordinates
     later, as `maf` with more than one layer does, has no closed form and is refused. The price
     is the sampling of one event and the density of `D - k + 1`.
 
