@@ -277,7 +277,7 @@ def glow(
     num_levels: int = 2,
     num_steps: int = 4,
     width: int = 64,
-    context_dim: int = 0,
+    context_dim: int | tuple[int, int, int] = 0,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a multi-scale flow of images: at every scale steps of ActNorm, 1x1 and coupling.
@@ -290,7 +290,8 @@ def glow(
         num_levels: scales.
         num_steps: steps at every scale.
         width: hidden channels of the networks.
-        context_dim: length of the context vector, which every network sees; 0 for none.
+        context_dim: length of the context vector, which every network sees, or the shape
+            `(H, W, C')` of a context image, which they see where they look; 0 for none.
         rngs: its `params` stream draws the initial weights.
 
     Raises:

@@ -226,3 +226,16 @@ assert model.sample(jax.random.key(0), 3).shape == (3, 2)
 def test_strict_promotion_of_types():
     """As the users of strict JAX set it, in a process of its own: tests use float64 freely."""
     subprocess.run([sys.executable, "-c", STRICT], check=True)
+
+
+def test_images_given_images():
+    """A pixel of the context reaches the pixels over it, at every scale, and no vector fits."""
+    sizes = {"num_levels": 2, "num_steps": 2, "width": 4, "context_dim": (8, 8, 1)}
+    flow = randomize(afflow.glow((8, 8, 1), **sizes, rngs=nnx.Rngs(0)), 0.1)
+    x, context = jax.random.normal(KEY, (8, 8, 1)), jax.random.normal(KEY, (8, 8, 1))
+    gradient = jax.jacobian(lambda context: flow.bijector.inverse(x, context))(context)
+    assert (gradient != 0).any((0, 1, 2)).all()
+    drawn, log_prob = flow.sample_and_log_prob(KEY, 3, context)
+    np.testing.assert_allclose(flow.log_prob(drawn, context), log_prob, rtol=1e-9)
+    with pytest.raises(ValueError, match="multiple of the 4 x 4 pixels"):
+        afflow.glow((8, 8, 1), context_dim=(3, 3, 1), rngs=nnx.Rngs(0))
