@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from math import inf, isfinite
 from typing import Any
 
@@ -459,11 +460,11 @@ def _kept_within(kind: Column, numbers: np.ndarray) -> np.ndarray:
 
 
 def _frame(table: dict[str, np.ndarray]) -> Any:
+    """Return a data frame if pandas is installed, else the columns as they are."""
     try:
-        from pandas import DataFrame
+        return import_module("pandas").DataFrame(table)
     except ImportError:
         return table
-    return DataFrame(table)
 
 
 def _plain(value: Any) -> Any:
