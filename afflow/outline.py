@@ -81,7 +81,7 @@ def outline(module: Any) -> str:
           base: Normal()
           bijector: Chain(): 52 parameters
             0: MaskedAutoregressive(solver=Incremental()): 52 parameters
-              conditioner: MADE(activation=relu, hidden=(8,), num_params=2): 52 parameters
+              conditioner: MADE(activation=tanh, hidden=(8,), num_params=2): 52 parameters
               univariate: Affine(context_shape=(2,), max_log_scale=7.0)
     """
     return "\n".join(_lines(module, {}))
