@@ -3,9 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable
 from numbers import Real
-from typing import Any, TypeVar
-
-Kind = TypeVar("Kind")
+from typing import Any
 
 
 def check_instance(name: str, value: Any, kind: Any) -> None:

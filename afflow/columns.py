@@ -150,12 +150,13 @@ class Categories(Column):
     def numbers(self, name, entries):
         places = {value: float(i) for i, value in enumerate(self.values)}
         entries = np.asarray(entries)
-        unknown = {_plain(e) for e in entries.flat} - set(places)
+        plain = [_plain(entry) for entry in entries.flat]
+        unknown = [entry for entry in plain if entry not in places]
         if unknown:
             raise ValueError(
-                f"Expected categories {list(self.values)} in {name}, got {next(iter(unknown))!r}."
+                f"Expected categories {list(self.values)} in {name}, got {unknown[0]!r}."
             )
-        return np.array([places[_plain(e)] for e in entries.flat]).reshape(entries.shape)
+        return np.array([places[entry] for entry in plain]).reshape(entries.shape)
 
     def entries(self, numbers):
         values = np.empty(len(self.values), object)
@@ -225,13 +226,10 @@ class Layout:
         return np.where(inside, np.clip(x, least, most), x).astype(x.dtype)
 
     def decode(self, x: jax.Array) -> Any:
-        """Return numbers `(..., D)` as a table; whole numbers without their noise."""
-        is_discrete = np.array(self.is_discrete)
+        """Return numbers `(..., D)` less their origins as a table."""
         if isinstance(x, Tracer):
-            is_discrete = np.broadcast_to(is_discrete, x.shape)
-            return jnp.where(is_discrete, jnp.floor(x), x) + self.origin(x)
-        numbers = np.asarray(x, np.float64)
-        numbers = np.where(is_discrete, np.floor(numbers), numbers) + np.array(self.origins)
+            return x + self.origin(x)
+        numbers = np.asarray(x, np.float64) + np.array(self.origins)
         pairs = zip(self.kinds, np.moveaxis(numbers, -1, 0), strict=True)
         columns = [kind.entries(_kept_within(kind, column)) for kind, column in pairs]
         if self.names is None:

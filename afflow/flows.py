@@ -158,7 +158,7 @@ def iaf(
         (3,)
     """
     make = _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
-    mix = mix or (inverse_lu if num_layers > 1 else None)
+    mix = mix or usual_mix(num_layers, inverse_lu)
     read_backwards = mixed(dim, mix, lambda rngs: Inverse(make(rngs)))
     return layered(dim, read_backwards, num_layers, rngs, **outside)
 
@@ -393,10 +393,10 @@ def mixed(dim: int, mix: Mix | None, make: Make) -> Make:
     return make if mix is None else lambda rngs: Chain([mix(dim, rngs), make(rngs)])
 
 
-def usual_mix(num_layers: int) -> Mix | None:
+def usual_mix(num_layers: int, several: Mix = lu) -> Mix | None:
     """Return how a number of layers is mixed by default: one layer is not."""
     check_size("num_layers", num_layers)
-    return lu if num_layers > 1 else None
+    return several if num_layers > 1 else None
 
 
 def layered(

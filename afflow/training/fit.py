@@ -164,12 +164,11 @@ def fit(
     keys = jax.random.split(typed(key))
     table = table_of(flow)
     if table is not None:
-        if weight_decay is None:
-            weight_decay = usual_weight_decay(flow, x if isinstance(x, Stream) else table.encode(x))
+        x, validation = _encoded(table, x, validation)
+        weight_decay = usual_weight_decay(flow, x) if weight_decay is None else weight_decay
         callbacks = [_around(table, callback) for callback in callbacks]
         outer, flow = flow, table.enter(flow)
         trainable = within(trainable, outer, flow)
-        x, validation = _encoded(table, x, validation)
     rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
     if missing:
         objective = _for_missing(flow, x, validation, objective)

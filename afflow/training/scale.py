@@ -22,7 +22,7 @@ def warn_of_scale(flow: Any, rows: Rows) -> None:
     bijector = getattr(flow, "bijector", None)
     if bijector is None or getattr(flow.base, "has_units", False):
         return
-    parts = [(path, part) for path, part in nnx.iter_graph(bijector)]
+    parts = list(nnx.iter_graph(bijector))
     if not any(getattr(part, "has_units", False) and "network" not in path for path, part in parts):
         _warn(
             "x",

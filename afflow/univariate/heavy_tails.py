@@ -88,7 +88,7 @@ def tail_indices(y: np.ndarray) -> np.ndarray:
         The indices of the left and of the right tail, not below zero.
     """
     sizes = [int(share * len(y)) for share in _SHARES]
-    distances = y - np.median(y)
+    distances = np.sort(y - np.median(y))
     estimates = [_tail_estimates(distances, k) for k in sizes if k >= _FEWEST]
     if not estimates:
         return np.zeros(2)
@@ -97,9 +97,9 @@ def tail_indices(y: np.ndarray) -> np.ndarray:
 
 
 def _tail_estimates(distances: np.ndarray, k: int) -> np.ndarray:
+    """Return the estimates of both tails from the `k` outermost of the sorted distances."""
     x = -ndtri((np.arange(k) + 0.5) / len(distances))
-    ordered = np.sort(distances)
-    tails = np.stack([-ordered[:k], ordered[: -k - 1 : -1]])  # (2, k), largest first
+    tails = np.stack([-distances[:k], distances[: -k - 1 : -1]])  # (2, k), largest first
     ends = tails[:, -1:]
     logs = np.log(np.where(ends > 0, tails, 1) / np.where(ends > 0, ends, 1)).sum(1)
     excess = np.where(ends[:, 0] > 0, logs - np.log(x / x[-1]).sum(), 0)
