@@ -289,8 +289,9 @@ class Layout:
 def layout_of(dim: int, kinds: Kinds, data: Any = None) -> Layout:
     """Return the layout of a table of `dim` columns.
 
-    A column that is not mentioned is `Real()`; in a data frame, whole numbers are `Whole()`, and
-    text, booleans and categories are `Categories` of the values that occur, sorted.
+    A column that is not mentioned is `Real()`. In a data frame or a dictionary, whole numbers are
+    `Whole()`, text and booleans are `Categories` of the values that occur, sorted, and a
+    categorical column of pandas is `Categories` in its own order.
 
     Args:
         dim: the number of columns.
@@ -336,7 +337,7 @@ class Columns(Bijector, Table):
     $$\log P(k) \ge \mathbb{E}_u \log \frac1S \sum_{s \le S} p(k + u_s), \qquad
     u_s \sim U(0, 1)^D.$$
 
-    Training takes one draw, `log_prob` takes 16 of one key. Theis et al. 2016, arXiv:1511.01844;
+    Training takes one draw of the noise, `log_prob` takes 16. Theis et al. 2016, arXiv:1511.01844;
     Burda et al. 2016, arXiv:1509.00519.
 
     Args:

@@ -35,8 +35,8 @@ def fvsbn(
 
     $$p(x_t = 1 \mid x_{<t}) = \sigma(b_t + \textstyle\sum_{i<t} W_{ti} x_i)$$
 
-    with $O(D^2)$ parameters. `fit` starts it at a learning rate of 0.03, because one layer of
-    weights that start at zero is convex. Frey 1998; Neal 1992.
+    with $O(D^2)$ parameters. Its loss is convex, so `fit` starts at a learning rate of 0.03.
+    Frey 1998; Neal 1992.
 
     Args:
         dim: number of coordinates `D`.
