@@ -48,7 +48,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Real(Column):
-    """A real number."""
+    """A real number.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> flow = afflow.made(1, columns=[afflow.Real()], rngs=nnx.Rngs(0))
+        >>> flow.log_prob([[0.0]]).shape
+        (1,)
+    """
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,13 @@ class Above(Column):
 
     Args:
         low: the bound, which the values do not reach.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> flow = afflow.made(1, columns=[afflow.Above(2.0)], rngs=nnx.Rngs(0))
+        >>> flow.log_prob([1.0]).item()
+        -inf
     """
 
     low: float = 0.0
@@ -73,6 +88,13 @@ class Between(Column):
     Args:
         low: the lower bound, which the values do not reach.
         high: the upper bound, which they do not reach either.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> flow = afflow.made(1, columns=[afflow.Between(0.0, 1.0)], rngs=nnx.Rngs(0))
+        >>> flow.log_prob([[0.5], [1.5]])[1].item()
+        -inf
     """
 
     low: float
@@ -90,6 +112,16 @@ class Whole(Column):
     Args:
         low: the least value, if there is one.
         high: the largest value, if there is one; then there must be a least one.
+
+    Raises:
+        ValueError: for a largest value without a least one.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> flow = afflow.made(1, columns=[afflow.Whole(1, 6)], rngs=nnx.Rngs(0))
+        >>> bool(flow.log_prob([7]) == -float("inf"))
+        True
     """
 
     low: int | None = None
@@ -130,6 +162,16 @@ class Categories(Column):
 
     Args:
         values: the categories. Neighbours in the list are neighbours to the flow.
+
+    Raises:
+        ValueError: if there are none, or two that are equal.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> flow = afflow.made(1, columns=[afflow.Categories(["g", "r"])], rngs=nnx.Rngs(0))
+        >>> flow.log_prob([["g"], ["r"]]).shape
+        (2,)
     """
 
     values: tuple[Hashable, ...]
