@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from afflow.arrays import real_array
 from afflow.bijector import Shape, check_size, checked_shape
+from afflow.lowering import float32_products, lowered_for
 
 
 def per_event(f: Callable) -> Callable:
@@ -22,15 +23,19 @@ def per_event(f: Callable) -> Callable:
     """
 
     @partial(jax.jit, static_argnums=(0, 1))
-    def mapped(batch, chunk, model, items, context, *shared):
-        if context is not None and hasattr(model, "embed"):
-            model, context = model.embed(context)
-        one = context is None or context.shape == model.context_shape
-        if not one:
-            context = _flatten(context, model.context_shape, batch)
-        if one:
-            return _over(lambda item: f(model, item, context, *shared), items, chunk)
-        return _over(lambda pair: f(model, *pair, *shared), (items, context), chunk)
+    def mapped(batch, chunk, model, events, key, context, *shared):
+        with float32_products():
+            items = tuple(_flatten(event, len(model.event_shape), batch) for event in events)
+            if key is not None:
+                items += (jax.random.split(key, math.prod(batch)),)
+            if context is not None and hasattr(model, "embed"):
+                model, context = model.embed(context)
+            if context is None or context.shape == model.context_shape:
+                out = _over(lambda item: f(model, item, context, *shared), items, chunk)
+            else:
+                context = _flatten(context, len(model.context_shape), batch)
+                out = _over(lambda pair: f(model, *pair, *shared), (items, context), chunk)
+        return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
 
     return mapped
 
@@ -63,19 +68,22 @@ def call(
     if chunk is not None:
         check_size("chunk", chunk)
     context = checked_context(model, context)
-    inner = [event.shape[event.ndim - len(model.event_shape) :] for event in events]
-    leading = list(map(_leading, events, inner))
+    key = key if key is None else typed(key)
+    leading = [_leading(event, len(model.event_shape)) for event in events]
     if context is not None:
-        leading.append(_leading(context, model.context_shape))
+        leading.append(_leading(context, len(model.context_shape)))
     batch = checked_shape("shape", shape, least=0) + _common(leading)
-    size, drawn = math.prod(batch), batch
-    if key is not None and not any(leading[: len(events)]) and not isinstance(key, Tracer):
-        if context is None or context.shape == model.context_shape:
-            drawn = (bucketed(size),)
-    items = tuple(_flatten(*pair, drawn) for pair in zip(events, inner, strict=True))
-    if key is not None:
-        items += (jax.random.split(typed(key), math.prod(drawn)),)
-    out = f(drawn, chunk, model, items, context, *shared)
+    with lowered_for([*events, context, key]):
+        if key is None or isinstance(key, Tracer) or any(leading):
+            return f(batch, chunk, model, events, key, context, *shared)
+        drawn = (bucketed(math.prod(batch)),)
+        return _first(batch, f(drawn, chunk, model, events, key, context, *shared))
+
+
+@partial(jax.jit, static_argnums=0)
+def _first(batch, out):
+    """Return the first events of `out`, with the axes `batch` in place of one."""
+    size = math.prod(batch)
     return jax.tree.map(lambda a: a[:size].reshape(batch + a.shape[1:]), out)
 
 
@@ -147,11 +155,13 @@ def _common(leading: list[Shape]) -> Shape:
         ) from None
 
 
-def _leading(value, shape):
-    return value.shape[: value.ndim - len(shape)]
+def _leading(value, inner):
+    return value.shape[: value.ndim - inner]
 
 
-def _flatten(value, shape, batch):
+def _flatten(value, inner, batch):
+    """Broadcast the axes in front of the last `inner` ones to `batch`, as one axis."""
+    shape = value.shape[value.ndim - inner :]
     return jnp.broadcast_to(value, batch + shape).reshape((-1, *shape))
 
 

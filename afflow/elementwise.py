@@ -88,7 +88,7 @@ class LeakyReLU(Bijector):
         return self._scaled(y, 1 / self.slope)
 
     def _scaled(self, x, slope):
-        slopes = jnp.where(x < 0, slope, 1.0).astype(x.dtype)
+        slopes = jnp.where(x < 0, jnp.asarray(slope, x.dtype), jnp.ones_like(x))
         return slopes * x, total(jnp.log(slopes))
 
 

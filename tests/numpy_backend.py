@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from afflow import autoregressive, bijector, compose
+from afflow import autoregressive, batching, bijector, compose, lowering
 from afflow.conditioners import conditioner, made, sweep
 from afflow.univariate import affine, bounds
 
@@ -64,13 +64,13 @@ JAX = SimpleNamespace(
 
 def install(monkeypatch):
     """Let MADE, the affine univariate, two solvers and `Repeat` run on NumPy."""
-    for module in (affine, bijector, bounds, compose, conditioner, made, sweep):
+    for module in (affine, bijector, bounds, compose, conditioner, lowering, made, sweep):
         monkeypatch.setattr(module, "jnp", np)
     for module in (affine, compose, conditioner, made, sweep):
         monkeypatch.setattr(module, "jax", JAX)
     for direction in ("forward_and_log_det", "inverse_and_log_det"):  # of the mapped axis, too
         unchecked = getattr(affine.Affine, direction).__wrapped__
         monkeypatch.setattr(affine.Affine, direction, unchecked)
-    monkeypatch.setattr(made, "_decode", made._decode.fun)
+    monkeypatch.setattr(made, "batch_last", lambda f: batching.batch_last(f).fun)
     monkeypatch.setattr(made, "_initial", undrawn)
     monkeypatch.setattr(autoregressive, "solve", lambda solver, *args: solver.run(*args))

@@ -60,5 +60,5 @@ def supported(log_prob: jax.Array, x: jax.Array, num: int) -> jax.Array:
     """Return `log_prob` at the integers `0..num-1`, negative infinity elsewhere, NaN at NaN."""
     x = as_float(x)
     inside = (x >= 0) & (x < num) & (x == jnp.floor(x))
-    outside = jnp.where(jnp.isnan(x), jnp.nan, -jnp.inf).astype(log_prob.dtype)
+    outside = jnp.where(jnp.isnan(x), jnp.full_like(log_prob, jnp.nan), -jnp.inf)
     return jnp.where(inside, log_prob, outside)

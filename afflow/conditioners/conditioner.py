@@ -40,6 +40,7 @@ class Conditioner(Outlined, nnx.Module):
     event_shape: Shape
     context_shape: Shape | None
     num_params: int
+    has_kernel = False  # whether `decode` of a class takes `kernel=`
 
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:

@@ -14,7 +14,9 @@ from afflow.arguments import check_callable
 from afflow.batching import batch_last
 from afflow.bijector import Shape
 from afflow.conditioners.conditioner import Conditioner, Emit, check_sizes
-from afflow.conditioners.sweep import Masked, Segment, advance, empty_buffers, matmul, sweep
+from afflow.conditioners.kernel import decode
+from afflow.conditioners.sweep import Masked, Segment, advance, empty_buffers
+from afflow.lowering import matmul
 
 
 class MADE(Conditioner):
@@ -55,6 +57,8 @@ class MADE(Conditioner):
         >>> made(jnp.ones(5)).shape
         (5, 2)
     """
+
+    has_kernel = True
 
     def __init__(
         self,
@@ -127,14 +131,15 @@ class MADE(Conditioner):
         params, buffers = advance(network, layers, (0, dim), segments, starts_t, x_prev, buffers)
         return params[:, 0], (segments, buffers)
 
-    def decode(self, emit, inputs, context=None):
-        return _decode((self, emit), (inputs, context))
+    def decode(self, emit, inputs, context=None, *, kernel=None):
+        return batch_last(partial(_decode, kernel=kernel))((self, emit), (inputs, context))
 
     def solve_tangent(self, x, context, gain, b):
-        return _solve_tangent(self, (self._slopes(x, context), gain, b))
+        return batch_last(_solve_tangent)(self, (self._slopes(x, context), gain, b))
 
     def solve_cotangent(self, x, context, gain, source, b):
-        return _solve_cotangent(self, (self._slopes(x, context), gain, source, b))
+        arrays = self._slopes(x, context), gain, source, b
+        return batch_last(_solve_cotangent)(self, arrays)
 
     def _first_slot(self) -> int:
         return 0 if self.context_shape or self.event_shape[0] == 1 else 1
@@ -177,7 +182,7 @@ class MADE(Conditioner):
             bias = bias + matmul(layer.kernel[:, :width], context)
         kernel = jnp.pad(layer.kernel[:, width:], ((0, 0), (self.features, 0)))
         slots = np.repeat(np.arange(self.event_shape[0]), self.features)
-        return layer._replace(cols=slots, kernel=kernel, bias=bias)
+        return layer._replace(cols=slots, kernel=kernel, bias=bias, placed=True)
 
     def _network(self, act: Callable, linear: Callable, x: jax.Array) -> jax.Array:
         """Run the layers on `x`, given `linear(layer, h)` for their masked linear maps.
@@ -222,8 +227,7 @@ class MADE(Conditioner):
         return slopes
 
 
-@batch_last
-def _decode(model: tuple[MADE, Emit], arrays):
+def _decode(model: tuple[MADE, Emit], arrays, *, kernel: bool | None):
     (made, emit), (inputs, context) = model, arrays
     layers = made._serial_layers(context)
     params = jnp.zeros((made.num_params,), layers[-1].bias.dtype)
@@ -231,10 +235,10 @@ def _decode(model: tuple[MADE, Emit], arrays):
     x, _ = jax.eval_shape(emit, item, params)
     batch = jax.tree.leaves(inputs)[0].shape[-1]
     first = jnp.zeros((*x.shape, batch), x.dtype)
-    return sweep(partial(made._network, made._activate), layers, emit, inputs, first)
+    network, options = partial(made._network, made._activate), {"kernel": kernel}
+    return decode(network, layers, emit, inputs, first, activation=made.activation, **options)
 
 
-@batch_last
 def _solve_tangent(made: MADE, arrays):
     """Solve `v = b + gain . (C' v)`, an autoregressive model that is linear."""
     slopes, gain, b = arrays
@@ -248,10 +252,9 @@ def _solve_tangent(made: MADE, arrays):
         for layer, slope in zip(made._serial_layers(None), slopes, strict=True)
     ]
     network = partial(made._network, lambda layer, h: h)
-    return sweep(network, layers, emit, (gain, b), jnp.zeros_like(b[0]))[0]
+    return decode(network, layers, emit, (gain, b), jnp.zeros_like(b[0]))[0]
 
 
-@batch_last
 def _solve_cotangent(made: MADE, arrays):
     """Solve `v = b + C'^T (gain v + source)`, the same model transposed, from the end."""
     slopes, gain, source, b = arrays
@@ -270,7 +273,7 @@ def _solve_cotangent(made: MADE, arrays):
     before = np.maximum(np.arange(dim)[::-1] - 1, 0)  # slot t emits v[t - 1]
     inputs = jax.tree.map(lambda a: a[before], (gain, source, b))
     first = gain[-1] * b[-1][None] + source[-1]
-    _, v = sweep(made._transposed_network, layers, emit, inputs, first)
+    _, v = decode(made._transposed_network, layers, emit, inputs, first)
     return jnp.concatenate([v[np.arange(dim - 1)[::-1]], b[-1:]])
 
 

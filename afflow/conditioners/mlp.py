@@ -10,6 +10,7 @@ from flax import nnx
 from afflow.arguments import check_callable
 from afflow.bijector import check_size
 from afflow.conditioners.conditioner import check_widths
+from afflow.lowering import matmul
 from afflow.outline import Outlined
 
 
@@ -68,5 +69,6 @@ class MLP(Outlined, nnx.Module):
         """Return parameters `(num_outputs, P)` from `x` `(num_inputs,)`."""
         h = x if context is None else jnp.concatenate([x, context])
         for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
-            h = self.activation(kernel[...] @ h + bias[...])
-        return (self.kernels[-1][...] @ h + self.biases[-1][...]).reshape(-1, self.num_params)
+            h = self.activation(matmul(kernel[...], h) + bias[...])
+        out = matmul(self.kernels[-1][...], h) + self.biases[-1][...]
+        return out.reshape(-1, self.num_params)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow.conditioners.conditioner import Emit
+from afflow.lowering import matmul, on_gpu
 
 Network = Callable[[Callable, jax.Array], jax.Array]
 """`network(linear, x)` runs a network given `linear(layer, h)`, its masked linear maps."""
@@ -39,6 +40,7 @@ class Masked(NamedTuple):
     bias: jax.Array  # (rows,), or (rows, B) in a sweep
     before: jax.Array | None = None  # (columns, B)
     after: jax.Array | None = None  # (rows, B)
+    placed: bool = False  # whether its columns are coordinates of the event
     emitted: bool = False  # whether `emit` reads its rows
 
     def __call__(self, h: jax.Array, act: Callable = lambda h: h) -> jax.Array:
@@ -60,10 +62,11 @@ class Masked(NamedTuple):
 
         Three for 512 rows and more, cut at multiples of 64, was the fastest training step on
         CPUs; with narrow blocks, or few columns, the matrix products lose more than is skipped.
+        On a GPU one dense product is the fastest.
         """
         size = len(self.rows)
         num_blocks = min(3, size // 170, len(self.cols) // 80) or 1
-        if self._seen((size + 1) // 2) > 0.75 * len(self.cols):
+        if on_gpu() or self._seen((size + 1) // 2) > 0.75 * len(self.cols):
             num_blocks = 1
         starts = [64 * round(size * i / num_blocks / 64) for i in range(num_blocks)]
         cuts = pairwise([*starts, size])
@@ -115,6 +118,8 @@ class Masked(NamedTuple):
             kernel,
             jnp.zeros((len(cols), 1), kernel.dtype),
             after=after,
+            placed=self.emitted,
+            emitted=self.placed,
         )
 
 
@@ -142,13 +147,6 @@ class Segment(NamedTuple):
             None if masked.before is None else masked.before[cols],
             None if masked.after is None else masked.after[rows],
         )
-
-
-def matmul(kernel: jax.Array, h: jax.Array) -> jax.Array:
-    """Return `kernel @ h`; for a kernel of 16 bits, its products summed in float32."""
-    if kernel.dtype.itemsize > 2:
-        return kernel @ h
-    return jnp.matmul(kernel, h.astype(kernel.dtype), preferred_element_type=jnp.float32)
 
 
 def rounded(h: jax.Array, dtype: Any) -> jax.Array:
@@ -203,7 +201,7 @@ def advance(
         size = layers[layer].fullest(*ends)
         rows = jax.lax.dynamic_slice_in_dim(kernel, row, size).astype(buffer.dtype)
         add = add_singly if layers[layer].emitted else add_rows
-        out = add(rows @ buffers[layer], base, row)
+        out = add(matmul(rows, buffers[layer]), base, row)
         return out if after is None else out * jax.lax.dynamic_slice_in_dim(after, row, size)
 
     return network(linear, jnp.atleast_2d(x_prev)), buffers

@@ -1,0 +1,93 @@
+"""One mathematics, lowered differently on CPUs and on GPUs: the choices, in one place."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+_CONFIG: Any = jax.config  # its options are not declared to type checkers
+
+
+@contextmanager
+def float32_products() -> Iterator[None]:
+    """Trace products of float32 in float32, unless the user has chosen another precision.
+
+    JAX's default on recent GPUs rounds their operands to the 10 bits of TF32, and on TPUs to
+    the 7 bits of bfloat16. `jax.default_matmul_precision` and the option
+    `jax_default_matmul_precision` are the user's choice.
+    """
+    if _CONFIG.jax_default_matmul_precision is not None:
+        yield
+        return
+    with jax.default_matmul_precision("float32"):
+        yield
+
+
+@contextmanager
+def lowered_for(arrays: Sequence[Any]) -> Iterator[None]:
+    """Trace for the CPU where the user has put `arrays` there on a machine with a GPU."""
+    here = [a for a in arrays if isinstance(a, jax.Array) and not isinstance(a, Tracer)]
+    devices = [device for a in here if a.committed for device in a.devices()]
+    if not devices or not on_gpu() or any(device.platform != "cpu" for device in devices):
+        yield
+        return
+    with jax.default_device(devices[0]):
+        yield
+
+
+def on_gpu() -> bool:
+    """Return whether computations run on a GPU by default.
+
+    There a computation costs its launches more than its arithmetic: one dense product is
+    faster than blocks that skip half of it, and layers written out are faster than a loop.
+    """
+    chosen = _CONFIG.jax_default_device
+    platform = getattr(chosen, "platform", chosen) or jax.default_backend()
+    return platform in ("gpu", "cuda", "rocm")
+
+
+def matmul(kernel: jax.Array, h: jax.Array) -> jax.Array:
+    """Return `kernel @ h`; for a kernel of 16 bits, its products summed in float32.
+
+    On a GPU a vector stands on the left, so that a batch of them is the first axis of the
+    result: XLA then adds the bias within the product. Products of float32 are those of
+    `tensor_core_products` there: on an H200 faster than float32 by itself, and compiled in a
+    third of the time (`experiments/accelerator.py`).
+    """
+    options: dict[str, Any] = {}
+    if kernel.dtype.itemsize == 2:
+        h, options = h.astype(kernel.dtype), {"preferred_element_type": jnp.float32}
+    elif on_gpu() and kernel.dtype == h.dtype == jnp.float32 and shared_memory():
+        options = {"precision": tensor_core_products()}
+    if h.ndim == 1 and on_gpu():
+        return jnp.matmul(h, kernel.T, **options)
+    return jnp.matmul(kernel, h, **options)
+
+
+def tensor_core_products() -> jax.lax.DotAlgorithmPreset | None:
+    """Return how tensor cores multiply float32: by three products in TF32, to its accuracy.
+
+    Another precision that the user has chosen for JAX's products holds here too.
+    """
+    presets, chosen = jax.lax.DotAlgorithmPreset, _CONFIG.jax_default_matmul_precision
+    if chosen in (None, "float32"):
+        return presets.TF32_TF32_F32_X3
+    if chosen in ("highest", "F32_F32_F32"):
+        return presets.F32_F32_F32
+    return getattr(presets, chosen) if chosen.isupper() else presets.TF32_TF32_F32
+
+
+def shared_memory() -> int:
+    """Return the shared memory, in bytes, of a program on an NVIDIA GPU with TF32, or 0.
+
+    From table "Technical Specifications per Compute Capability" of the CUDA programming guide.
+    """
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    major, _, minor = capability.partition(".")
+    if not major.isdigit() or int(major) < 8:
+        return 0
+    kibibytes = {"8.0": 163, "8.7": 163, "9": 227, "10": 227, "11": 227}
+    return 1024 * kibibytes.get(f"{major}.{minor}", kibibytes.get(major, 99))
