@@ -1,7 +1,13 @@
-"""Public names of classes and functions, and back, for those that a file may name."""
+"""Names of classes and functions, and back, for those that a file may name.
+
+What afflow defines is named without its module, `afflow:Affine`, so that files outlive a move
+to another module. Elsewhere the module is part of the name, `jax.nn:relu`.
+"""
 
 import enum
+import pkgutil
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -45,7 +51,9 @@ def name_of(value: Any) -> str | None:
     for module, namespace in _FUNCTIONS.items():
         if getattr(namespace, getattr(value, "__name__", ""), None) is value:
             return f"{module}:{value.__name__}"
-    name = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
+    module = str(getattr(value, "__module__", ""))
+    home = "afflow" if module.partition(".")[0] == "afflow" else module
+    name = f"{home}:{getattr(value, '__qualname__', '')}"
     try:
         return name if named(name) is value else None
     except ValueError:
@@ -66,16 +74,35 @@ def named(name: str) -> Any:
             f"Expected a class or function of {', '.join(_PACKAGES)} or a registered one, got "
             f"{name}: import its module and register it with afflow.saveable first."
         )
+    first, *rest = path.split(".")
     try:
-        found = import_module(module)
-        for part in path.split("."):
+        if module.partition(".")[0] == "afflow":
+            found = _defined_in_afflow()[first]
+        else:
+            found = getattr(import_module(module), first)
+        for part in rest:
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, KeyError) as error:
         raise ValueError(
             f"Expected to find {name}, got {error}: is another version here?"
         ) from error
     if not _is_allowed(str(getattr(found, "__module__", ""))) or isinstance(found, enum.Enum):
         raise ValueError(f"Expected a class or function of {module}, got {name}.")
+    return found
+
+
+@cache
+def _defined_in_afflow() -> dict[str, Any]:
+    """Return the classes and functions that modules of afflow define, by their names.
+
+    Archives of format 1 name the module too; it is ignored.
+    """
+    afflow = import_module("afflow")
+    found: dict[str, Any] = {}
+    for info in pkgutil.walk_packages(afflow.__path__, "afflow."):
+        for name, value in vars(import_module(info.name)).items():
+            if getattr(value, "__module__", "") == info.name:
+                found[name] = value
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from afflow.description import Reader, Writer
 
-_FORMAT = 1
+_FORMAT = 2  # 1 named the modules of afflow's classes
 
 
 def save(model: Any, path: str | Path) -> None:
@@ -75,10 +75,10 @@ def load(path: str | Path) -> Any:
         FileNotFoundError: if there is none.
     """
     description, arrays = _read(path)
-    if description.get("format") != _FORMAT:
+    if description.get("format") not in range(1, _FORMAT + 1):
         raise ValueError(
-            f"Expected format {_FORMAT}, got {description.get('format')} in {path}: load it with "
-            f"a later afflow."
+            f"Expected format {_FORMAT} or an earlier one, got {description.get('format')} in "
+            f"{path}: load it with a later afflow."
         )
     try:
         return Reader(arrays)(description["model"])

@@ -51,7 +51,7 @@ class Tiling(NamedTuple):
         return Tiling(16 if batch <= 4096 else 32)
 
 
-class Layout(NamedTuple):
+class Places(NamedTuple):
     """Where units lie when every block of slots has `size` places for them."""
 
     units: np.ndarray  # (blocks * size,), the unit in each place, or 0 in an empty one
@@ -59,7 +59,7 @@ class Layout(NamedTuple):
     size: int
 
     @staticmethod
-    def of(slots: np.ndarray, cuts: np.ndarray, *, whole: bool = True) -> "Layout":
+    def of(slots: np.ndarray, cuts: np.ndarray, *, whole: bool = True) -> "Places":
         """Lay out units, given their sorted `slots`, in the blocks between `cuts`.
 
         A block that is held as a `whole` has room for a power of two.
@@ -70,7 +70,7 @@ class Layout(NamedTuple):
         size = size if whole or size <= _CHUNK else -(-most // _CHUNK) * _CHUNK
         places = ends[:-1, None] + np.arange(size)
         units = np.where(places < ends[1:, None], places, -1).reshape(-1)
-        return Layout(np.maximum(units, 0), np.where(units < 0, -1, slots[units]), size)
+        return Places(np.maximum(units, 0), np.where(units < 0, -1, slots[units]), size)
 
     def pad(self, a: jax.Array) -> jax.Array:
         """Move the rows of `a` `(units, B)` to their places, with zeros in the empty ones."""
@@ -216,7 +216,9 @@ def kernel_sweep(
 
     def program(cuts, inputs, first, maps, results, scratch):
         here = pl.ds(pl.program_id(0) * tile, tile)
-        parts = [Part(*refs, here, precision) for refs in zip(sizes, maps, scratch, strict=True)]
+        parts = [
+            TiledMap(*refs, here, precision) for refs in zip(sizes, maps, scratch, strict=True)
+        ]
 
         def load(t):
             return jax.tree.map(lambda ref, a: _load(ref, t, a.shape, here), inputs, item)
@@ -262,7 +264,7 @@ def block_cuts(layers: Sequence[Masked], num_slots: int, units: int) -> np.ndarr
 
 def pad_map(layer: Masked, cuts: np.ndarray, flat: Callable) -> Padded:
     """Return a masked linear map with its units in their places."""
-    rows, cols = _layouts(layer, cuts)
+    rows, cols = _places(layer, cuts)
     first_seen = np.where(cols.slots < 0, cuts[-1], cols.slots)  # no row sees an empty place
     seen = jnp.asarray(rows.slots)[:, None] >= jnp.asarray(first_seen)[None]
     return Padded(
@@ -275,15 +277,15 @@ def pad_map(layer: Masked, cuts: np.ndarray, flat: Callable) -> Padded:
 
 def _sizes(layer: Masked, cuts: np.ndarray) -> Sizes:
     """Return how large the blocks of a map are."""
-    rows, cols = _layouts(layer, cuts)
+    rows, cols = _places(layer, cuts)
     coordinates = len(layer.cols) // int(cuts[-1]) if layer.placed else 0
     params = len(layer.rows) // int(cuts[-1]) if layer.emitted else 0
     return Sizes(rows.size, cols.size, coordinates, params)
 
 
-def _layouts(layer: Masked, cuts: np.ndarray) -> tuple[Layout, Layout]:
+def _places(layer: Masked, cuts: np.ndarray) -> tuple[Places, Places]:
     """Return where the rows and the columns of a map lie."""
-    return Layout.of(layer.rows, cuts, whole=not layer.emitted), Layout.of(layer.cols, cuts)
+    return Places.of(layer.rows, cuts, whole=not layer.emitted), Places.of(layer.cols, cuts)
 
 
 class Block(NamedTuple):
@@ -306,7 +308,7 @@ class Slot(NamedTuple):
     known: list[jax.Array]  # of these rows
 
 
-class Part(NamedTuple):
+class TiledMap(NamedTuple):
     """A masked linear map inside a program: references to its arrays, and the tile's events."""
 
     sizes: Sizes
@@ -428,7 +430,7 @@ class Part(NamedTuple):
 
 def decode_tile(
     network: Network,
-    parts: list[Part],
+    parts: list[TiledMap],
     load: Callable,
     emit: Callable,
     cuts: Any,

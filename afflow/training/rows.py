@@ -113,7 +113,7 @@ def held_out_size(size: int, validation: Any) -> int:
     return held_out
 
 
-class Shuffle(NamedTuple):
+class DeviceShuffle(NamedTuple):
     """Minibatches of row numbers, in a new order each epoch."""
 
     num_rows: int

@@ -11,8 +11,8 @@ from afflow.training.loop import Batches
 from afflow.training.objectives import Objective
 from afflow.training.placement import Placement
 from afflow.training.rows import (
+    DeviceShuffle,
     Rows,
-    Shuffle,
     check_some_weight,
     checked,
     held_out_size,
@@ -82,7 +82,7 @@ def _in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:
     loss = Partial(_train_at, losses, placement.everywhere(_of_mean_weight_one(train)))
     return Source(
         loss,
-        Shuffle(train.size, batch_size, keys[1]),
+        DeviceShuffle(train.size, batch_size, keys[1]),
         train.size // batch_size,
         None,
         held_out and _validation(losses, held_out, keys[0], placement),
