@@ -1,27 +1,43 @@
 """afflow: normalizing flows on JAX and Flax NNX, centred on autoregressive flows."""
 
-from afflow.actnorm import ActNorm, initialize_actnorm
-from afflow.autoregressive import MaskedAutoregressive
-from afflow.autoregressive_model import AutoregressiveModel
-from afflow.bases import (
-    ClassConditional,
-    DiagonalNormal,
-    Laplace,
-    LocationScale,
-    Logistic,
-    Mixture,
-    MultivariateNormal,
-    Product,
-    StudentT,
-    VonMises,
+from afflow._tools.constants import Constant
+from afflow._tools.names import saveable
+from afflow.bijectors.actnorm import ActNorm, initialize_actnorm
+from afflow.bijectors.autoregressive import MaskedAutoregressive
+from afflow.bijectors.batchnorm import BatchNorm, update_batchnorm
+from afflow.bijectors.block_neural import BNAF
+from afflow.bijectors.blockwise import Blockwise
+from afflow.bijectors.compose import Chain, Inverse, Repeat
+from afflow.bijectors.continuous import (
+    Continuous,
+    ExactTrace,
+    Hutchinson,
+    MLPField,
+    Trace,
+    VectorField,
 )
-from afflow.batchnorm import BatchNorm, update_batchnorm
-from afflow.bijector import Bijector, Inverse
-from afflow.blockwise import Blockwise
-from afflow.bnaf import BNAF
-from afflow.checks import check_bijector
-from afflow.columns import Above, Between, Categories, Columns, Real, Whole
-from afflow.compose import Chain, Repeat
+from afflow.bijectors.coupling import Coupling
+from afflow.bijectors.domains import (
+    CircularShift,
+    Exp,
+    Interval,
+    Logit,
+    Ordered,
+    Positive,
+    Power,
+    Simplex,
+    Tanh,
+)
+from afflow.bijectors.elementwise import Elementwise, LeakyReLU, Standardize
+from afflow.bijectors.embedding import Embedded, ZScores
+from afflow.bijectors.image import Conv1x1, Reshape, Split, Squeeze, multiscale
+from afflow.bijectors.linear import LU, Householder, Rotation, Triangular
+from afflow.bijectors.permutations import Permutation, Reverse, Shuffle
+from afflow.bijectors.planar import Planar
+from afflow.bijectors.radial import Radial
+from afflow.bijectors.solvers import Incremental, Jacobi, Sequential, Solver
+from afflow.bijectors.sylvester import Sylvester
+from afflow.bijectors.walking import walk
 from afflow.conditionals import Bernoulli, Categorical, Conditional, DiscretizedLogistics, MixtureOf
 from afflow.conditioners import (
     MADE,
@@ -38,64 +54,43 @@ from afflow.conditioners import (
     OrderAgnostic,
     Periodic,
 )
-from afflow.continuous import Continuous, ExactTrace, Hutchinson, MLPField, Trace, VectorField, cnf
-from afflow.coupling import Coupling
-from afflow.density_models import (
-    choose_order,
-    deep_nade,
-    eonade,
-    fvsbn,
-    independent_mlps,
-    made_ensemble,
-    made_model,
-    nade,
-    rnade,
+from afflow.core.bijector import Bijector
+from afflow.core.distribution import Distribution
+from afflow.distributions.location_scale import DiagonalNormal, LocationScale, MultivariateNormal
+from afflow.distributions.mixtures import ClassConditional, Mixture, Product
+from afflow.distributions.standard import Laplace, Logistic, Normal, StudentT, Uniform, VonMises
+from afflow.inference.divergences import (
+    Divergence,
+    doubly_reparameterized,
+    forward_kl,
+    importance_weighted,
+    reverse_kl,
+    sticking_the_landing,
 )
-from afflow.dequantization import (
-    Dequantized,
-    Logit,
-    VariationalDequantization,
-    bits_per_dim,
-    dequantize,
-    quantize,
-)
-from afflow.diagnostics import (
+from afflow.inference.importance import (
     Estimate,
     effective_sample_size,
     elbo,
     importance_weights,
     log_evidence,
-    pareto_k,
-    pareto_smoothed,
 )
-from afflow.distributions import Distribution, Flow, Normal, Uniform
-from afflow.domains import CircularShift, Exp, Interval, Ordered, Positive, Power, Simplex, Tanh
-from afflow.elementwise import Constant, Elementwise, LeakyReLU, Standardize
-from afflow.embedding import Embedded, ZScores
-from afflow.flows import coupling_flow, iaf, made, maf, nice, nsf, nsf_coupling, realnvp
-from afflow.image import Conv1x1, Reshape, Split, Squeeze, multiscale
-from afflow.inversion import Incremental, Jacobi, Sequential, Solver
-from afflow.linear import LU, Householder, Rotation, Triangular
-from afflow.moments import Moments, moments
-from afflow.names import saveable
-from afflow.neural_flows import (
-    bnaf,
-    bpf,
-    circular_nsf,
-    gaussianization_flow,
-    glow,
-    naf,
-    sospf,
-    triangular_spline_flow,
-    umnn,
+from afflow.inference.moment_estimates import Moments, moments
+from afflow.inference.pareto import pareto_k, pareto_smoothed
+from afflow.inference.variational import fit_to_density
+from afflow.models.any_order import OrderAgnosticModel
+from afflow.models.autoregressive import AutoregressiveModel
+from afflow.models.columns import Above, Between, Categories, Columns, Real, Whole
+from afflow.models.dequantization import (
+    Dequantized,
+    VariationalDequantization,
+    bits_per_dim,
+    dequantize,
+    quantize,
 )
-from afflow.order_agnostic import OrderAgnosticModel
-from afflow.permutations import Permutation, Reverse, Shuffle
-from afflow.planar import Planar
-from afflow.prefix import prefix_log_prob, sample_rest
-from afflow.radial import Radial
-from afflow.saving import load, save
-from afflow.sylvester import Sylvester
+from afflow.models.flow import Flow
+from afflow.models.prefix import prefix_log_prob, sample_rest
+from afflow.saving.archive import load, save
+from afflow.testing import check_bijector
 from afflow.training import (
     Checkpoint,
     CSVLogger,
@@ -112,16 +107,7 @@ from afflow.training import (
     paths_of,
     train,
 )
-from afflow.training.divergences import (
-    Divergence,
-    doubly_reparameterized,
-    forward_kl,
-    importance_weighted,
-    reverse_kl,
-    sticking_the_landing,
-)
-from afflow.training.variational import fit_to_density
-from afflow.univariate import (
+from afflow.univariates import (
     UMNN,
     Additive,
     Affine,
@@ -140,7 +126,22 @@ from afflow.univariate import (
     Sigmoidal,
     SumOfSquares,
 )
-from afflow.walk import walk
+from afflow.zoo.autoregressive_flows import circular_nsf, iaf, made, maf, nsf
+from afflow.zoo.continuous_flows import cnf
+from afflow.zoo.coupling_flows import coupling_flow, glow, nice, nsf_coupling, realnvp
+from afflow.zoo.density_models import (
+    choose_order,
+    deep_nade,
+    eonade,
+    fvsbn,
+    independent_mlps,
+    made_ensemble,
+    made_model,
+    nade,
+    rnade,
+)
+from afflow.zoo.gaussianization import gaussianization_flow
+from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
 
 __version__ = "0.1.0"
 

@@ -9,9 +9,12 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from afflow import autoregressive, batching, bijector, compose, lowering
-from afflow.conditioners import conditioner, made, sweep
-from afflow.univariate import affine, bounds
+from afflow._tools import bounds, lowering, numerics
+from afflow._tools.batch_last import batch_last
+from afflow.bijectors import autoregressive, compose
+from afflow.conditioners import made, masked, substitution
+from afflow.core import conditioner
+from afflow.univariates import affine
 
 
 def scan(f, carry, xs, *, reverse=False, unroll=False):
@@ -64,13 +67,14 @@ JAX = SimpleNamespace(
 
 def install(monkeypatch):
     """Let MADE, the affine univariate, two solvers and `Repeat` run on NumPy."""
-    for module in (affine, bijector, bounds, compose, conditioner, lowering, made, sweep):
+    numerical = affine, bounds, compose, conditioner, lowering, made, masked, numerics
+    for module in (*numerical, substitution):
         monkeypatch.setattr(module, "jnp", np)
-    for module in (affine, compose, conditioner, made, sweep):
+    for module in (affine, compose, conditioner, made, masked, substitution):
         monkeypatch.setattr(module, "jax", JAX)
     for direction in ("forward_and_log_det", "inverse_and_log_det"):  # of the mapped axis, too
         unchecked = getattr(affine.Affine, direction).__wrapped__
         monkeypatch.setattr(affine.Affine, direction, unchecked)
-    monkeypatch.setattr(made, "batch_last", lambda f: batching.batch_last(f).fun)
+    monkeypatch.setattr(made, "batch_last", lambda f: batch_last(f).fun)
     monkeypatch.setattr(made, "_initial", undrawn)
     monkeypatch.setattr(autoregressive, "solve", lambda solver, *args: solver.run(*args))

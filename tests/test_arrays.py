@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import afflow
-from afflow.arrays import cast, real_array
+from afflow._tools.arrays import cast, real_array
 
 X = np.random.default_rng(0).normal(size=(50, 2))
 

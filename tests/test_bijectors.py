@@ -11,7 +11,7 @@ from flax import nnx
 from registry import BIJECTORS, TRIANGULAR, batched, cast, events
 
 import afflow
-from afflow.checks import linearize, pull_back
+from afflow.testing import linearize, pull_back
 
 KEY = jax.random.key(7)
 LOW_DIM = [name for name in BIJECTORS if "D=1" in name or "D=2" in name or "2-D" in name]

@@ -8,7 +8,7 @@ from flax import nnx
 from registry import randomize
 
 import afflow
-from afflow.dequantization import _fill
+from afflow.models.dequantization import _fill
 
 KEY = jax.random.key(2)
 

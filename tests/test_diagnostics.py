@@ -8,7 +8,7 @@ from flax import nnx
 from registry import randomize
 
 import afflow
-from afflow.diagnostics import fit_generalized_pareto
+from afflow.inference.pareto import fit_generalized_pareto
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

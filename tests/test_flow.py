@@ -8,8 +8,8 @@ from flax import nnx
 from registry import autoregressive, randomize, repeated
 
 import afflow
-from afflow import distributions
-from afflow.calls import bucketed
+from afflow._tools.calls import bucketed
+from afflow.models import flow as distributions
 
 KEY = jax.random.key(0)
 

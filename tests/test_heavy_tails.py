@@ -9,7 +9,7 @@ import scipy.stats as st
 from flax import nnx
 
 import afflow
-from afflow.univariate.heavy_tails import tail_indices
+from afflow.univariates.heavy_tails import tail_indices
 
 KEY = jax.random.key(0)
 TAILS = afflow.HeavyTails()

@@ -14,7 +14,7 @@ from registry import randomize
 import afflow
 from afflow.conditioners.kernel import block_cuts, find_obstacle, kernel_sweep
 from afflow.conditioners.lanes import as_lanes, is_tileable, on_tile
-from afflow.conditioners.sweep import sweep
+from afflow.conditioners.substitution import sweep
 
 INTERPRETED = jax.default_backend() == "cpu"
 UNIVARIATES = {

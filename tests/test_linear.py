@@ -8,7 +8,7 @@ from flax import nnx
 from registry import BIJECTORS, KEY, image_step, randomize
 
 import afflow
-from afflow.positive import positive, positive_inverse
+from afflow._tools.positive import positive, positive_inverse
 
 
 def test_positive_inverts():

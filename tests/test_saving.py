@@ -135,7 +135,7 @@ def made(activation):
 
 
 def test_parts_of_ones_own_are_registered(tmp_path, monkeypatch):
-    monkeypatch.setattr("afflow.names._registered", {})
+    monkeypatch.setattr("afflow._tools.names._registered", {})
     path = tmp_path / "model.zip"
     model = [Own(), made(own_activation)]
     with pytest.raises(ValueError, match=r"known class at list\[0\], got Own: register"):
@@ -146,7 +146,7 @@ def test_parts_of_ones_own_are_registered(tmp_path, monkeypatch):
     assert not path.exists()
     afflow.saveable(own_activation)
     assert_same(copy_of(model, tmp_path), model)
-    monkeypatch.setattr("afflow.names._registered", {})
+    monkeypatch.setattr("afflow._tools.names._registered", {})
     with pytest.raises(ValueError, match="Own: import its module and register it"):
         afflow.load(path)
 
@@ -188,7 +188,10 @@ def write(path, model, **more):
 
 BAD = {
     "a system call": ({"name": "os:system"}, "Expected a class or function of afflow"),
-    "a way round": ({"name": "afflow.saving:os.system"}, "Expected to find afflow.saving:os.system"),
+    "a way round": (
+        {"name": "afflow.saving:os.system"},
+        "Expected to find afflow.saving:os.system",
+    ),
     "no module": ({"name": "afflow.nowhere:thing"}, "Expected to find afflow.nowhere"),
     "a function as class": (
         {"module": {"class": "afflow:load", "fields": {}}},

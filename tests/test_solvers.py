@@ -56,7 +56,7 @@ def test_derivatives_equal_backpropagation_through_the_loop(layer):
         return jnp.sum(jnp.sin(y)) + jnp.sum(log_dets**2)
 
     def implicit(solver):
-        return lambda *args: afflow.inversion.solve(solver, *args)
+        return lambda *args: afflow.bijectors.solvers.solve(solver, *args)
 
     arguments = (bijector.conditioner, x, context)
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=3)
@@ -178,7 +178,7 @@ def test_second_derivatives(layer):
 
         return jax.jit(lambda z: jax.jvp(jax.grad(loss), (z,), (jnp.cos(z),))[1])(z)
 
-    implicit = curvature(lambda *args: afflow.inversion.solve(afflow.Incremental(), *args))
+    implicit = curvature(lambda *args: afflow.bijectors.solvers.solve(afflow.Incremental(), *args))
     expected = curvature(afflow.Sequential().run)
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(implicit, expected, rtol=1e-8, atol=1e-9)

@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.special import logit
 
 import afflow
-from afflow.univariate.monotone import solve_monotone
+from afflow.univariates.monotone import solve_monotone
 
 UNIVARIATES = {
     "logistic mixture": lambda spread=0.5: afflow.MixtureCDF(3, spread=spread),

@@ -2,9 +2,9 @@
 
 from afflow.conditionals.bernoulli import Bernoulli
 from afflow.conditionals.categorical import Categorical
-from afflow.conditionals.conditional import Conditional
 from afflow.conditionals.discretized import DiscretizedLogistics
 from afflow.conditionals.mixture import MixtureOf
+from afflow.core.conditional import Conditional
 
 __all__ = [
     "Bernoulli",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from afflow.conditionals.conditional import Conditional, as_float, supported
+from afflow.core.conditional import Conditional, as_float, supported
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from afflow.conditionals.conditional import Conditional, as_float, supported
+from afflow.core.conditional import Conditional, as_float, supported
 
 
 @dataclass(frozen=True)

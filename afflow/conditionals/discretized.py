@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, logsumexp
 
-from afflow.bijector import check_size
-from afflow.conditionals.conditional import Conditional, as_float, supported
-from afflow.univariate.mixture_cdf import LogisticCDF, check_mixture, mixture_parameters
+from afflow._tools.shapes import check_size
+from afflow.core.conditional import Conditional, as_float, supported
+from afflow.univariates.mixture_cdf import LogisticCDF, check_mixture, mixture_parameters
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn import logsumexp
 
-from afflow.conditionals.conditional import Conditional, as_float
-from afflow.univariate.mixture_cdf import Component, GaussianCDF, check_mixture, mixture_parameters
+from afflow.core.conditional import Conditional, as_float
+from afflow.univariates.mixture_cdf import Component, GaussianCDF, check_mixture, mixture_parameters
 
 
 @dataclass(frozen=True)

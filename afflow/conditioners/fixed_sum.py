@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from afflow.arguments import check_instance
-from afflow.bijector import check_size
-from afflow.conditioners.conditioner import Conditioner
+from afflow._tools.arguments import check_instance
+from afflow._tools.shapes import check_size
+from afflow.core.conditioner import Conditioner
 
 
 class FixedSum(Conditioner):

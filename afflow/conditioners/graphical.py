@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow.conditioners.conditioner import Conditioner, check_sizes
+from afflow._tools.shapes import check_sizes
+from afflow.core.conditioner import Conditioner
 
 
 class Graphical(Conditioner):

@@ -22,10 +22,11 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from afflow.conditioners.conditioner import Emit
+from afflow._tools.lowering import on_gpu, shared_memory, tensor_core_products
 from afflow.conditioners.lanes import Lanes, as_lanes, is_elementwise, is_tileable, on_tile
-from afflow.conditioners.sweep import Masked, Network, sweep
-from afflow.lowering import on_gpu, shared_memory, tensor_core_products
+from afflow.conditioners.masked import Masked
+from afflow.conditioners.substitution import Network, sweep
+from afflow.core.conditioner import Emit
 
 _LEAST = 16  # the least side of a product that Triton accepts
 _MOST_EVENTS = 65_536  # beyond, the segments of `sweep` are expected to be faster

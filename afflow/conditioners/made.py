@@ -10,13 +10,14 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from afflow.arguments import check_callable
-from afflow.batching import batch_last
-from afflow.bijector import Shape
-from afflow.conditioners.conditioner import Conditioner, Emit, check_sizes
+from afflow._tools.arguments import check_callable
+from afflow._tools.batch_last import batch_last
+from afflow._tools.lowering import matmul
+from afflow._tools.shapes import Shape, check_sizes
 from afflow.conditioners.kernel import decode
-from afflow.conditioners.sweep import Masked, Segment, advance, empty_buffers
-from afflow.lowering import matmul
+from afflow.conditioners.masked import Masked
+from afflow.conditioners.substitution import Segment, advance, empty_buffers
+from afflow.core.conditioner import Conditioner, Emit
 
 
 class MADE(Conditioner):

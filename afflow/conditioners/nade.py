@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow.conditioners.conditioner import Conditioner, check_sizes, given
+from afflow._tools.shapes import check_sizes
+from afflow.core.conditioner import Conditioner, given
 
 
 class NADE(Conditioner):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from afflow.conditioners.conditioner import Conditioner
+from afflow.core.conditioner import Conditioner
 
 
 class Periodic(Conditioner):

@@ -3,7 +3,7 @@
 from afflow.training.callbacks import CSVLogger, Epoch, ScalarLogger
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.ensemble import Ensemble, fit_ensemble
-from afflow.training.fit import fit
+from afflow.training.fitting import fit
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import maximum_likelihood, observed_likelihood

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow.bijector import check_size
+from afflow._tools.shapes import check_size
 from afflow.training.run import Run
 
 

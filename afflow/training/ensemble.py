@@ -10,12 +10,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from afflow.bijector import Shape, check_size
-from afflow.outline import Outlined
-from afflow.table import table_of
+from afflow._tools.outline import Outlined
+from afflow._tools.shapes import Shape, check_size
+from afflow.core.table import table_of
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
-from afflow.training.fit import fit
+from afflow.training.fitting import fit
 from afflow.training.history import History
 from afflow.training.objectives import maximum_likelihood
 from afflow.training.optimizer import (

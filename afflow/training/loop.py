@@ -16,9 +16,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
-from afflow.arguments import check_instance, check_instances, check_number
-from afflow.bijector import check_size
-from afflow.calls import typed
+from afflow._tools.arguments import check_instance, check_instances, check_number
+from afflow._tools.calls import typed
+from afflow._tools.shapes import check_size
 from afflow.training.callbacks import Callback, Epoch
 from afflow.training.checkpoint import Checkpoint, digest, open_store
 from afflow.training.history import History, NonFiniteLossError

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from afflow.arguments import check_number
+from afflow._tools.arguments import check_number
 
 MakeOptimizer = Callable[[int], optax.GradientTransformation]
 Optimizer = optax.GradientTransformation | MakeOptimizer

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow.arguments import check_number
-from afflow.arrays import double, native, real_array
+from afflow._tools.arguments import check_number
+from afflow._tools.arrays import double, native, real_array
 
 _FEW_EFFECTIVE = 0.1  # of the rows
 _PART = 2**18  # rows that are checked at a time

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from afflow.compose import Repeat
+from afflow.bijectors.compose import Repeat
 
 Trainable = str | Sequence[str] | Callable[[str], bool]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from afflow.bijector import check_size
+from afflow._tools.shapes import check_size
 from afflow.training.rows import Rows, checked_weights, rows_of
 
 T = TypeVar("T")

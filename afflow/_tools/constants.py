@@ -1,0 +1,46 @@
+"""Arrays that belong to a module and are not trained."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+
+from afflow._tools.arrays import cast, double
+
+
+class Constant(nnx.Variable):
+    """An array that belongs to a module but is not trained: its gradient is zero.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> units = afflow.Standardize(jax.numpy.zeros(2), jax.numpy.ones(2))
+        >>> len(jax.tree.leaves(nnx.state(units, nnx.Param)))
+        0
+        >>> len(jax.tree.leaves(nnx.state(units, afflow.Constant)))
+        2
+    """
+
+    def get_value(self, **options: Any) -> Any:
+        """Return the array as the module reads it: without a gradient."""
+        value = super().get_value(**options)
+        return jax.lax.stop_gradient(value) if isinstance(value, jax.Array) else value
+
+
+def checked_ends(low: ArrayLike, high: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Return the ends of intervals as float arrays; `ValueError` unless finite and in order.
+
+    At least one float must lie between them.
+    """
+    exact = double("low", low), double("high", high)
+    if not (np.isfinite(exact[0]).all() and np.isfinite(exact[1]).all() and np.less(*exact).all()):
+        raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
+    ends = cast("low", exact[0]), cast("high", exact[1])
+    if not np.less(np.nextafter(*map(np.asarray, ends)), ends[1]).all():
+        raise ValueError(
+            f"Expected an interval that {ends[0].dtype} resolves, got {low} to {high}: subtract a "
+            f"location in float64 first, or set jax_enable_x64."
+        )
+    return ends

@@ -1,0 +1,28 @@
+"""Positive numbers from free ones: scales and diagonals of which zero means one."""
+
+import jax
+import jax.numpy as jnp
+
+from afflow._tools.bounds import soft_bound
+
+_MAX_LOG = 7.0
+
+
+def positive(s: jax.Array) -> jax.Array:
+    r"""Return $e^\alpha$ with the smoothly bounded $\alpha = s / (1 + |s| / 7)$.
+
+    It lies between 0.0009 and 1100: it neither vanishes nor overflows.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from afflow._tools.positive import positive
+        >>> positive(jnp.zeros(())).item()
+        1.0
+    """
+    return jnp.exp(soft_bound(s, _MAX_LOG))
+
+
+def positive_inverse(scale: jax.Array) -> jax.Array:
+    """Return the `s` of which `positive(s)` is `scale`; not finite or NaN out of bounds."""
+    alpha = jnp.log(scale)
+    return jnp.where(jnp.abs(alpha) < _MAX_LOG, alpha / (1 - jnp.abs(alpha) / _MAX_LOG), jnp.nan)

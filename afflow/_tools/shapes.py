@@ -1,0 +1,53 @@
+"""Shapes and sizes, and the errors where they are out of range."""
+
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+def check_size(name: str, size: int, least: int = 1) -> None:
+    """Raise `ValueError` unless `size` is a whole number of at least `least`."""
+    if not isinstance(size, Integral) or int(size) < least:
+        raise ValueError(f"Expected a whole number {name} >= {least}, got {size!r}.")
+
+
+def checked_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
+    """Return a shape as a tuple, that of a vector for a length, of sizes from `least` on."""
+    sizes: tuple[Any, ...]
+    try:
+        sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    except TypeError:  # a scalar array, a key say
+        sizes = (shape,)
+    for size in sizes:
+        check_size(name, size, least)
+    return tuple(int(size) for size in sizes)
+
+
+def common_context_shape(*shapes: Shape | None) -> Shape | None:
+    """Return the one context shape among parts that take a context, or `None`."""
+    given = {shape for shape in shapes if shape is not None}
+    if len(given) > 1:
+        raise ValueError(f"Expected one context_shape in all parts, got {sorted(given)}.")
+    return given.pop() if given else None
+
+
+def check_sizes(
+    dim: int, num_params: int, hidden: tuple[int, ...], context_dim: int, features: int = 1
+):
+    """Raise `ValueError` for sizes of a conditioner that are out of range."""
+    for name, size in {"dim": dim, "num_params": num_params, "features": features}.items():
+        check_size(name, size)
+    check_widths(hidden, context_dim)
+
+
+def check_widths(hidden: tuple[int, ...], context_dim: int) -> None:
+    """Raise `ValueError` for hidden widths or a length of contexts that are out of range."""
+    if not np.iterable(hidden):
+        raise ValueError(f"Expected hidden as a tuple of widths, got {hidden}: write ({hidden},).")
+    for layer, width in enumerate(hidden):
+        check_size(f"hidden[{layer}]", width)
+    check_size("context_dim", context_dim, least=0)

@@ -1,0 +1,110 @@
+"""Batch normalisation as a bijector: running statistics, updated explicitly."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow._tools.numerics import total
+from afflow._tools.positive import positive
+from afflow._tools.shapes import Shape, checked_shape
+from afflow.bijectors.walking import Model, change_layers
+from afflow.core.bijector import Bijector, of_one_event
+
+_EPSILON = 1e-5
+
+
+class BatchNorm(Bijector):
+    r"""Normalisation of each channel by running statistics, then a trainable affine map.
+
+    $$x = \gamma \odot \frac{y - m}{\sqrt{v + \epsilon}} + \beta, \qquad
+    \log|\det J_{f^{-1}}| = \sum \log\gamma - \tfrac12 \log(v + \epsilon).$$
+
+    The mean $m$ and variance $v$ of each channel, the last axis of an event, are
+    `nnx.BatchStat`s: `fit` trains $\gamma$ and $\beta$ and holds them fixed, in training as in
+    evaluation, so a log-density is always that of one event by itself. The statistics
+    of the minibatch, which the paper uses while training, would make it depend on its
+    neighbours. Change them with `update_batchnorm`, before training and between calls of
+    `fit`. Papamakarios et al. 2017, arXiv:1705.07057, appendix B.
+
+    Args:
+        event_shape: the shape of an event, or the length of a vector.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> data = jnp.array([[0.0, 10.0], [2.0, 30.0]])
+        >>> layer = afflow.update_batchnorm(afflow.BatchNorm(2), data)
+        >>> layer.inverse(data[1]).round(4).tolist()
+        [1.0, 1.0]
+    """
+
+    has_units = True
+
+    def __init__(self, event_shape: int | Shape):
+        self.event_shape = checked_shape("event_shape", event_shape)
+        self.context_shape = None
+        channels = self.event_shape[-1]
+        self.mean = nnx.BatchStat(jnp.zeros(channels))
+        self.variance = nnx.BatchStat(jnp.ones(channels))
+        self.beta = nnx.Param(jnp.zeros(channels))
+        self.gamma = nnx.Param(jnp.zeros(channels))
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        mean, beta, scale = self._parameters()
+        y = mean.astype(x.dtype) + (x - beta.astype(x.dtype)) / scale.astype(x.dtype)
+        return y, -total(jnp.log(scale))
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        mean, beta, scale = self._parameters()
+        x = beta.astype(y.dtype) + (y - mean.astype(y.dtype)) * scale.astype(y.dtype)
+        return x, total(jnp.log(scale))
+
+    def _parameters(self):
+        scale = positive(self.gamma[...]) * jax.lax.rsqrt(self.variance[...] + _EPSILON)
+        parameters = self.mean[...], self.beta[...], scale
+        return tuple(jnp.broadcast_to(a, self.event_shape) for a in parameters)
+
+
+def update_batchnorm(
+    model: Model, x: jax.Array, context: jax.Array | None = None, *, momentum: float = 0.0
+) -> Model:
+    r"""Return the flow or bijector with the running statistics moved towards those of `x`.
+
+    $$m \leftarrow \rho\, m + (1 - \rho)\, \mathrm{mean}(y), \qquad
+    v \leftarrow \rho\, v + (1 - \rho)\, \mathrm{var}(y),$$
+
+    in each `BatchNorm`, from data to noise, where `y` has passed the updated layers before.
+
+    Args:
+        model: the flow or bijector; it is not changed.
+        x: data `(N, *event_shape)`: all of the training set, or a batch of it.
+        context: `(N, *context_shape)`, or one for all rows, for a conditional flow.
+        momentum: the weight $\rho$ of the old statistics. With 0 they are those of `x`, as
+            the paper has them for evaluation.
+
+    Raises:
+        ValueError: for `x` or a context of another shape, a momentum outside [0, 1], or a
+            `BatchNorm` inside something that `walk` does not know.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> layer = afflow.update_batchnorm(afflow.BatchNorm(1), jnp.ones((4, 1)), momentum=0.5)
+        >>> layer.mean[...].tolist(), layer.variance[...].tolist()
+        ([0.5], [0.5])
+    """
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"Expected momentum in [0, 1], got {momentum}.")
+
+    def update(layer, y):
+        rows = tuple(range(y.ndim - 1))
+        layer.mean = _moved(layer.mean, y.mean(rows), momentum)
+        layer.variance = _moved(layer.variance, y.var(rows), momentum)
+        return layer
+
+    return change_layers(model, BatchNorm, update, x, context)
+
+
+def _moved(old: nnx.BatchStat, new: jax.Array, momentum: float) -> nnx.BatchStat:
+    mixed = momentum * old[...] + (1 - momentum) * new
+    return nnx.BatchStat(mixed.astype(old.dtype))

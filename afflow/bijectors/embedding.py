@@ -1,0 +1,137 @@
+"""A context seen through a network, or in units of its own deviation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.typing import ArrayLike
+
+from afflow._tools.arguments import check_callable, check_instance
+from afflow._tools.outline import Outlined
+from afflow._tools.shapes import Shape, checked_shape
+from afflow.bijectors.elementwise import Standardize
+from afflow.bijectors.walking import walk
+from afflow.core.bijector import Bijector
+
+
+class Embedded(Bijector):
+    r"""A bijector that sees its context through a network: $y = f(x;\, n(h))$.
+
+    The network runs once for all the layers inside, and is trained with them. In a `Flow` whose
+    outermost bijector it is, the network runs once for every context that is given, however
+    many events belong to one. Anything may be embedded, images or series, whatever the shape
+    that the network takes.
+
+    A network with `nnx.BatchNorm` or `nnx.Dropout` is in evaluation mode here. `fit` trains it in
+    training mode on whole minibatches `(B, *context_shape)`, and keeps its statistics and keys.
+
+    Args:
+        bijector: the map to run, with a context.
+        network: a module that maps one context `context_shape` to `bijector.context_shape`, and
+            minibatches of contexts too if it has statistics or randomness of its own.
+        context_shape: the shape of a context here, or the length of a vector.
+
+    Raises:
+        ValueError: if the network returns another shape than the bijector's context.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> rngs = nnx.Rngs(0)
+        >>> flow = afflow.maf(2, hidden=(8,), context_dim=3, rngs=rngs)
+        >>> network = nnx.Linear(20, 3, rngs=rngs)
+        >>> flow = afflow.Flow(flow.base, afflow.Embedded(flow.bijector, network, 20))
+        >>> flow.log_prob(jnp.zeros((5, 2)), jnp.ones((5, 20))).shape
+        (5,)
+    """
+
+    context_shape: Shape
+
+    def __init__(self, bijector: Bijector, network: Callable, context_shape: int | Shape):
+        check_instance("bijector", bijector, Bijector)
+        check_callable("network", network, "nnx.Linear(20, 3, rngs=rngs)")
+        if _is_stateful(network):
+            network.eval()  # pyright: ignore[reportFunctionMemberAccess]
+        self.bijector = bijector
+        self.network = network
+        self.event_shape = bijector.event_shape
+        self.context_shape = checked_shape("context_shape", context_shape)
+        found = jax.eval_shape(network, jax.ShapeDtypeStruct(self.context_shape, float)).shape
+        if found != bijector.context_shape:
+            raise ValueError(
+                f"Expected a network that returns the bijector's context_shape "
+                f"{bijector.context_shape}, got {found}."
+            )
+
+    def forward_and_log_det(self, x, context=None):
+        return self.bijector.forward_and_log_det(x, self.network(context))
+
+    def inverse_and_log_det(self, y, context=None):
+        return self.bijector.inverse_and_log_det(y, self.network(context))
+
+    def embed_to_train(self, contexts: jax.Array) -> tuple[Bijector, jax.Array]:
+        """Return as `embed` does, with the network in training mode, which changes its statistics.
+
+        Args:
+            contexts: a minibatch `(B, *context_shape)`.
+        """
+        network: Any = self.network
+        if _is_stateful(network):
+            network.train()
+            seen = network(contexts)
+            network.eval()
+        else:
+            seen = jax.vmap(network)(contexts)
+        inner: Any = self.bijector
+        return inner.embed_to_train(seen) if getattr(inner, "is_stateful", False) else (inner, seen)
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether a network has statistics of batches, or randomness."""
+        return _is_stateful(self.network) or getattr(self.bijector, "is_stateful", False)
+
+    def embed(self, contexts):
+        network = self.network
+        for _ in range(contexts.ndim - len(self.context_shape)):
+            network = jax.vmap(network)
+        return self.bijector.embed(network(contexts))
+
+
+def _is_stateful(network: Any) -> bool:
+    """Return whether a network behaves differently while it trains."""
+    if not isinstance(network, nnx.Module):
+        return False
+    return bool(jax.tree.leaves(nnx.state(network, (nnx.BatchStat, nnx.RngState))))
+
+
+class ZScores(Outlined, nnx.Module):
+    """A context less its mean over some data, in units of its deviation.
+
+    Args:
+        context: `(N, *context_shape)`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> flow = afflow.maf(2, hidden=(8,), context_dim=1, rngs=nnx.Rngs(0))
+        >>> in_volts = afflow.ZScores(jnp.array([[210.0], [230.0]]))
+        >>> afflow.Embedded(flow.bijector, in_volts, 1).context_shape
+        (1,)
+        >>> in_volts(jnp.array([240.0])).tolist()
+        [2.0]
+    """
+
+    def __init__(self, context: ArrayLike):
+        self.units = Standardize.from_data(context)
+
+    def __call__(self, context: jax.Array) -> jax.Array:
+        """Return the z-scores of one context."""
+        return self.units.inverse(context)
+
+
+@walk.register
+def _(embedded: Embedded, y, context, visit):
+    inner = jax.vmap(embedded.network)(context)
+    bijector, y = walk(embedded.bijector, y, inner, visit)
+    return Embedded(bijector, embedded.network, context.shape[1:]), y

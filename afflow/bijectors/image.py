@@ -1,0 +1,248 @@
+"""Parts of flows on images, events (H, W, C), and other changes of an event's shape."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import ArrayLike
+
+from afflow._tools.numerics import total
+from afflow._tools.shapes import Shape
+from afflow.bijectors.compose import Chain
+from afflow.bijectors.linear import LU
+from afflow.bijectors.permutations import Permutation, Shuffle
+from afflow.bijectors.walking import walk
+from afflow.core.bijector import Bijector, of_one_event
+
+Make = Callable[[Shape, nnx.Rngs], Bijector]
+Layout = Callable[[jax.Array, Shape], jax.Array]
+
+
+class Rearranged(Bijector):
+    """A bijector of events whose elements are laid out in another way.
+
+    Args:
+        bijector: the map to run, on events of `bijector.event_shape`.
+        event_shape: the shape of the events here, of the same size.
+        lay_in: `lay_in(x, shape)` lays an event out for the bijector inside, in its shape.
+        lay_out: `lay_out(x, shape)` undoes it.
+
+    Raises:
+        ValueError: if the sizes differ.
+    """
+
+    def __init__(self, bijector: Bijector, event_shape: Shape, lay_in: Layout, lay_out: Layout):
+        if math.prod(event_shape) != math.prod(bijector.event_shape):
+            raise ValueError(
+                f"Expected event shapes of one size, got {event_shape} and {bijector.event_shape}."
+            )
+        self.bijector = bijector
+        self.lay_in, self.lay_out = lay_in, lay_out
+        self.event_shape = tuple(event_shape)
+        self.context_shape = bijector.context_shape
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        y, log_det = self.bijector.forward_and_log_det(self.enter(x), context)
+        return self.leave(y), log_det
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        x, log_det = self.bijector.inverse_and_log_det(self.enter(y), context)
+        return self.leave(x), log_det
+
+    def enter(self, x: jax.Array) -> jax.Array:
+        """Return an event of this shape in that of the bijector inside."""
+        return self.lay_in(x, self.bijector.event_shape)
+
+    def leave(self, x: jax.Array) -> jax.Array:
+        """Undo `enter`."""
+        return self.lay_out(x, self.event_shape)
+
+
+def Reshape(bijector: Bijector, event_shape: Shape) -> Rearranged:  # noqa: N802 (reads as a bijector)
+    """Return a bijector of events of another shape, element for element in row-major order.
+
+    `bijector` is the map to run, `event_shape` the shape of events, of the same size.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+        >>> afflow.Reshape(afflow.Reverse(4), (2, 2)).forward(x).tolist()
+        [[4.0, 3.0], [2.0, 1.0]]
+    """
+    return Rearranged(bijector, event_shape, jnp.reshape, jnp.reshape)
+
+
+def Squeeze(bijector: Bijector) -> Rearranged:  # noqa: N802
+    """Return a bijector that sees 2 by 2 pixels as one pixel of four times the channels.
+
+    The bijector inside has events `(H / 2, W / 2, 4 C)`; here they are `(H, W, C)`, in both
+    directions, so that noise and data keep one shape. Dinh et al. 2017, arXiv:1605.08803,
+    section 3.6.
+
+    Raises:
+        ValueError: if its events are not `(H / 2, W / 2, 4 C)`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> layer = afflow.Squeeze(afflow.ActNorm((14, 14, 4)))
+        >>> layer.event_shape, layer.enter(jnp.zeros((28, 28, 1))).shape
+        ((28, 28, 1), (14, 14, 4))
+    """
+    shape = bijector.event_shape
+    if len(shape) != 3 or shape[2] % 4:
+        raise ValueError(f"Expected a bijector of event_shape (H/2, W/2, 4 C), got {shape}.")
+    event_shape = (2 * shape[0], 2 * shape[1], shape[2] // 4)
+    return Rearranged(bijector, event_shape, _space_to_depth, _depth_to_space)
+
+
+class Split(Bijector):
+    """A bijector of the first half of the channels; the second half stays as it is.
+
+    In a multi-scale flow the second half is noise already, and only the first goes on to
+    the layers inside. Channels are the last axis, so it splits vectors too.
+    Dinh et al. 2017, arXiv:1605.08803, section 3.6.
+
+    Args:
+        bijector: the map of the first half, of events `(..., C / 2)`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> afflow.Split(afflow.Reverse(2)).forward(jnp.arange(4.0)).tolist()
+        [1.0, 0.0, 2.0, 3.0]
+    """
+
+    def __init__(self, bijector: Bijector):
+        *pixels, channels = bijector.event_shape
+        self.bijector = bijector
+        self.event_shape = (*pixels, 2 * channels)
+        self.context_shape = bijector.context_shape
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        half, rest = jnp.split(x, 2, axis=-1)
+        half, log_det = self.bijector.forward_and_log_det(half, context)
+        return jnp.concatenate([half, rest], -1), log_det
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        half, rest = jnp.split(y, 2, axis=-1)
+        half, log_det = self.bijector.inverse_and_log_det(half, context)
+        return jnp.concatenate([half, rest], -1), log_det
+
+
+class Conv1x1(Bijector):
+    r"""An invertible 1x1 convolution: one `LU` map of the channels at every pixel.
+
+    $$x_{hw} = P L U y_{hw} + b, \qquad
+    \log|\det J_{f^{-1}}| = H W \sum_i \log |U_{ii}|.$$
+
+    It starts as the permutation. Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.2.
+
+    Args:
+        event_shape: `(H, W, C)`.
+        permutation: of the channels; by default none.
+        signs: +1 or -1 for each entry of the diagonal of $U$, `(C,)`; by default all positive.
+
+    Raises:
+        ValueError: if `event_shape` has not three axes, or the others not `C` entries.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> layer = afflow.Conv1x1((1, 2, 2), afflow.Reverse(2))
+        >>> layer.inverse(jnp.arange(4.0).reshape(1, 2, 2)).tolist()
+        [[[1.0, 0.0], [3.0, 2.0]]]
+    """
+
+    def __init__(
+        self,
+        event_shape: Shape,
+        permutation: Permutation | Shuffle | None = None,
+        *,
+        signs: ArrayLike | None = None,
+    ):
+        if len(event_shape) != 3:
+            raise ValueError(f"Expected event_shape (H, W, C), got {event_shape}.")
+        self.lu = LU(event_shape[2], permutation, signs=signs)
+        self.event_shape = tuple(event_shape)
+        self.context_shape = None
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        return _per_pixel(self.lu.forward_and_log_det, x)
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        return _per_pixel(self.lu.inverse_and_log_det, y)
+
+
+def multiscale(make: Make, event_shape: Shape, num_levels: int, *, rngs: nnx.Rngs) -> Bijector:
+    """Return a multi-scale flow's bijector, at one shape from noise to data.
+
+    A level squeezes what it is given and runs a step on it; then half of its channels
+    are noise, and the other half goes on to the next level. Dinh et al. 2017,
+    arXiv:1605.08803, fig. 4; Kingma and Dhariwal 2018, arXiv:1807.03039, fig. 2b.
+
+    Args:
+        make: builds the step of a level, `make(shape, rngs)`, for events `(H, W, C)`.
+        event_shape: `(H, W, C)`, with `H` and `W` divisible by `2 ** num_levels`.
+        num_levels: the number of scales, at least one.
+        rngs: handed to `make`.
+
+    Raises:
+        ValueError: if a level has an odd height or width, or `num_levels < 1`.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> def step(shape, rngs):
+        ...     return afflow.Chain([afflow.Conv1x1(shape), afflow.ActNorm(shape)])
+        >>> bijector = afflow.multiscale(step, (8, 8, 3), 3, rngs=nnx.Rngs(0))
+        >>> afflow.Flow(afflow.Normal((8, 8, 3)), bijector).event_shape
+        (8, 8, 3)
+    """
+    if len(event_shape) != 3 or num_levels < 1 or any(n % 2**num_levels for n in event_shape[:2]):
+        raise ValueError(
+            f"Expected event_shape (H, W, C) with H and W divisible by 2 ** num_levels, "
+            f"num_levels >= 1, got {event_shape} and {num_levels}."
+        )
+    height, width, channels = event_shape
+    step = make((height // 2, width // 2, 4 * channels), rngs)
+    if num_levels == 1:
+        return Squeeze(step)
+    kept = (height // 2, width // 2, 2 * channels)
+    return Squeeze(Chain([Split(multiscale(make, kept, num_levels - 1, rngs=rngs)), step]))
+
+
+def _space_to_depth(x, shape):
+    height, width, channels = shape
+    x = x.reshape(height, 2, width, 2, channels // 4)
+    return x.transpose(0, 2, 1, 3, 4).reshape(shape)
+
+
+def _depth_to_space(x, shape):
+    height, width, channels = shape
+    x = x.reshape(height // 2, width // 2, 2, 2, channels)
+    return x.transpose(0, 2, 1, 3, 4).reshape(shape)
+
+
+def _per_pixel(f, x):
+    x, log_dets = jax.vmap(jax.vmap(f))(x)
+    return x, total(log_dets)
+
+
+@walk.register
+def _(outer: Rearranged, y, context, visit):
+    bijector, y = walk(outer.bijector, jax.vmap(outer.enter)(y), context, visit)
+    changed = Rearranged(bijector, outer.event_shape, outer.lay_in, outer.lay_out)
+    return changed, jax.vmap(outer.leave)(y)
+
+
+@walk.register
+def _(split: Split, y, context, visit):
+    half, rest = jnp.split(y, 2, axis=-1)
+    bijector, half = walk(split.bijector, half, context, visit)
+    return Split(bijector), jnp.concatenate([half, rest], -1)

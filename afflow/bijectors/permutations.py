@@ -1,0 +1,102 @@
+"""Fixed reorderings of the coordinates of a vector."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from afflow._tools.constants import Constant
+from afflow._tools.shapes import check_size
+from afflow.core.bijector import Bijector, of_one_event
+
+
+class Permutation(Bijector):
+    r"""Reorder coordinates: $y_i = x_{\pi(i)}$, with log-determinant zero.
+
+    Args:
+        order: the permutation $\pi$ of `0..D-1`; need not be its own inverse. It is part of
+            the program, so that the copies in a `Repeat` have one order in common: see `Shuffle`.
+
+    Raises:
+        ValueError: if `order` is not a permutation of `0..D-1`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> afflow.Permutation([2, 0, 1]).forward(jnp.array([10.0, 20.0, 30.0])).tolist()
+        [30.0, 10.0, 20.0]
+    """
+
+    def __init__(self, order: Sequence[int] | np.ndarray | jax.Array):
+        if np.ndim(order) != 1 or not all(int(i) == i for i in order):
+            raise ValueError(f"Expected a permutation of whole numbers, got {order}.")
+        self.order = tuple(int(i) for i in order)
+        dim = len(self.order)
+        if dim == 0 or sorted(self.order) != list(range(dim)):
+            raise ValueError(f"Expected a permutation of 0..{dim - 1}, got {self.order}.")
+        self.event_shape = (dim,)
+        self.context_shape = None
+
+    @staticmethod
+    def random(dim: int, key: jax.Array) -> "Permutation":
+        """Draw a permutation of `dim` coordinates uniformly with `key`."""
+        return Permutation(np.asarray(jax.random.permutation(key, dim)))
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        return x[np.array(self.order)], jnp.zeros((), jnp.float32)
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        return y[np.argsort(self.order)], jnp.zeros((), jnp.float32)
+
+
+def Reverse(dim: int) -> Permutation:  # noqa: N802 (reads as a bijector)
+    """Return the `Permutation` of `dim` coordinates that reverses their order.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> afflow.Reverse(3).forward(jnp.array([1.0, 2.0, 3.0])).tolist()
+        [3.0, 2.0, 1.0]
+    """
+    return Permutation(range(dim)[::-1])
+
+
+class Shuffle(Bijector):
+    r"""A random reordering that is data: $y_i = x_{\pi(i)}$, with log-determinant zero.
+
+    Each copy in a `Repeat` draws an order of its own. The order is not trained.
+
+    Args:
+        dim: number of coordinates `D`.
+        rngs: its `params` stream draws the permutation $\pi$ uniformly.
+
+    Raises:
+        ValueError: if `dim < 1`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> shuffle = afflow.Shuffle(4, rngs=nnx.Rngs(0))
+        >>> sorted(shuffle.forward(jnp.arange(4.0)).tolist())
+        [0.0, 1.0, 2.0, 3.0]
+    """
+
+    def __init__(self, dim: int, *, rngs: nnx.Rngs):
+        check_size("dim", dim)
+        # As floats, because `jax.grad` refuses modules with arrays of integers.
+        self.order = Constant(jax.random.permutation(rngs.params(), dim).astype(float))
+        self.event_shape = (dim,)
+        self.context_shape = None
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        return x[self._index()], jnp.zeros((), jnp.float32)
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        return y[jnp.argsort(self._index())], jnp.zeros((), jnp.float32)
+
+    def _index(self):
+        return self.order[...].astype(int)

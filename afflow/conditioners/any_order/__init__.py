@@ -1,0 +1,1 @@
+"""Networks that take the coordinates in any order."""

@@ -1,0 +1,145 @@
+"""MADE with its masks redrawn: agnostic of the order and of the connections."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow._tools.shapes import check_sizes
+from afflow.core.conditioner import placed
+from afflow.core.order_agnostic import OrderAgnostic
+
+
+class AgnosticMADE(OrderAgnostic):
+    r"""A MADE whose masks are drawn anew with every order and key.
+
+    In an order $o$ input $x_{o_t}$ has the degree $t$, and a hidden unit one drawn between
+    the smallest of the layer before and $D - 2$; a unit sees those of no higher degree, and
+    output $o_t$ sees hidden units, and by direct connections inputs, of degrees below $t$.
+    It trains on one draw for a minibatch; one pass gives all conditionals in one order, and
+    decoding takes a pass a coordinate. The output layer starts at zero.
+
+    Germain et al. 2015, arXiv:1502.03509, sections 4.2 and 4.3.
+
+    Args:
+        dim: number of coordinates `D`.
+        num_params: parameters per coordinate `P`.
+        hidden: widths of the hidden layers.
+        features: numbers that encode a coordinate, 1 for a scalar. With more, an event is
+            `(D, features)`.
+        context_dim: length of the context vector, which has degree -1; 0 for none.
+        activation: the elementwise nonlinearity.
+        dropout: the probability with which `estimate` leaves out a hidden unit, drawn anew for
+            every event; the others are scaled up to make up for it.
+        rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for sizes, or a probability, out of range.
+
+    Example:
+        >>> import afflow, jax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> net = afflow.AgnosticMADE(3, 2, (8,), rngs=nnx.Rngs(0))
+        >>> draw = afflow.Draw(jnp.array([2, 0, 1]), jax.random.key(0))
+        >>> net.in_order(jnp.ones(3), draw).shape
+        (3, 2)
+    """
+
+    draws_per_batch = True
+    needs_random_orders = False
+
+    def __init__(
+        self,
+        dim: int,
+        num_params: int,
+        hidden: tuple[int, ...] = (500, 500),
+        *,
+        features: int = 1,
+        context_dim: int = 0,
+        activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        check_sizes(dim, num_params, hidden, context_dim, features)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
+        self.event_shape = (dim,) if features == 1 else (dim, features)
+        self.context_shape = (context_dim,) if context_dim else None
+        self.num_params = num_params
+        self.activation = activation
+        self.dropout = float(dropout)
+        inputs, outputs = context_dim + dim * features, dim * num_params
+        init = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal", -1, -2)
+        self.kernels = nnx.List(
+            [nnx.Param(init(rngs.params(), (m, n))) for n, m in pairwise([inputs, *hidden])]
+        )
+        if hidden:
+            self.kernels.append(nnx.Param(jnp.zeros((outputs, hidden[-1]))))
+        self.direct = nnx.Param(jnp.zeros((outputs, inputs)))
+        self.biases = nnx.List([nnx.Param(jnp.zeros(width)) for width in (*hidden, outputs)])
+
+    def in_order(self, x, draw, context=None):
+        return self._pass(x, draw.order, self._masks(draw), context)
+
+    def decode(self, emit, inputs, draw, context=None):
+        masks = self._masks(draw)
+
+        def body(x, scanned):
+            t, input_t = scanned
+            x_t, aux_t = emit(input_t, self._pass(x, draw.order, masks, context)[t])
+            return placed(x, x_t, t), (x_t, aux_t)
+
+        x = jnp.zeros(self.event_shape, self.direct[...].dtype)
+        return jax.lax.scan(body, x, (jnp.arange(len(x)), inputs))[1]
+
+    def estimate(self, key, x, draw, context=None):
+        params = self._pass(x, draw.order, self._masks(draw), context, self._kept(key))
+        return params, jnp.ones(self.event_shape[0])
+
+    def _kept(self, key):
+        """Return what to scale the units of each hidden layer by, 0 for those left out."""
+        if not self.dropout:
+            return None
+        biases, rate = self.biases[:-1], 1 - self.dropout
+        keys = jax.random.split(key, len(biases))
+        pairs = zip(keys, biases, strict=True)
+        return [jax.random.bernoulli(k, rate, bias[...].shape) / rate for k, bias in pairs]
+
+    def _pass(self, x, order, masks, context, kept=None):
+        """Run the network on `x` in order; return the parameters in order."""
+        x = jnp.zeros_like(x).at[order].set(x).reshape(-1)
+        x = h = x if context is None else jnp.concatenate([context, x])
+        *maps, direct = zip((*self.kernels, self.direct), masks, strict=True)
+        for layer, (kernel, mask) in enumerate(maps):
+            h = h if layer == 0 else self.activation(h)
+            h = h if layer == 0 or kept is None else h * kept[layer - 1]
+            h = jnp.where(mask, kernel[...], 0) @ h + self._bias(layer)
+        h = h if len(maps) else self._bias(0)
+        h = h + jnp.where(direct[1], direct[0][...], 0) @ x
+        return h.reshape(-1, self.num_params)[order]  # (D, P)
+
+    def _bias(self, layer):
+        return self.biases[layer][...]
+
+    def _masks(self, draw):
+        """Return the masks `(rows, columns)` of the layers, and of the direct connections."""
+        (dim, *_), size = self.event_shape, self.context_shape
+        rank = jnp.argsort(draw.order)
+        first = jnp.full(size or 0, -1)
+        inputs = jnp.concatenate([first, jnp.repeat(rank, self.features)])
+        degrees, lowest = [inputs], -1 if size else 0
+        for layer, bias in enumerate(self.biases[:-1]):
+            key, shape = jax.random.fold_in(draw.key, layer), bias[...].shape
+            drawn = jax.random.randint(key, shape, lowest, jnp.maximum(dim - 1, lowest + 1))
+            degrees, lowest = [*degrees, drawn], drawn.min()
+        outputs = jnp.repeat(rank, self.num_params) - 1  # they see degrees below their own
+        masks = [_sees(rows, cols) for cols, rows in pairwise(degrees)]
+        if len(degrees) > 1:
+            masks.append(_sees(outputs, degrees[-1]))
+        return [*masks, _sees(outputs, inputs)]
+
+
+def _sees(rows, cols):
+    return rows[:, None] >= cols[None]

@@ -1,0 +1,135 @@
+"""The conditioner protocol, and the decoding loop that every autoregressive model shares."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow._tools.outline import Outlined
+from afflow._tools.shapes import Shape
+
+Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
+"""`emit(input_t, params_t) -> (x_t, aux_t)`: one coordinate of a decoding loop, as a
+callable pytree (`jax.tree_util.Partial`)."""
+
+
+class Conditioner(Outlined, nnx.Module):
+    r"""A network whose row `t` sees earlier coordinates only: $p_t = c_t(x_{<t}, context)$.
+
+    A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`, and maps
+    one event `(D,)` to parameters `(D, P)` in `__call__`. An event whose coordinates are
+    encoded by vectors is `(D, features)`. `init_cache` and `step`, or a `decode` of its
+    own, make it incremental; by default a step is a full pass.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from afflow.conditioners import Conditioner
+        >>> class Previous(Conditioner):
+        ...     event_shape, num_params, context_shape = (3,), 1, None
+        ...     def __call__(self, x, context=None):
+        ...         return jnp.concatenate([jnp.zeros(1), x[:-1]])[:, None]
+        >>> Previous()(jnp.array([1.0, 2.0, 3.0])).tolist()
+        [[0.0], [1.0], [2.0]]
+    """
+
+    event_shape: Shape
+    context_shape: Shape | None
+    num_params: int
+    has_kernel = False  # whether `decode` of a class takes `kernel=`
+
+    @abstractmethod
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return the parameters `(D, P)` of every coordinate of one event `(D,)`."""
+
+    @property
+    def features(self) -> int:
+        """Return how many numbers encode a coordinate."""
+        return math.prod(self.event_shape[1:])
+
+    @property
+    def is_incremental(self) -> bool:
+        """Return whether a step or a decoding of its own spares it full passes."""
+        own, default = type(self), Conditioner
+        return own.step is not default.step or own.decode is not default.decode
+
+    def init_cache(self, context: jax.Array | None = None, dtype: Any = float) -> Any:
+        """Return what `step` needs before the first coordinate, of type `dtype`, is known."""
+        return jnp.zeros(self.event_shape, dtype), context
+
+    def step(self, x_prev: jax.Array, t: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+        """Return the parameters `(P,)` of coordinate `t`, given `x[t - 1]`, and the cache.
+
+        Steps run in order from `t = 0`, where `x_prev` has no meaning.
+        """
+        x, context = cache
+        x = placed(x, x_prev, t - 1)
+        return self(x, context)[t], (x, context)
+
+    def decode(
+        self, emit: Emit, inputs: Any, context: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Run the serial direction: `x[t], aux[t] = emit(inputs[t], c_t(x[:t], context))`."""
+
+        def body(carry, scanned):
+            x_prev, cache = carry
+            t, input_t = scanned
+            params, cache = self.step(x_prev, t, cache)
+            x_t, aux_t = emit(input_t, params)
+            return (x_t, cache), (x_t, aux_t)
+
+        first = jax.tree.map(lambda leaf: leaf[0], inputs)
+        dtype = jax.tree.leaves(inputs)[0].dtype
+        cache = self.init_cache(context, dtype if jnp.issubdtype(dtype, jnp.floating) else float)
+        params, _ = jax.eval_shape(self.step, jnp.zeros(self.event_shape[1:]), 0, cache)
+        x_t, _ = jax.eval_shape(emit, first, params)
+        carry = jnp.zeros(x_t.shape, x_t.dtype), cache
+        _, out = jax.lax.scan(body, carry, (jnp.arange(self.event_shape[0]), inputs))
+        return out
+
+    def solve_tangent(self, x: jax.Array, context: Any, gain: jax.Array, b: jax.Array):
+        r"""Solve $v = b + g \cdot (C'(x)\, v)$ with $C'$ the Jacobian of the conditioner.
+
+        Shapes: `gain` $g$ `(D, P)`, `b` `(D,)`. It gives derivatives of decoding.
+        """
+        _, push = jax.linearize(lambda x: self(x, context), x)
+        return neumann(lambda v: (gain * push(v)).sum(-1), b)
+
+    def solve_cotangent(
+        self, x: jax.Array, context: Any, gain: jax.Array, source: jax.Array, b: jax.Array
+    ):
+        r"""Solve $v = b + C'(x)^T (g\, v + s)$, with `source` $s$ `(D, P)`."""
+        _, pull = jax.vjp(lambda x: self(x, context), x)
+        return neumann(lambda v: pull(gain * v[:, None])[0], b + pull(source)[0])
+
+
+def given(x_t: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Emit a coordinate that is known already, and its parameters: a density pass."""
+    return x_t, params
+
+
+def placed(x: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
+    """Return `x` with `x_t` at index `t`, unchanged where there is no such index."""
+    here = (jnp.arange(len(x)) == t).reshape(-1, *(1,) * (x.ndim - 1))
+    return jnp.where(here, x_t[None].astype(x.dtype), x)
+
+
+def neumann(linear: Callable, b: jax.Array) -> jax.Array:
+    """Solve `v = b + linear(v)` for a strictly triangular `linear`.
+
+    The Neumann series ends after at most `len(b)` terms, and sooner where the coupling
+    is weak: it stops at the first sum that one more term leaves unchanged.
+    """
+
+    def unfinished(state):
+        previous, v, terms = state
+        return (terms < len(b)) & jnp.any(previous != v)
+
+    def add_term(state):
+        _, v, terms = state
+        return v, b + linear(v), terms + 1
+
+    return jax.lax.while_loop(unfinished, add_term, (jnp.zeros_like(b), b, 0))[1]

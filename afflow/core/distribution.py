@@ -1,0 +1,40 @@
+"""The abstract distribution of one event."""
+
+from abc import abstractmethod
+
+import jax
+from flax import nnx
+
+from afflow._tools.outline import Outlined
+from afflow._tools.shapes import Shape
+
+
+class Distribution(Outlined, nnx.Module):
+    """A density over one event, without batch axes; the base of a `Flow`.
+
+    A subclass sets `event_shape` and `context_shape` (`None`: takes no context).
+
+    Example:
+        >>> import afflow, jax, jax.numpy as jnp
+        >>> class Exponential(afflow.Distribution):
+        ...     event_shape, context_shape = (2,), None
+        ...     def log_prob(self, x, context=None):
+        ...         return jnp.where(x < 0, -jnp.inf, -x).sum()
+        ...     def sample(self, key, context=None):
+        ...         return jax.random.exponential(key, self.event_shape)
+        >>> flow = afflow.Flow(Exponential(), afflow.Reverse(2))
+        >>> flow.log_prob(jnp.array([1.0, 2.0])).item()
+        -3.0
+    """
+
+    event_shape: Shape
+    context_shape: Shape | None
+    has_units = False  # whether a class has a location and a scale of its own
+
+    @abstractmethod
+    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return the log-density (scalar, nats) of one event."""
+
+    @abstractmethod
+    def sample(self, key: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Draw one event."""

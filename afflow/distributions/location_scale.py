@@ -1,0 +1,170 @@
+"""Distributions moved and scaled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+
+from afflow._tools.arrays import cast, double
+from afflow._tools.numerics import inverse_softplus, positive_softplus, widened
+from afflow._tools.shapes import checked_shape
+from afflow.core.bijector import of_one_event
+from afflow.core.distribution import Distribution
+from afflow.distributions.standard import Normal
+
+
+class LocationScale(Distribution):
+    r"""A distribution moved and stretched at every coordinate, both learned.
+
+    $$\log p(x) = \log p_0\Big(\frac{x - \mu}{\sigma}\Big) - \sum_i \log\sigma_i.$$
+
+    Args:
+        base: the distribution $p_0$.
+        loc: location $\mu$ to start from, `event_shape`.
+        scale: scale $\sigma > 0$ to start from, `event_shape`.
+
+    Raises:
+        ValueError: for other shapes, or scales that are not positive and finite.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> base = afflow.LocationScale(afflow.Laplace(1), jnp.array([1.0]), jnp.array([2.0]))
+        >>> round(base.log_prob(jnp.array([3.0])).item(), 4)
+        -2.3863
+    """
+
+    def __init__(self, base: Distribution, loc: ArrayLike, scale: ArrayLike):
+        shapes = np.shape(loc), np.shape(scale)
+        if shapes != (base.event_shape, base.event_shape):
+            raise ValueError(f"Expected loc and scale {base.event_shape}, got {shapes}.")
+        loc, scale = double("loc", loc), double("scale", scale)
+        if not (np.isfinite(loc) & np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError(f"Expected finite loc and positive scale, got {loc}, {scale}.")
+        self.base = base
+        self.event_shape, self.context_shape = base.event_shape, base.context_shape
+        self.loc = nnx.Param(cast("loc", loc))
+        self.raw_scale = nnx.Param(inverse_softplus(cast("scale", scale, is_scale=True)))
+
+    @property
+    def scale(self) -> jax.Array:
+        """The scale, `event_shape`."""
+        return positive_softplus(self.raw_scale[...])
+
+    @of_one_event
+    def log_prob(self, x, context=None):
+        x = widened(x)
+        loc, scale = self.loc[...].astype(x.dtype), self.scale.astype(x.dtype)
+        return self.base.log_prob((x - loc) / scale, context) - jnp.sum(jnp.log(scale))
+
+    def sample(self, key, context=None):
+        return self.loc[...] + self.scale * self.base.sample(key, context)
+
+
+def DiagonalNormal(loc: ArrayLike, scale: ArrayLike) -> LocationScale:  # noqa: N802
+    """Return the normal with learned means and deviations: `LocationScale` of `Normal`.
+
+    Args:
+        loc: means to start from, `event_shape`.
+        scale: standard deviations to start from, `event_shape`.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> base = afflow.DiagonalNormal(jnp.ones(2), jnp.full(2, 3.0))
+        >>> round(base.log_prob(jnp.ones(2)).item(), 4)
+        -4.0351
+    """
+    return LocationScale(Normal(np.shape(loc)), loc, scale)
+
+
+class MultivariateNormal(Distribution):
+    r"""The normal with learned mean and full covariance $\Sigma = L L^\top$.
+
+    $$\log p(x) = -\tfrac12 \lVert L^{-1}(x - \mu)\rVert^2 - \sum_i \log L_{ii}
+    - \tfrac{D}{2}\log 2\pi.$$
+
+    The Cholesky factor `L` is lower triangular with a positive diagonal.
+
+    Args:
+        mean: to start from, `(D,)`.
+        covariance: to start from, `(D, D)`, positive definite.
+
+    Raises:
+        ValueError: for other shapes, or a covariance that is not positive definite.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> base = afflow.MultivariateNormal(jnp.zeros(2), 4 * jnp.eye(2))
+        >>> round(base.log_prob(jnp.zeros(2)).item(), 4)
+        -3.2242
+    """
+
+    has_units = True
+
+    def __init__(self, mean: ArrayLike, covariance: ArrayLike):
+        mean, covariance = double("mean", mean), double("covariance", covariance)
+        dim = mean.size
+        if mean.shape != (dim,) or covariance.shape != (dim, dim):
+            raise ValueError(
+                f"Expected mean (D,) and covariance (D, D), got {mean.shape} and "
+                f"{covariance.shape}."
+            )
+        self.event_shape, self.context_shape = checked_shape("event_shape", dim), None
+        if not np.isfinite(mean).all():
+            raise ValueError(f"Expected a finite mean, got {mean}.")
+        factor = cast("the Cholesky factor", _cholesky(covariance))
+        self.mean = nnx.Param(cast("mean", mean))
+        self.raw_factor = nnx.Param(_set_diagonal(factor, inverse_softplus(jnp.diag(factor))))
+
+    @staticmethod
+    def from_data(x: ArrayLike) -> "MultivariateNormal":
+        """Start from the mean and covariance of the rows of `x` `(N, D)`."""
+        rows = double("x", x)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            covariance = np.cov(rows, rowvar=False, bias=True).reshape(2 * rows.shape[1:])
+        return MultivariateNormal(rows.mean(0), covariance)
+
+    @property
+    def factor(self) -> jax.Array:
+        """The Cholesky factor `L`, `(D, D)`."""
+        raw = self.raw_factor[...]
+        return _set_diagonal(jnp.tril(raw), positive_softplus(jnp.diag(raw)))
+
+    @of_one_event
+    def log_prob(self, x, context=None):
+        x = widened(x)
+        mean, factor = self.mean[...].astype(x.dtype), self.factor.astype(x.dtype)
+        z = jax.scipy.linalg.solve_triangular(factor, x - mean, lower=True)
+        return Normal(self.event_shape).log_prob(z) - jnp.sum(jnp.log(jnp.diag(factor)))
+
+    def sample(self, key, context=None):
+        return self.mean[...] + self.factor @ Normal(self.event_shape).sample(key)
+
+
+def _set_diagonal(matrix: jax.Array, diagonal: jax.Array) -> jax.Array:
+    return jnp.tril(matrix, -1) + jnp.diag(diagonal)
+
+
+def _cholesky(covariance: np.ndarray) -> np.ndarray:
+    """Return the Cholesky factor in float64; `ValueError` for what rounding makes definite.
+
+    All is judged on correlations, whatever the units. A coordinate of which the others leave
+    less than rounding is dependent on them.
+    """
+    try:
+        variances = np.diag(covariance)
+        if not (np.isfinite(covariance).all() and (variances > 0).all()):
+            raise np.linalg.LinAlgError("not finite, or without variance")
+        scale = np.sqrt(variances)
+        correlation = covariance / scale[:, None] / scale
+        if not np.allclose(correlation, correlation.T, rtol=0, atol=1e-6):
+            raise np.linalg.LinAlgError("it is not symmetric")
+        factor = np.linalg.cholesky((correlation + correlation.T) / 2)
+        if (np.square(np.diag(factor)) < 8 * len(factor) * np.finfo(np.float64).eps).any():
+            raise np.linalg.LinAlgError("a coordinate depends on the others")
+        return scale[:, None] * factor
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            f"Expected a positive definite covariance ({error}): drop constant or "
+            f"linearly dependent columns."
+        ) from error

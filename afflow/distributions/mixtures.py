@@ -1,0 +1,156 @@
+"""Products, mixtures and distributions of classes."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from afflow._tools.arguments import check_instances
+from afflow._tools.numerics import widened
+from afflow._tools.shapes import Shape, common_context_shape
+from afflow.core.bijector import of_one_event
+from afflow.core.distribution import Distribution
+
+
+class Product(Distribution):
+    r"""Independent distributions side by side: $p(x) = \prod_k p_k(x_{B_k})$.
+
+    So the coordinates of a base can be of different kinds: an angle beside heavy tails, say.
+
+    Args:
+        parts: distributions of vectors, whose coordinates $B_k$ follow each other.
+
+    Raises:
+        ValueError: if empty, if a part has events that are not vectors, or if contexts disagree.
+
+    Example:
+        >>> import afflow, jax, jax.numpy as jnp
+        >>> base = afflow.Product([afflow.Normal(2), afflow.Uniform(1)])
+        >>> base.sample(jax.random.key(0)).shape
+        (3,)
+    """
+
+    def __init__(self, parts: Sequence[Distribution]):
+        check_instances("parts", parts, Distribution)
+        shapes = [part.event_shape for part in parts]
+        if not shapes or any(len(shape) != 1 for shape in shapes):
+            raise ValueError(f"Expected distributions of vectors, got event shapes {shapes}.")
+        self.parts = nnx.List(parts)
+        self.event_shape = (sum(size for (size,) in shapes),)
+        self.context_shape = common_context_shape(*(part.context_shape for part in parts))
+
+    @of_one_event
+    def log_prob(self, x, context=None):
+        ends = np.cumsum([part.event_shape[0] for part in self.parts])[:-1]
+        pieces = zip(self.parts, jnp.split(x, ends), strict=True)
+        return sum(part.log_prob(piece, context) for part, piece in pieces)
+
+    def sample(self, key, context=None):
+        keys = jax.random.split(key, len(self.parts))
+        drawn = zip(self.parts, keys, strict=True)
+        return jnp.concatenate([part.sample(key, context) for part, key in drawn])
+
+
+class Mixture(Distribution):
+    r"""A mixture of distributions with learned weights: $p(x) = \sum_k w_k\,p_k(x)$.
+
+    Sampling is exact: a component is drawn, then an event of it. The draw of the
+    component has no derivative, so train by likelihood.
+
+    Args:
+        components: at least one, with one event shape; they start with equal weights.
+
+    Raises:
+        ValueError: if empty, or if event or context shapes disagree.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> two = [afflow.Uniform(1, 0.0, 1.0), afflow.Uniform(1, 0.0, 4.0)]
+        >>> round(jnp.exp(afflow.Mixture(two).log_prob(jnp.full(1, 0.5))).item(), 4)
+        0.625
+    """
+
+    has_units = True
+
+    def __init__(self, components: Sequence[Distribution]):
+        check_instances("components", components, Distribution)
+        self.components = nnx.List(components)
+        self.event_shape = _common_event_shape(components)
+        self.context_shape = common_context_shape(*(c.context_shape for c in components))
+        self.logits = nnx.Param(jnp.zeros(len(components)))
+
+    @of_one_event
+    def log_prob(self, x, context=None):
+        log_weights = jax.nn.log_softmax(self.logits[...])
+        return _mixture_log_prob(self.components, log_weights, x, context)
+
+    def sample(self, key, context=None):
+        return _mixture_sample(self.components, self.logits[...], key, context)
+
+
+class ClassConditional(Distribution):
+    r"""One distribution for each class; the context is the class, one-hot.
+
+    $$p(x \mid c) = \sum_k c_k\,p_k(x).$$
+
+    A context of probabilities, for a class known in part, gives their mixture. Contexts are
+    divided by their sum.
+
+    Args:
+        components: one for each of the `K` classes, with one event shape and no context.
+
+    Raises:
+        ValueError: if empty, if event shapes disagree, or if one takes a context.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> base = afflow.ClassConditional([afflow.Normal(1), afflow.Laplace(1)])
+        >>> round(base.log_prob(jnp.zeros(1), jnp.array([0.0, 1.0])).item(), 4)
+        -0.6931
+    """
+
+    def __init__(self, components: Sequence[Distribution]):
+        check_instances("components", components, Distribution)
+        if any(c.context_shape is not None for c in components):
+            raise ValueError("Expected components without a context: the context is the class.")
+        self.components = nnx.List(components)
+        self.event_shape = _common_event_shape(components)
+        self.context_shape = (len(components),)
+
+    @of_one_event
+    def log_prob(self, x, context=None):
+        return _mixture_log_prob(self.components, _log_probabilities(context), x, None)
+
+    def sample(self, key, context=None):
+        return _mixture_sample(self.components, _log_probabilities(context), key, None)
+
+
+def _mixture_log_prob(components, log_weights, x, context):
+    x = widened(x)
+    log_probs = jnp.stack([c.log_prob(x, context) for c in components])
+    terms = log_weights.astype(x.dtype) + log_probs
+    nowhere = (terms == -jnp.inf).all()
+    return jnp.where(nowhere, -jnp.inf, jax.nn.logsumexp(jnp.where(nowhere, 0, terms)))
+
+
+def _mixture_sample(components, log_weights, key, context):
+    class_key, *keys = jax.random.split(key, 1 + len(components))
+    samples = [c.sample(k, context) for c, k in zip(components, keys, strict=True)]
+    return jnp.stack(samples)[jax.random.categorical(class_key, log_weights)]
+
+
+def _log_probabilities(p: jax.Array | None) -> jax.Array:
+    """Return the logarithm of `p`, divided by its sum, with derivative zero at zero."""
+    if p is None:
+        raise ValueError("Expected the class as context (one-hot), got no context.")
+    p = p / jnp.sum(p)
+    return jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))
+
+
+def _common_event_shape(components: Sequence[Distribution]) -> Shape:
+    shapes = [c.event_shape for c in components]
+    if len(set(shapes)) != 1:
+        raise ValueError(f"Expected components of one event_shape, got {shapes}.")
+    return shapes[0]

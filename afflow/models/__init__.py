@@ -1,0 +1,33 @@
+"""The objects that users call: flows and density models."""
+
+from afflow.models.any_order import OrderAgnosticModel
+from afflow.models.autoregressive import AutoregressiveModel
+from afflow.models.columns import Above, Between, Categories, Columns, Real, Whole
+from afflow.models.dequantization import (
+    Dequantized,
+    VariationalDequantization,
+    bits_per_dim,
+    dequantize,
+    quantize,
+)
+from afflow.models.flow import Flow
+from afflow.models.prefix import prefix_log_prob, sample_rest
+
+__all__ = [
+    "Above",
+    "AutoregressiveModel",
+    "Between",
+    "Categories",
+    "Columns",
+    "Dequantized",
+    "Flow",
+    "OrderAgnosticModel",
+    "Real",
+    "VariationalDequantization",
+    "Whole",
+    "bits_per_dim",
+    "dequantize",
+    "prefix_log_prob",
+    "quantize",
+    "sample_rest",
+]

@@ -1,0 +1,325 @@
+"""The density model over an order-agnostic network: any order, any subset, ensembles."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from afflow._tools.arrays import real_array
+from afflow._tools.calls import call, ending, per_event
+from afflow._tools.outline import Outlined
+from afflow._tools.shapes import Shape, check_size
+from afflow.core.conditional import Conditional
+from afflow.core.order_agnostic import Draw, OrderAgnostic
+from afflow.models.autoregressive import check_fit, check_whole, codes, emit_and_keys, heat
+
+
+class OrderAgnosticModel(Outlined, nnx.Module):
+    r"""An ensemble of the orders of one network: an equal mixture of `M` densities.
+
+    $$p(x) = \frac1M \sum_{m=1}^M \prod_t p\big(x_{o_t} \mid x_{o_{<t}};\, o = o^{(m)}\big).$$
+
+    It trains on random orders (and splits, for `DeepNADE`), in `fit` as any other model.
+    The members of the ensemble are drawn from a fixed seed, so that the density is one and
+    the same at every call.
+
+    Args:
+        network: serves the conditionals of any order.
+        conditional: a scalar distribution with as many parameters.
+        num_orders: the number of members `M`.
+        natural: keep the natural order; the members differ in what else a network draws.
+        members_only: train on the `M` members only, not on ever new draws.
+
+    Raises:
+        ValueError: if the parts do not fit each other, `num_orders < 1`, or the network learns
+            random orders only and is not to; in the methods for an order that `natural` or
+            `members_only` leaves untrained.
+
+    Example:
+        >>> import afflow, jax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> net = afflow.DeepNADE(3, 1, (8,), rngs=nnx.Rngs(0))
+        >>> model = afflow.OrderAgnosticModel(net, afflow.Bernoulli(), num_orders=4)
+        >>> x = jnp.array([0, 1, 1])
+        >>> round(model.log_prob(x).item(), 4)
+        -2.0794
+        >>> round(model.marginal_log_prob(x, jnp.array([True, False, True])).item(), 4)
+        -1.3863
+    """
+
+    def __init__(
+        self,
+        network: OrderAgnostic,
+        conditional: Conditional,
+        num_orders: int = 1,
+        *,
+        natural: bool = False,
+        members_only: bool = False,
+    ):
+        check_fit(network, conditional)
+        check_size("num_orders", num_orders)
+        if network.needs_random_orders and (natural or members_only):
+            raise ValueError(
+                f"Expected a network that trains on a given order with natural=True or "
+                f"members_only=True, got {type(network).__name__}, whose training estimate is "
+                f"unbiased over random orders only: use AgnosticMADE."
+            )
+        self.network = network
+        self.conditional = conditional
+        self.num_orders = num_orders
+        self.natural = natural
+        self.members_only = members_only
+        self.event_shape = network.event_shape[:1]
+        self.context_shape = network.context_shape
+
+    def with_orders(self, num_orders: int) -> "OrderAgnosticModel":
+        """Return the ensemble of `num_orders` members of the same network."""
+        options = {"natural": self.natural, "members_only": self.members_only}
+        return OrderAgnosticModel(self.network, self.conditional, num_orders, **options)
+
+    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return the log-probability, or log-density, of `x` `(..., D)`: `(...)` in nats."""
+        return call(_log_prob, self, self._events(x), context)
+
+    def marginal_log_prob(
+        self, x: jax.Array, subset: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the log-probability of the coordinates in `subset`, the others summed out.
+
+        Every member takes the coordinates of the subset first, in its own order: exact for
+        that order, at the price of one density. Members in other orders need not agree, so
+        marginals of an ensemble are those of another ensemble.
+
+        Args:
+            x: `(..., D)`; what is not in the subset is not read.
+            subset: booleans `(..., D)`.
+            context: `(..., *context_shape)`.
+        """
+        self._check_trained(subset)
+        return call(_marginal, self, self._events(x, subset), context)
+
+    def log_conditionals(
+        self, x: jax.Array, order: Sequence[int] | jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the log-probability of every coordinate given those before it in `order`.
+
+        Coordinate `i` of the result `(..., D)` belongs to coordinate `i` of `x`. The order
+        `(D,)` is any permutation; connections are those of the first member.
+        """
+        if sorted(map(int, order)) != list(range(*self.event_shape)):
+            raise ValueError(f"Expected a permutation of the coordinates, got order={order}.")
+        return call(_in_order, self, self._events(x), context, (jnp.asarray(order),))
+
+    def training_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return an estimate of the log-probability averaged over orders, for `fit`."""
+        together, key = jax.random.split(key)
+        shared = (together,) if self.network.draws_per_batch else ()
+        return call(_estimate, self, self._events(x), context, shared, key=key)
+
+    def check_missing(self, x: np.ndarray) -> None:
+        """Raise `ValueError` for a model that cannot take the coordinates of each row in turn."""
+        self._check_trained(~np.isnan(x))
+        if self.network.draws_per_batch:
+            raise ValueError(
+                "Expected a model that draws an order for each row, to train on rows with missing "
+                "values: afflow.deep_nade or afflow.eonade."
+            )
+
+    def observed_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return an estimate of the log-marginals of what is not NaN in `x` `(..., D)`."""
+        return call(_estimate_observed, self, self._events(x), context, key=key)
+
+    def sample(
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> jax.Array:
+        """Draw samples `(*shape, *context_batch, D)`, each from a member drawn at random.
+
+        Exact at temperature 1; every conditional is sharpened by a `temperature` below 1.
+        """
+        return call(_sample, self, (), context, heat(temperature), key=key, shape=shape)
+
+    def complete(
+        self,
+        x: jax.Array,
+        observed: jax.Array,
+        key: jax.Array | None = None,
+        context: jax.Array | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> jax.Array:
+        r"""Draw the coordinates of `x` `(..., D)` that are not `observed`, given the others.
+
+        Any subset can be observed: every member takes the observed coordinates first, then
+        the others in its own order. A member $m$ is drawn with its probability given the
+        observed coordinates $x_S$, $p_m(x_S) / \sum_j p_j(x_S)$, and completes the event by
+        its conditionals. So the completion is the exact conditional of the ensemble of these
+        reordered members, whose marginal is `marginal_log_prob`, and of `log_prob` where the
+        orders begin with the observed coordinates already. Completing costs `num_orders`
+        densities beside one step a coordinate.
+
+        Args:
+            x: events; the coordinates that are not observed are not read.
+            observed: booleans `(..., D)`.
+            key: a PRNG key; without one every coordinate is the mode of its conditional, in
+                the order of the first member.
+            context: `(..., *context_shape)`.
+            temperature: as in `sample`; the members keep their probabilities.
+
+        Raises:
+            ValueError: for an order that the model has not learned, or observed values that
+                are not whole numbers where the conditional is discrete.
+        """
+        self._check_trained(observed)
+        events = self._events(x, observed)
+        check_whole(self.conditional, *events)
+        return call(_fill, self, events, context, heat(temperature), key=key)
+
+    def _check_trained(self, subset):
+        """Raise `ValueError` if the model has not trained on orders that begin with a subset."""
+        if not (self.natural or self.members_only):
+            return
+        mask = np.asarray(subset, bool)
+        before, after = mask[..., :-1], mask[..., 1:]
+        if (after & ~before if self.natural else after ^ before).any():
+            raise ValueError(
+                "Expected a model that trains on all orders, got one with natural=True or "
+                "members_only=True: it has not learned orders that begin with this subset. Use "
+                "`deep_nade`, or `made_ensemble(endless=True)`."
+            )
+
+    def _events(self, *events):
+        return tuple(
+            ending("x", jnp.asarray(real_array("x", event)), self.event_shape) for event in events
+        )
+
+    def _member(self, number) -> Draw:
+        """Return the draw of a member of the ensemble."""
+        return self._draw(jax.random.fold_in(jax.random.key(0), number))
+
+    def _draw(self, key) -> Draw:
+        (dim,), (order_key, key) = self.event_shape, jax.random.split(key)
+        order = jnp.arange(dim) if self.natural else jax.random.permutation(order_key, dim)
+        return Draw(order, key)
+
+    def _training_draw(self, key) -> Draw:
+        if self.members_only:
+            return self._member(jax.random.randint(key, (), 0, self.num_orders))
+        return self._draw(key)
+
+    def _log_conditionals(self, x, draw, context):
+        """Return the terms of the chain rule, in the order drawn."""
+        x = x[draw.order]
+        params = self.network.in_order(self._codes(x), draw, context)
+        return jax.vmap(self.conditional.log_prob)(x, params)
+
+    def _codes(self, x):
+        return codes(self.conditional, x)
+
+
+@per_event
+def _log_prob(model, item, context):
+    return _mixed(model, lambda draw: model._log_conditionals(*item, draw, context).sum())
+
+
+@per_event
+def _marginal(model, item, context):
+    x, subset = item
+    return _mixed(model, lambda draw: _observed_log_prob(model, x, subset, draw, context))
+
+
+def _observed_log_prob(model, x, subset, draw, context):
+    """Return the log-probability of a subset of `x` under one member, which takes it first."""
+    draw = _first(subset, draw)
+    terms = model._log_conditionals(jnp.where(subset, x, 0), draw, context)
+    return jnp.where(subset[draw.order], terms, 0).sum()
+
+
+def _mixed(model, log_prob):
+    """Return the log of the mean probability over the members."""
+    return jax.nn.logsumexp(_each(model, log_prob)) - math.log(model.num_orders)
+
+
+def _each(model, log_prob):
+    """Return `log_prob` of every member `(M,)`."""
+    return jax.lax.map(lambda m: log_prob(model._member(m)), jnp.arange(model.num_orders))
+
+
+@per_event
+def _in_order(model, item, context, order):
+    draw = model._member(0)._replace(order=order)
+    return model._log_conditionals(*item, draw, context)[jnp.argsort(order)]
+
+
+@per_event
+def _estimate(model, item, context, *together):
+    x, key = item
+    draw_key, key = jax.random.split(key)
+    draw = model._training_draw(*together or (draw_key,))
+    x = x[draw.order]
+    params, weights = model.network.estimate(key, model._codes(x), draw, context)
+    terms = jax.vmap(model.conditional.log_prob)(x, params)
+    return jnp.where(weights > 0, weights * terms, 0).sum()
+
+
+@per_event
+def _estimate_observed(model, item, context):
+    """As `_estimate`, in an order that begins with what is observed."""
+    x, key = item
+    draw_key, key = jax.random.split(key)
+    observed = ~jnp.isnan(x)
+    draw = _first(observed, model._training_draw(draw_key))
+    x = jnp.where(observed, x, 0)[draw.order]
+    params, weights = model.network.estimate(key, model._codes(x), draw, context)
+    terms = jax.vmap(model.conditional.log_prob)(x, params)
+    later = weights > 0  # than the cut; of these the observed ones stand for all observed ones
+    used = later & observed[draw.order]
+    scale = later.sum() / jnp.maximum(used.sum(), 1)
+    return jnp.where(used, scale.astype(terms.dtype) * weights * terms, 0).sum()
+
+
+@per_event
+def _sample(model, item, context, temperature):
+    member_key, key = jax.random.split(item[0])
+    draw = model._member(jax.random.randint(member_key, (), 0, model.num_orders))
+    x, observed = jnp.zeros(model.event_shape), jnp.zeros(model.event_shape, bool)
+    return _decode(model, x, observed, draw, context, temperature, key)
+
+
+@per_event
+def _fill(model, item, context, temperature):
+    """Draw the coordinates that are not observed, or without a key take their modes."""
+    x, observed, *keys = item
+    if not keys:
+        return _decode(model, x, observed, model._member(0), context, temperature)
+    member_key, key = jax.random.split(keys[0])
+    member = 0
+    if model.num_orders > 1:
+        logits = _each(model, lambda draw: _observed_log_prob(model, x, observed, draw, context))
+        member = jax.random.categorical(member_key, logits)
+    return _decode(model, x, observed, model._member(member), context, temperature, key)
+
+
+def _decode(model, x, observed, draw, context, temperature, *key):
+    """Run through the coordinates in the order of `draw`, the observed ones first."""
+    draw = _first(observed, draw)
+    emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
+    inputs = x[draw.order], observed[draw.order], *keys
+    _, x = model.network.decode(emit, inputs, draw, context)
+    return x[jnp.argsort(draw.order)]
+
+
+def _first(subset, draw):
+    """Bring a subset of the coordinates to the front of an order."""
+    return draw._replace(order=draw.order[jnp.argsort(~subset[draw.order], stable=True)])

@@ -1,0 +1,259 @@
+"""The density model of the chain rule: a conditioner, and a scalar distribution."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.core import Tracer
+from jax.tree_util import Partial
+
+from afflow._tools.arrays import real_array
+from afflow._tools.calls import call, ending, per_event
+from afflow._tools.outline import Outlined
+from afflow._tools.shapes import Shape
+from afflow.core.conditional import Conditional
+from afflow.core.conditioner import Conditioner
+from afflow.core.order_agnostic import OrderAgnostic
+
+
+class AutoregressiveModel(Outlined, nnx.Module):
+    r"""Each coordinate a scalar distribution whose parameters see the earlier ones.
+
+    $$\log p(x \mid h) = \sum_t \log p(x_t;\, c_t(x_{<t}, h)).$$
+
+    Density is one pass of the conditioner, sampling its serial loop; both are exact. The
+    methods take any leading batch axes and are compiled, as those of `Flow`.
+
+    Args:
+        conditioner: `(D,)` to `(D, P)`, row `t` seeing `x[:t]` and the context only; with
+            a conditional that is read as `features` numbers, it takes `(D, features)`.
+        conditional: a scalar distribution with `P` parameters.
+        order: the coordinates in the order of the chain rule, by default the natural one.
+        learning_rate: that which `fit` starts from by default.
+
+    Raises:
+        ValueError: if the parts do not fit each other, or `order` is not a permutation; in
+            the methods for inputs of another shape than expected.
+
+    Example:
+        >>> import afflow, jax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> made = afflow.MADE(3, 1, rngs=nnx.Rngs(0))
+        >>> model = afflow.AutoregressiveModel(made, afflow.Bernoulli())
+        >>> round(model.log_prob(jnp.array([0, 1, 1])).item(), 4)
+        -2.0794
+        >>> model.sample(jax.random.key(0), 5).shape
+        (5, 3)
+    """
+
+    def __init__(
+        self,
+        conditioner: Conditioner,
+        conditional: Conditional,
+        order: Sequence[int] | None = None,
+        *,
+        learning_rate: float = 1e-3,
+    ):
+        check_fit(conditioner, conditional)
+        (dim, *_) = conditioner.event_shape
+        if order is not None and sorted(order) != list(range(dim)):
+            raise ValueError(f"Expected order to be a permutation of 0..{dim - 1}, got {order}.")
+        self.conditioner = conditioner
+        self.conditional = conditional
+        self.order = None if order is None else tuple(int(t) for t in order)
+        self.learning_rate = learning_rate
+        self.event_shape = (dim,)
+        self.context_shape = conditioner.context_shape
+
+    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return the log-probability, or log-density, of `x` `(..., D)`: `(...)` in nats."""
+        return self.log_conditionals(x, context).sum(-1)
+
+    def log_conditionals(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        r"""Return $\log p(x_t \mid x_{<t})$ of every coordinate, `(..., D)` in nats.
+
+        Coordinate `t` of the result belongs to coordinate `t` of `x`. The sum over those
+        that come first in the order is their log-marginal.
+        """
+        return call(_log_conditionals, self, (self._events(x),), context)
+
+    def check_missing(self, x: np.ndarray) -> None:
+        """Raise `ValueError` for rows with an observed coordinate after a missing one."""
+        missing = np.isnan(x) if self.order is None else np.isnan(x)[..., self.order]
+        bad = np.flatnonzero((missing[..., :-1] & ~missing[..., 1:]).any(-1))
+        if bad.size:
+            raise ValueError(
+                f"Expected missing values at the end of the order, got an observed one after a "
+                f"missing one in row {bad[0]}: use an order-agnostic model, afflow.deep_nade say."
+            )
+
+    def observed_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the log-marginals of the coordinates of `x` `(..., D)` that are not NaN."""
+        x = self._events(x)
+        if not isinstance(x, Tracer):
+            self.check_missing(np.asarray(x))
+        observed = ~jnp.isnan(x)
+        terms = self.log_conditionals(jnp.where(observed, x, 0), context)
+        return jnp.where(observed, terms, 0).sum(-1)
+
+    def sample(
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> jax.Array:
+        """Draw samples `(*shape, *context_batch, D)`, exact at temperature 1.
+
+        Every conditional is sharpened by a `temperature` below 1 and flattened above.
+        """
+        return call(_fill, self, self._blank(), context, heat(temperature), key=key, shape=shape)
+
+    def greedy(self, context: jax.Array | None = None) -> jax.Array:
+        """Return the event whose every coordinate is the mode of its conditional."""
+        return call(_fill, self, self._blank(), context, heat(1.0))
+
+    def complete(
+        self,
+        x: jax.Array,
+        observed: jax.Array,
+        key: jax.Array | None = None,
+        context: jax.Array | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> jax.Array:
+        """Draw the coordinates of `x` `(..., D)` that are not `observed`, given those that are.
+
+        Exact, and therefore refused unless the observed coordinates come first in the order:
+        for any other subset use an order-agnostic model such as `afflow.deep_nade`.
+
+        Args:
+            x: events; what is not observed is not read.
+            observed: booleans `(..., D)`.
+            key: a PRNG key; without one every coordinate is the mode of its conditional.
+            context: `(..., *context_shape)`.
+            temperature: as in `sample`.
+
+        Raises:
+            ValueError: if an observed coordinate comes after one that is not, or an observed
+                value is not a whole number where the conditional is discrete.
+        """
+        mask = np.asarray(observed, bool)
+        mask = mask if self.order is None else mask[..., self.order]
+        if (mask[..., 1:] & ~mask[..., :-1]).any():
+            raise ValueError(
+                "Expected observed coordinates to come first in the order, got one after an "
+                "unobserved one: its completion is not exact. Give the model another order, "
+                "or use an order-agnostic one (afflow.deep_nade)."
+            )
+        events = self._events(x), self._events(observed)
+        check_whole(self.conditional, *events)
+        return call(_fill, self, events, context, heat(temperature), key=key)
+
+    def _events(self, x):
+        return ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
+
+    def _sort(self, x):
+        """Bring coordinates from their natural order into that of the chain rule."""
+        return x if self.order is None else x[np.array(self.order)]
+
+    def _unsort(self, x):
+        return x if self.order is None else x[np.argsort(self.order)]
+
+    def _blank(self):
+        """Return an event of which nothing is observed."""
+        return jnp.zeros(self.event_shape), jnp.zeros(self.event_shape, bool)
+
+
+@per_event
+def _log_conditionals(model, item, context):
+    x = model._sort(item[0])
+    params = model.conditioner(codes(model.conditional, x), context)
+    return model._unsort(jax.vmap(model.conditional.log_prob)(x, params))
+
+
+@per_event
+def _fill(model, item, context, temperature):
+    """Draw what is not observed, or with no key take its mode."""
+    x, observed, *key = item
+    emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
+    inputs = model._sort(x), model._sort(observed), *keys
+    _, x = model.conditioner.decode(emit, inputs, context)
+    return model._unsort(x)
+
+
+def codes(conditional: Conditional, x: jax.Array) -> jax.Array:
+    """Return what a conditioner reads of the coordinates `x` `(D,)`.
+
+    An infinite coordinate has density zero. It is read as 0, so that the conditionals after it
+    are numbers, and the sum is minus infinity.
+    """
+    return jax.vmap(conditional.encode)(jnp.where(jnp.isinf(x), jnp.zeros_like(x), x))
+
+
+def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional):
+    """Raise `ValueError` unless a conditioner computes and reads what a conditional needs."""
+    if conditioner.num_params != conditional.num_params:
+        raise ValueError(
+            f"Expected a conditioner with num_params={conditional.num_params} for "
+            f"{conditional}, got {conditioner.num_params}."
+        )
+    if conditioner.features != conditional.features:
+        raise ValueError(
+            f"Expected a conditioner with features={conditional.features} for {conditional}, "
+            f"got {conditioner.features}."
+        )
+
+
+def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> None:
+    """Raise `ValueError` for observed values of a discrete conditional that are not whole."""
+    if not conditional.is_discrete or any(isinstance(a, Tracer) for a in (x, observed)):
+        return
+    values, mask = np.broadcast_arrays(x, observed)
+    values = values[mask]
+    broken = values[values != np.floor(values)]
+    if broken.size:
+        raise ValueError(
+            f"Expected whole numbers in the observed coordinates of a discrete model, got "
+            f"{broken[0]}: round the values, or map them to 0, 1, 2, ..."
+        )
+
+
+def emit_and_keys(
+    conditional: Conditional, temperature: jax.Array, num: int, *key: jax.Array
+) -> tuple[Any, ...]:
+    """Return the function that emits a coordinate, and the raw keys of `num` coordinates.
+
+    Raw, since decoding lays its inputs out as arrays of numbers. Without a key, no keys.
+    """
+    impl = jax.random.key_impl(*key) if key else None
+    emit = Partial(partial(_emit_coordinate, conditional, impl), temperature)
+    return emit, *(jax.random.key_data(jax.random.split(k, num)) for k in key)
+
+
+def _emit_coordinate(conditional, impl, temperature, inputs, params):
+    """Return the code and the value of a coordinate: observed, drawn, or else the mode."""
+    x, observed, *key = inputs
+    if key:
+        key = jax.random.wrap_key_data(*key, impl=impl)
+        drawn = conditional.sample(key, params, temperature)
+    else:
+        drawn = conditional.mode(params)
+    x = jnp.where(observed, x.astype(drawn.dtype), drawn)
+    return conditional.encode(x).astype(params.dtype), x
+
+
+def heat(temperature: float) -> tuple[jax.Array]:
+    """Return a temperature as an argument; `ValueError` if it is not positive."""
+    if not temperature > 0:
+        raise ValueError(
+            f"Expected temperature > 0, got {temperature}: for the limit 0 there is `greedy`."
+        )
+    return (jnp.asarray(temperature, float),)

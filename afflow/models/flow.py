@@ -1,0 +1,167 @@
+"""The flow: a base distribution seen through a bijector."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow._tools.calls import call, floating, per_event
+from afflow._tools.outline import Outlined
+from afflow._tools.shapes import Shape, common_context_shape
+from afflow.bijectors.walking import walk
+from afflow.core.bijector import Bijector
+from afflow.core.distribution import Distribution
+from afflow.core.table import table_of
+
+
+class Flow(Outlined, nnx.Module):
+    r"""A base distribution seen through a bijector: the object that users call.
+
+    $$\log p(x \mid h) = \log p_0(f^{-1}(x; h)) + \log|\det J_{f^{-1}}(x; h)|.$$
+
+    The methods take any leading batch axes and are compiled. Log-densities are in nats.
+
+    Args:
+        base: the distribution of the noise.
+        bijector: the map from noise to data.
+
+    Raises:
+        ValueError: if the event or context shapes of the two disagree; in the methods, if
+            inputs have another shape than expected, or a context is missing or not wanted.
+
+    Example:
+        >>> import afflow, jax
+        >>> flow = afflow.Flow(afflow.Normal(2), afflow.Reverse(2))
+        >>> x = flow.sample(jax.random.key(0), 100)
+        >>> x.shape, flow.log_prob(x).shape
+        ((100, 2), (100,))
+    """
+
+    def __init__(self, base: Distribution, bijector: Bijector):
+        if not (isinstance(base, Distribution) and isinstance(bijector, Bijector)):
+            raise ValueError(
+                f"Expected a Distribution and a Bijector in this order, got "
+                f"{type(base).__name__} and {type(bijector).__name__}."
+            )
+        if base.event_shape != bijector.event_shape:
+            raise ValueError(
+                f"Expected base and bijector with one event_shape, got {base.event_shape} "
+                f"and {bijector.event_shape}."
+            )
+        self.base = base
+        self.bijector = bijector
+        self.event_shape = bijector.event_shape
+        self.context_shape = common_context_shape(base.context_shape, bijector.context_shape)
+
+    def embed(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
+        """Return the flow behind its embedding network, and the contexts seen through it.
+
+        A base that reads the context keeps the network where it is.
+
+        Args:
+            contexts: `(..., *context_shape)`.
+        """
+        if self.base.context_shape is not None:
+            return self, contexts
+        bijector, contexts = self.bijector.embed(contexts)
+        return Flow(self.base, bijector), contexts
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether it is behind an embedding network with statistics or randomness."""
+        return self.base.context_shape is None and getattr(self.bijector, "is_stateful", False)
+
+    def embed_to_train(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
+        """Return the flow behind a network in training mode, if it has one that differs there.
+
+        Args:
+            contexts: a minibatch `(B, *context_shape)`.
+        """
+        if not self.is_stateful:
+            return self, contexts
+        bijector: Any = self.bijector
+        bijector, contexts = bijector.embed_to_train(contexts)
+        return Flow(self.base, bijector), contexts
+
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
+        """Return the log-density of `x` `(..., *event_shape)` given `context`, `(...)`.
+
+        The leading axes of `x` and of `context` `(..., *context_shape)` broadcast. An event
+        with an infinite coordinate has density zero, one with a NaN the density NaN.
+
+        Args:
+            x: events.
+            context: contexts.
+            chunk: how many events to work on at a time, for less memory; by default all.
+        """
+        if table := table_of(self):
+            return table.enter(self).log_prob(table.encode(x), context, chunk=chunk)
+        x = floating("x", x, self.event_shape)
+        return call(_log_prob, self, (x,), context, chunk=chunk)
+
+    def sample(
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        chunk: int | None = None,
+    ) -> jax.Array:
+        """Draw samples `(*shape, *context_batch, *event_shape)`.
+
+        Args:
+            key: a PRNG key.
+            shape: how many samples to draw, for each leading index of `context`.
+            context: `(*context_batch, *context_shape)`.
+            chunk: how many samples to draw at a time, for less memory; by default all.
+        """
+        if table := table_of(self):
+            return table.decode(table.enter(self).sample(key, shape, context, chunk=chunk))
+        return call(_sample, self, context=context, key=key, shape=shape, chunk=chunk)
+
+    def sample_and_log_prob(
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        chunk: int | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Draw samples as `sample` does, with their log-densities from the same sweep."""
+        if table := table_of(self):
+            x, log_prob = table.enter(self).sample_and_log_prob(key, shape, context, chunk=chunk)
+            return table.decode(x), log_prob
+        return call(_sample_and_log_prob, self, context=context, key=key, shape=shape, chunk=chunk)
+
+
+@per_event
+def _log_prob(flow, item, context):
+    (x,) = item
+    infinite = jnp.isinf(x).any() & ~jnp.isnan(x).any()
+    x = jnp.where(infinite, jnp.zeros_like(x), x)
+    z, log_det = flow.bijector.inverse_and_log_det(x, context)
+    log_prob = flow.base.log_prob(z, context) + log_det
+    return jnp.where(infinite & ~jnp.isnan(log_prob), -jnp.inf, log_prob)
+
+
+@per_event
+def _sample(flow, item, context):
+    (key,) = item
+    return flow.bijector.forward(flow.base.sample(key, context), context)
+
+
+@per_event
+def _sample_and_log_prob(flow, item, context):
+    (key,) = item
+    z = flow.base.sample(key, context)
+    x, log_det = flow.bijector.forward_and_log_det(z, context)
+    return x, flow.base.log_prob(z, context) - log_det
+
+
+@walk.register
+def _(flow: Flow, y, context, visit):
+    bijector, y = walk(flow.bijector, y, context, visit)
+    return Flow(flow.base, bijector), y

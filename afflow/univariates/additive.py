@@ -1,0 +1,32 @@
+"""The additive scalar map of NICE."""
+
+import jax.numpy as jnp
+
+from afflow.core.bijector import Bijector, of_one_event
+
+
+class Additive(Bijector):
+    r"""Shift by a parameter, $y = x + \mu$: it keeps volume, $\log|dy/dx| = 0$.
+
+    Dinh et al. 2015, arXiv:1410.8516.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> afflow.Additive().forward(jnp.array(1.0), jnp.array([2.0])).item()
+        3.0
+    """
+
+    def __init__(self):
+        self.event_shape = ()
+        self.context_shape = (1,)
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        return x + self._mu(context), jnp.zeros_like(x)
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        return y - self._mu(context), jnp.zeros_like(y)
+
+    def _mu(self, params):
+        return params[0]

@@ -1,0 +1,316 @@
+"""Mixture CDFs: a scalar map that turns a mixture of logistics or normals into one of them."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn import log_sigmoid, log_softmax
+from jax.typing import DTypeLike
+
+from afflow._tools.bounds import gains, soft_bound
+from afflow._tools.shapes import check_size
+from afflow.core.bijector import Bijector, of_one_event
+from afflow.univariates.monotone import forward_by_search
+
+_LOG_2 = math.log(2)
+_LOG_SQRT_2PI = math.log(2 * math.pi) / 2
+_FAR = 10.0
+
+
+class Component(ABC):
+    """A distribution symmetric about zero, known by the logarithms of its tail.
+
+    A subclass sets `deviation`, its standard deviation.
+    """
+
+    deviation: ClassVar[float]
+
+    @abstractmethod
+    def log_density(self, u: jax.Array) -> jax.Array:
+        r"""Return $\log g(u)$, $g = -S'$."""
+
+    @abstractmethod
+    def sample(self, key: jax.Array, dtype: DTypeLike) -> jax.Array:
+        """Draw one value."""
+
+    @abstractmethod
+    def log_tail(self, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+        r"""Return $\log S(u)$, $S(u) = \Pr(U > u)$, and $\log\lambda(u)$, $\lambda = -S'/S$."""
+
+    @abstractmethod
+    def quantile(self, log_s: jax.Array) -> jax.Array:
+        r"""Return the scalar $u \ge 0$ with $\log S(u)$ as given, at most $\log\tfrac12$."""
+
+
+@dataclass(frozen=True)
+class LogisticCDF(Component):
+    r"""The standard logistic distribution: $S(u) = \sigma(-u)$, $\lambda(u) = \sigma(u)$."""
+
+    deviation = math.pi / math.sqrt(3)
+
+    def log_density(self, u):
+        return log_sigmoid(u) + log_sigmoid(-u)
+
+    def sample(self, key, dtype):
+        return jax.random.logistic(key, (), dtype)
+
+    def log_tail(self, u):
+        return log_sigmoid(-u), log_sigmoid(u)
+
+    def quantile(self, log_s):
+        return jnp.log(-jnp.expm1(log_s)) - log_s
+
+
+@dataclass(frozen=True)
+class GaussianCDF(Component):
+    r"""The standard normal distribution: $S(u) = \tfrac12\,\mathrm{erfc}(u/\sqrt2)$."""
+
+    deviation = 1.0
+
+    def log_density(self, u):
+        return -jnp.square(u) / 2 - _LOG_SQRT_2PI
+
+    def sample(self, key, dtype):
+        return jax.random.normal(key, (), dtype)
+
+    def log_tail(self, u):
+        return _normal_log_tail(u), _normal_log_hazard(u)
+
+    def quantile(self, log_s):
+        return _normal_quantile(log_s)
+
+
+@dataclass(frozen=True)
+class LaplaceCDF(Component):
+    r"""The standard Laplace distribution: $S(u) = \tfrac12 e^{-u}$ for $u \ge 0$."""
+
+    deviation = math.sqrt(2)
+
+    def log_density(self, u):
+        return -jnp.abs(u) - _LOG_2
+
+    def sample(self, key, dtype):
+        return jax.random.laplace(key, (), dtype)
+
+    def log_tail(self, u):
+        log_s = jnp.where(u > 0, -u - _LOG_2, jnp.log1p(-jnp.exp(jnp.minimum(u, 0)) / 2))
+        return log_s, self.log_density(u) - log_s
+
+    def quantile(self, log_s):
+        return -log_s - _LOG_2
+
+
+class MixtureCDF(Bijector):
+    r"""The CDF of a mixture, read on the scale of one component.
+
+    $$x = G^{-1}\Big(\sum_k \pi_k\, G\Big(\frac{y - \mu_k}{s_k}\Big)\Big),$$
+
+    the direction from data to noise; the other is found numerically. With noise of
+    distribution $G$ the data have exactly the mixture's density. All of it is computed
+    from logarithms of tail probabilities, so it is the map of the outermost component
+    far out, where the probabilities themselves have underflown. Logistic components as in
+    Flow++ (Ho et al. 2019, arXiv:1902.00275); Gaussian ones make a layer the RNADE of Uria
+    et al. 2013, arXiv:1306.0186.
+
+    The parameters are `K` logits of $\pi$, `K` locations and `K` log-scales, both times
+    the constants `gains`, and added to those of `start_apart`: with zeros the mixture is
+    close to $G$ and has its variance, so the map is close to the identity, and the identity
+    for one component or `spread=0`. Components that start equal are a saddle of the
+    likelihood, which training hardly leaves. The log-scales are bounded as in `Affine`.
+
+    Args:
+        num_components: the number of components `K`.
+        component: the distribution $G$, `LogisticCDF()` or `GaussianCDF()`.
+        max_log_scale: the bound on $|\log s_k|$, beside the start.
+        spread: how far apart the components start, in [0, 1).
+
+    Raises:
+        ValueError: if `num_components < 1`, `max_log_scale <= 0` or `spread` is out of range.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> mixture = afflow.MixtureCDF(2, afflow.GaussianCDF(), spread=0.0)
+        >>> params = jnp.array([0.0, 0.0, -4.0, 1.0, 0.0, 0.0])  # means -2 and 2
+        >>> abs(round(mixture.inverse(jnp.array(0.0), params).item(), 4))
+        0.0
+    """
+
+    ABSENT: ClassVar = {"spread": 0.0}  # in archives from before components started apart
+
+    def __init__(
+        self,
+        num_components: int = 8,
+        component: Component = LogisticCDF(),
+        max_log_scale: float = 7.0,
+        spread: float = 0.5,
+    ):
+        check_mixture(num_components, max_log_scale, spread)
+        self.num_components = num_components
+        self.component = component
+        self.max_log_scale = float(max_log_scale)
+        self.spread = float(spread)
+        self.event_shape = ()
+        self.context_shape = (3 * num_components,)
+
+    @of_one_event
+    def forward_and_log_det(self, x, context=None):
+        return forward_by_search(self, x, context)
+
+    @of_one_event
+    def inverse_and_log_det(self, y, context=None):
+        log_pi, mu, log_s = mixture_parameters(self, context)
+        return mix(self.component, log_pi, (y - mu) * jnp.exp(-log_s), -log_s)
+
+
+class MixtureSettings(Protocol):
+    """What a mixture of components, a map or a distribution, is made with."""
+
+    @property
+    def num_components(self) -> int: ...
+    @property
+    def component(self) -> Component: ...
+    @property
+    def max_log_scale(self) -> float: ...
+    @property
+    def spread(self) -> float: ...
+
+
+def check_mixture(num_components: int, max_log_scale: float, spread: float) -> None:
+    """Raise `ValueError` for settings of a mixture that are out of range."""
+    check_size("num_components", num_components)
+    if not max_log_scale > 0 or not 0 <= spread < 1:
+        raise ValueError(
+            f"Expected max_log_scale > 0 and spread in [0, 1), got {max_log_scale} and {spread}."
+        )
+
+
+def mixture_parameters(
+    mixture: MixtureSettings, params: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    r"""Return $\log\pi_k$, $\mu_k$ and $\log s_k$ `(K,)` from unbounded `(3 K,)`."""
+    logits, mu, s = jnp.split(jnp.asarray(params), 3)
+    gain = gains(len(logits), logits.dtype)
+    locations, log_scale = start_apart(mixture.num_components, mixture.component, mixture.spread)
+    mu = gain * mu + jnp.asarray(locations, mu.dtype)
+    return log_softmax(logits), mu, soft_bound(gain * s, mixture.max_log_scale) + log_scale
+
+
+def start_apart(num: int, component: Component, spread: float) -> tuple[np.ndarray, float]:
+    r"""Return locations `(K,)` and one log-scale of a mixture with the variance of $G$.
+
+    The locations are normal quantiles, $c\,\sigma_G\,\Phi^{-1}((k + \tfrac12)/K)$ with the
+    spread $c$; the scale makes up for their variance.
+    """
+    quantiles = spread * np.array([NormalDist().inv_cdf((k + 0.5) / num) for k in range(num)])
+    log_scale = float(np.log1p(-np.square(quantiles).mean()) / 2)
+    return component.deviation * quantiles, log_scale
+
+
+def mix(
+    component: Component, log_pi: jax.Array, u: jax.Array, log_slopes: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    r"""Return $z = G^{-1}(\sum_k \pi_k G(u_k))$, and $\log dz/dy$ given $\log du_k/dy$.
+
+    With survival functions, on the side of the median where $S(z) \le \tfrac12$:
+    $S(z) = \sum_k \pi_k S(u_k)$, and
+    $dz/dy = \sum_k q_k\, \lambda(u_k)\, u_k' / \lambda(z)$ with $q_k = \pi_k S(u_k) / S(z)$.
+
+    Args:
+        component: the distribution $G$.
+        log_pi: normalised log-weights `(K,)`.
+        u: `(K,)`.
+        log_slopes: $\log du_k/dy$ `(K,)`.
+    """
+    log_s, log_hazards = component.log_tail(jnp.stack([u, -u]))  # (2, K)
+    above, below = log_pi + log_s[0], log_pi + log_s[1]
+    right = log_sum_exp(above) <= log_sum_exp(below)
+    smaller = jnp.where(right, above, below)  # (K,)
+    z = component.quantile(log_sum_exp(smaller))
+    log_rates = normalize(smaller) + jnp.where(right, *log_hazards) + log_slopes
+    log_slope = log_sum_exp(log_rates) - component.log_tail(z)[1]
+    return jnp.where(right, z, -z), log_slope
+
+
+@jax.custom_jvp
+def log_sum_exp(a: jax.Array) -> jax.Array:
+    r"""Return $\log\sum_k e^{a_k}$ of a vector, with digits in its second derivative.
+
+    The second derivative is a variance, $\sum_k q_k \dot a_k (\dot a_k - \sum_j q_j \dot a_j)$ with
+    the softmax $q$. As the difference of two squares, which `jax.nn.logsumexp` forms, it has
+    no digit left far out.
+    """
+    return jax.nn.logsumexp(a)
+
+
+@log_sum_exp.defjvp
+def _log_sum_exp_jvp(primals, tangents):
+    (a,), (d_a,) = primals, tangents
+    return log_sum_exp(a), jnp.sum(jax.nn.softmax(a) * d_a)
+
+
+@jax.custom_jvp
+def normalize(a: jax.Array) -> jax.Array:
+    """Return `a - log_sum_exp(a)`, the logarithms of the softmax, and its derivative alike."""
+    return log_softmax(a)
+
+
+@normalize.defjvp
+def _normalize_jvp(primals, tangents):
+    (a,), (d_a,) = primals, tangents
+    return normalize(a), d_a - jnp.sum(jax.nn.softmax(a) * d_a)
+
+
+@jax.custom_jvp
+def _normal_log_tail(u: jax.Array) -> jax.Array:
+    r"""Return $\log S(u)$; its derivative is $-\lambda(u)$, without a power of a tiny $S$."""
+    far = u > _FAR
+    near = jnp.log(jax.lax.erfc(jnp.where(far, 0.0, u) / math.sqrt(2)) / 2)
+    v = jnp.where(far, u, _FAR)
+    return jnp.where(far, GaussianCDF().log_density(v) - _far_log_hazard(v), near)
+
+
+@_normal_log_tail.defjvp
+def _normal_log_tail_jvp(primals, tangents):
+    (u,), (d_u,) = primals, tangents
+    return _normal_log_tail(u), -jnp.exp(_normal_log_hazard(u)) * d_u
+
+
+def _normal_log_hazard(u: jax.Array) -> jax.Array:
+    far = u > _FAR
+    v = jnp.where(far, 0.0, u)
+    near = GaussianCDF().log_density(v) - _normal_log_tail(v)
+    return jnp.where(far, _far_log_hazard(jnp.where(far, u, _FAR)), near)
+
+
+def _far_log_hazard(u: jax.Array) -> jax.Array:
+    r"""Return the log of $u + 1/(u + 2/(u + 3/(u + \dots)))$, for $u \ge 10$ to rounding."""
+    hazard = u
+    for n in range(8, 0, -1):
+        hazard = u + n / hazard
+    return jnp.log(hazard)
+
+
+@jax.custom_jvp
+def _normal_quantile(log_s: jax.Array) -> jax.Array:
+    r"""Solve $\log S(u) = \ell$ by Newton's method, from the right end of $S(u) \le e^{-u^2/2}/2$.
+
+    $\log S$ is concave, so the steps decrease to the root from there; six reach rounding.
+    """
+
+    def newton(_, u):
+        log_survival, log_hazard = GaussianCDF().log_tail(u)
+        return u + (log_survival - log_s) * jnp.exp(-log_hazard)
+
+    start = jnp.sqrt(jnp.maximum(-2 * (log_s + _LOG_2), 0))
+    return jax.lax.fori_loop(0, 6, newton, start)
+
+
+@_normal_quantile.defjvp
+def _normal_quantile_jvp(primals, tangents):
+    u = _normal_quantile(*primals)
+    return u, -tangents[0] * jnp.exp(-GaussianCDF().log_tail(u)[1])

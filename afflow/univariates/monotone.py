@@ -1,0 +1,99 @@
+"""Scalar maps written from data to noise: their other direction, found numerically."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from afflow.core.bijector import Bijector
+
+Increasing = Callable[[jax.Array, Any], tuple[jax.Array, jax.Array]]
+"""`g(x, params) -> (z, log dz/dx)`: a callable pytree, strictly increasing in the scalar `x`."""
+
+_MAX_STEPS = 300
+
+
+def forward_by_search(
+    univariate: Bijector, z: jax.Array, params: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return `forward_and_log_det` of an increasing univariate that writes its inverse only."""
+    g = jax.tree_util.Partial(type(univariate).inverse_and_log_det, univariate)
+    x = solve_monotone(g, z, params)
+    return x, -g(x, params)[1]
+
+
+class Search(NamedTuple):
+    """The state of a search for a root."""
+
+    low: jax.Array  # the bracket: g(low) <= z <= g(high)
+    high: jax.Array
+    x: jax.Array
+    step: jax.Array  # length of the last step
+    found: jax.Array
+    count: jax.Array
+
+
+@jax.custom_jvp
+def solve_monotone(g: Increasing, z: jax.Array, params: Any) -> jax.Array:
+    r"""Return the root $x$ of $g(x; \theta) = z$ on the real line, to float rounding.
+
+    Newton steps inside a bracket. The search starts at $x = z$, and while one end of the
+    bracket is infinite a step is at most $8 (1 + |x|)$ long. A Newton step that leaves the
+    bracket, or is more than half as long as the step before, gives way to a bisection, or to
+    the longest step while the bracket is open. The derivatives are those of the implicit
+    function: $\dot x = (\dot z - \partial_\theta g\, \dot\theta) / g'(x)$.
+
+    Args:
+        g: `g(x, params)` returns its value and the log of its slope; onto the real line.
+        z: scalar; NaN gives NaN.
+        params: what else `g` depends on, any pytree.
+
+    Returns:
+        The root for a `z` that is moved by a few ulp of $\max(|z|, 1)$; NaN where no float
+        is that root.
+    """
+    z = z.astype(jax.eval_shape(g, z, params)[0].dtype)
+    infinity = jnp.full_like(z, jnp.inf)
+    start = Search(-infinity, infinity, z, infinity, jnp.bool_(0), jnp.int32(0))
+
+    def unfinished(search):
+        return ~search.found & (search.count < _MAX_STEPS)
+
+    def advance(search):
+        return _advance(search, *g(search.x, params), z)
+
+    end = jax.lax.while_loop(unfinished, advance, start)
+    return jnp.where(end.found & jnp.isfinite(end.x), end.x, jnp.nan)
+
+
+def _advance(search: Search, value: jax.Array, log_slope: jax.Array, z: jax.Array) -> Search:
+    """Make the next step from the value and the log-slope of the function at `search.x`."""
+    x, eps, error = search.x, jnp.finfo(z.dtype).eps, value - z
+    low, high = jnp.where(error <= 0, x, search.low), jnp.where(error >= 0, x, search.high)
+    is_open = jnp.isinf(low) | jnp.isinf(high)
+    longest = jnp.where(is_open, 8 * (1 + jnp.abs(x)), high - low)
+    newton = x - jnp.clip(error * jnp.exp(-log_slope), -longest, longest)
+    step = jnp.abs(newton - x)
+    trusted = (low <= newton) & (newton <= high) & (step <= search.step / 2)
+    halved = jnp.where(is_open, x - jnp.sign(error) * longest, low / 2 + high / 2)
+    new = jnp.where(trusted, newton, halved)
+    # In a flat place a last Newton step can leave it: then `x` itself is the root.
+    exact = jnp.abs(error) <= 4 * eps * jnp.maximum(jnp.abs(z), 1)
+    stays = exact & (~trusted | (step > eps**0.5)) | (error == 0)
+    new = jnp.where(stays, x, jnp.where(jnp.isnan(error), jnp.nan, new))
+    shut = (new <= low) | (new >= high) | (jnp.abs(new - x) <= 2 * eps * jnp.abs(x))
+    found = exact | shut | jnp.isnan(error)
+    return Search(low, high, new, jnp.abs(new - x), found, search.count + 1)
+
+
+@solve_monotone.defjvp
+def _solve_monotone_jvp(primals, tangents):
+    (g, z, params), (d_g, d_z, d_params) = primals, tangents
+    x = solve_monotone(g, z, params)
+    (_, log_slope), (d_value, _) = jax.jvp(
+        lambda g, params: g(x, params), (g, params), (d_g, d_params)
+    )
+    # Finite, so that a tangent of zero stays zero where the slope has underflown.
+    inverse_slope = jnp.minimum(jnp.exp(-log_slope), jnp.finfo(x.dtype).max)
+    return x, (d_z - d_value) * inverse_slope

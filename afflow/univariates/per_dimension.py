@@ -1,0 +1,89 @@
+"""A univariate of its own for each coordinate."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow._tools.shapes import Shape
+from afflow.core.bijector import Bijector, num_params
+
+
+class PerDimension(Bijector):
+    r"""The univariate of a coordinate chosen by its place in the vector.
+
+    $$y_t = f_t(x_t;\, \theta_t),$$
+
+    for columns of different kinds: real, positive, an angle. It stands where a univariate
+    does, in `MaskedAutoregressive`, `Coupling` or an `Elementwise` of a vector. All coordinates run
+    through the same program, each with the longest parameter vector `P` and reading its
+    head, so the work grows with the number of *different* univariates: pass one object in
+    several places rather than several alike.
+
+    A layer that reorders coordinates, as factories put between theirs, would move the columns
+    to other kinds: keep to one layer (`made`), or to layers without one in between.
+
+    Being scalar, its methods cannot see where they stand: in place of $x_t$ they take the
+    pair of $x_t$ and its kind that `locate` makes.
+
+    Args:
+        univariates: one for each of the `D` coordinates.
+
+    Raises:
+        ValueError: if `univariates` is empty, or one is not a univariate; where it is used,
+            unless there is one for each coordinate.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> real, bounded = afflow.Affine(), afflow.BernsteinPolynomial(4)
+        >>> layer = afflow.Elementwise(afflow.PerDimension([real, bounded, real]), 3)
+        >>> layer.params.shape, layer.univariate.kinds
+        ((3, 5), (0, 1, 0))
+    """
+
+    def __init__(self, univariates: Sequence[Bijector]):
+        if not univariates:
+            raise ValueError("Expected at least one univariate.")
+        distinct = {id(univariate): univariate for univariate in univariates}
+        places = list(distinct)
+        self.univariates = nnx.List(distinct.values())
+        self.kinds = tuple(places.index(id(univariate)) for univariate in univariates)
+        self.event_shape = ()
+        self.context_shape = max(map(num_params, univariates))
+
+    def locate(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Pair the coordinates of `x` `(D,)` with the indices of their univariates `(D,)`."""
+        return x, jnp.array(self.kinds)
+
+    def forward_and_log_det(self, x, context=None):
+        return self._switch([u.forward_and_log_det for u in self.univariates], x, context)
+
+    def inverse_and_log_det(self, y, context=None):
+        return self._switch([u.inverse_and_log_det for u in self.univariates], y, context)
+
+    def _switch(self, methods, located_x, params):
+        x, kind = located_x
+        pairs = zip(methods, self.univariates, strict=True)
+        branches = [partial(_on_head, method, *num_params(u)) for method, u in pairs]
+        return jax.lax.switch(kind, branches, x, params)
+
+
+def _on_head(method, size, x, params):
+    return method(x, params[:size])
+
+
+def check_places(univariate: Bijector, event_shape: Shape) -> None:
+    """Raise `ValueError` unless a `PerDimension` has a univariate for each coordinate."""
+    if isinstance(univariate, PerDimension) and event_shape != (len(univariate.kinds),):
+        raise ValueError(
+            f"Expected a univariate for each coordinate of {event_shape}, got "
+            f"{len(univariate.kinds)} in PerDimension."
+        )
+
+
+def located(univariate: Bijector, x: jax.Array) -> Any:
+    """Return what a univariate takes of the coordinates of `x`: `PerDimension` their kinds too."""
+    return univariate.locate(x) if isinstance(univariate, PerDimension) else x

@@ -1,0 +1,48 @@
+"""The published recipes, each a function that builds a model."""
+
+from afflow.zoo.autoregressive_flows import circular_nsf, iaf, made, maf, nsf
+from afflow.zoo.continuous_flows import cnf
+from afflow.zoo.coupling_flows import coupling_flow, glow, nice, nsf_coupling, realnvp
+from afflow.zoo.density_models import (
+    choose_order,
+    deep_nade,
+    eonade,
+    fvsbn,
+    independent_mlps,
+    made_ensemble,
+    made_model,
+    nade,
+    rnade,
+)
+from afflow.zoo.gaussianization import gaussianization_flow
+from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
+
+__all__ = [
+    "bnaf",
+    "bpf",
+    "choose_order",
+    "circular_nsf",
+    "cnf",
+    "coupling_flow",
+    "deep_nade",
+    "eonade",
+    "fvsbn",
+    "gaussianization_flow",
+    "glow",
+    "iaf",
+    "independent_mlps",
+    "made",
+    "made_ensemble",
+    "made_model",
+    "maf",
+    "nade",
+    "naf",
+    "nice",
+    "nsf",
+    "nsf_coupling",
+    "realnvp",
+    "rnade",
+    "sospf",
+    "triangular_spline_flow",
+    "umnn",
+]

@@ -1,0 +1,204 @@
+"""Factories: flows of couplings, in one pass both ways."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Unpack
+
+import jax
+import numpy as np
+from flax import nnx
+
+from afflow.bijectors.actnorm import ActNorm
+from afflow.bijectors.compose import Chain, Repeat
+from afflow.bijectors.coupling import Coupling
+from afflow.bijectors.elementwise import Elementwise
+from afflow.bijectors.image import Conv1x1, multiscale
+from afflow.bijectors.permutations import Permutation
+from afflow.core.bijector import Bijector, num_params
+from afflow.distributions.standard import Normal
+from afflow.models.flow import Flow
+from afflow.nets.convnet import ConvNet
+from afflow.nets.mlp import MLP
+from afflow.univariates.additive import Additive
+from afflow.univariates.affine import Affine
+from afflow.univariates.spline import RationalQuadraticSpline
+from afflow.zoo.stacking import Make, Mix, Outside, layered, made_by, mixed, reverse, usual_mix
+
+
+def coupling_flow(
+    dim: int,
+    *,
+    num_layers: int = 8,
+    hidden: tuple[int, ...] = (64, 64),
+    context_dim: int = 0,
+    univariate: Callable[[], Bijector] = Affine,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.tanh,
+    mix: Mix | None = None,
+    rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
+) -> Flow:
+    """Return a flow of couplings: one pass a layer in both directions.
+
+    The first half of the coordinates sets the parameters of the others, and then the order
+    is reversed. Dinh et al. 2017, arXiv:1605.08803.
+
+    Args:
+        dim: number of coordinates `D`.
+        num_layers: coupling layers; more than two are compiled as one (`Repeat`).
+        hidden: widths of the hidden layers of each network.
+        context_dim: length of the context vector; 0 for an unconditional flow.
+        univariate: makes the scalar map of the coordinates.
+        activation: the nonlinearity of each network.
+        mix: makes what stands before each layer, as for `maf`.
+        rngs: its `params` stream draws the initial weights.
+        **outside: `data`, `columns` and `base`, see `Outside`: the units of the flow.
+
+    Raises:
+        ValueError: for sizes out of range, or `data` of another shape.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> flow = afflow.coupling_flow(3, num_layers=2, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> flow.sample(jax.random.key(0), 5).shape
+        (5, 3)
+    """
+    make = _coupling(dim, hidden, context_dim, univariate, activation)
+    return layered(dim, mixed(dim, mix or usual_mix(num_layers), make), num_layers, rngs, **outside)
+
+
+def realnvp(
+    dim: int,
+    *,
+    num_layers: int = 8,
+    hidden: tuple[int, ...] = (64, 64),
+    context_dim: int = 0,
+    rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
+) -> Flow:
+    """Return affine couplings: Real NVP, with the arguments of `coupling_flow`.
+
+    Dinh et al. 2017, arXiv:1605.08803.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> flow = afflow.realnvp(2, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
+        -1.8379
+    """
+    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
+    return coupling_flow(dim, num_layers=num_layers, **options, **outside)
+
+
+def nsf_coupling(
+    dim: int,
+    *,
+    num_layers: int = 8,
+    hidden: tuple[int, ...] = (64, 64),
+    num_bins: int = 8,
+    bound: float = 5.0,
+    context_dim: int = 0,
+    rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
+) -> Flow:
+    """Return spline couplings: NSF-C, with the arguments of `coupling_flow` and `nsf`.
+
+    Durkan et al. 2019, arXiv:1906.04032.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> flow = afflow.nsf_coupling(2, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
+        -1.8379
+    """
+    spline = partial(RationalQuadraticSpline, num_bins, bound)
+    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
+    return coupling_flow(dim, num_layers=num_layers, univariate=spline, **options, **outside)
+
+
+def nice(
+    dim: int,
+    *,
+    num_layers: int = 8,
+    hidden: tuple[int, ...] = (64, 64),
+    context_dim: int = 0,
+    rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
+) -> Flow:
+    """Return additive couplings behind one free scale: NICE, arguments of `coupling_flow`.
+
+    Dinh et al. 2015, arXiv:1410.8516.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> flow = afflow.nice(2, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
+        -1.8379
+    """
+    make = mixed(dim, reverse, _coupling(dim, hidden, context_dim, Additive, jax.nn.relu))
+    scale = Elementwise(Affine(), dim)
+    return layered(dim, make, num_layers, rngs, first=[scale], **outside)
+
+
+def _coupling(dim, hidden, context_dim, univariate, activation) -> Make:
+    """Return a function that builds one coupling layer, whose first half sets the second."""
+    half = dim // 2
+
+    def make(rngs):
+        options = {"context_dim": context_dim, "activation": activation}
+        scalar = made_by(univariate)
+        network = MLP(half, dim - half, *num_params(scalar), hidden, **options, rngs=rngs)
+        return Coupling([t < half for t in range(dim)], network, scalar)
+
+    return make
+
+
+def glow(
+    event_shape: tuple[int, int, int],
+    *,
+    num_levels: int = 2,
+    num_steps: int = 4,
+    width: int = 64,
+    context_dim: int | tuple[int, int, int] = 0,
+    rngs: nnx.Rngs,
+) -> Flow:
+    """Return a multi-scale flow of images: at every scale steps of ActNorm, 1x1 and coupling.
+
+    Kingma and Dhariwal 2018, arXiv:1807.03039. Set its `ActNorm` layers by
+    `initialize_actnorm(flow, images)` before fitting.
+
+    Args:
+        event_shape: `(H, W, C)`, with `H` and `W` divisible by `2 ** num_levels`.
+        num_levels: scales.
+        num_steps: steps at every scale.
+        width: hidden channels of the networks.
+        context_dim: length of the context vector, which every network sees, or the shape
+            `(H, W, C')` of a context image, which they see where they look; 0 for none.
+        rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for an image that cannot be halved so often.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> flow = afflow.glow((4, 4, 1), num_levels=1, num_steps=1, width=4, rngs=nnx.Rngs(0))
+        >>> flow.sample(jax.random.key(0), 2).shape
+        (2, 4, 4, 1)
+    """
+
+    def step(shape, rngs):
+        half = (*shape[:2], shape[2] // 2)
+        mask = np.broadcast_to(np.arange(shape[2]) < half[2], shape)
+        swap = Permutation([*range(half[2], shape[2]), *range(half[2])])
+        network = ConvNet(half, 2, width, context_dim=context_dim, rngs=rngs)
+        coupling = Coupling(mask, network, Affine())
+        return Chain([coupling, Conv1x1(shape, swap), ActNorm(shape)])
+
+    def steps(shape, rngs):
+        return Repeat(lambda rngs: step(shape, rngs), num_steps, rngs=rngs)
+
+    return Flow(Normal(event_shape), multiscale(steps, event_shape, num_levels, rngs=rngs))

@@ -1,0 +1,166 @@
+"""What every factory shares: layers in a stack, mixed, between a base and the units of the data."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from afflow._tools.arguments import check_callable, check_instance
+from afflow._tools.arrays import double
+from afflow._tools.shapes import check_size
+from afflow.bijectors.compose import Chain, Inverse, Repeat
+from afflow.bijectors.embedding import Embedded, ZScores
+from afflow.bijectors.linear import LU
+from afflow.bijectors.permutations import Reverse, Shuffle
+from afflow.core.bijector import Bijector
+from afflow.core.distribution import Distribution
+from afflow.distributions.standard import Normal
+from afflow.models.columns import Columns, Kinds, Layout, layout_of
+from afflow.models.flow import Flow
+from afflow.models.prefix import keeps_order
+from afflow.univariates.per_dimension import PerDimension
+from afflow.zoo.units import units_of
+
+Data = Any | tuple[Any, Any]
+Make = Callable[[nnx.Rngs], Bijector]
+Mix = Callable[[int, nnx.Rngs], Bijector]
+
+
+class Outside(TypedDict, total=False):
+    """What every factory puts around its layers.
+
+    Args:
+        data: rows `(N, D)`, or a pair of them and contexts `(N, context_dim)`. The flow
+            standardises by them: by mean and deviation, heavy-tailed columns by quantiles and
+            with `HeavyTails`, contexts by `ZScores`.
+        columns: what each column of the data is: `Real()`, `Above(0.0)`, `Between(0.0, 1.0)`,
+            `Whole()` or `Categories(...)`, as a sequence, or by position or name. The flow
+            then has densities and samples in the units of a table (`Columns`), whose
+            columns are mapped to the line and standardised there.
+        base: the distribution of the noise, in place of the standard normal.
+    """
+
+    data: Data | None
+    columns: Kinds | None
+    base: Distribution | None
+
+
+_CHAIN_UP_TO = 2
+
+
+def lu(dim: int, rngs: nnx.Rngs) -> Bijector:
+    """Return a trained linear map around a random permutation: how layers are mixed by default."""
+    return LU(dim, Shuffle(dim, rngs=rngs))
+
+
+def inverse_lu(dim: int, rngs: nnx.Rngs) -> Bijector:
+    """Return the inverse of such a map: of products where samples are made in one pass."""
+    return Inverse(lu(dim, rngs))
+
+
+def reverse(dim: int, rngs: nnx.Rngs) -> Bijector:
+    """Return `Reverse(dim)`: how the papers of autoregressive flows and couplings mix layers."""
+    return Reverse(dim)
+
+
+def made_by(univariate: Callable[[], Bijector]) -> Bijector:
+    """Return a univariate of its own for a layer."""
+    if isinstance(univariate, Bijector):
+        name = type(univariate).__name__
+        raise ValueError(f"Expected univariate=lambda: {name}(...), got one {name}.")
+    check_callable("univariate", univariate, "afflow.Affine")
+    return univariate()
+
+
+def mixed(dim: int, mix: Mix | None, make: Make) -> Make:
+    """Return a function that builds a layer with a mixing one before it, if there is one."""
+    if mix is not None:
+        check_callable("mix", mix, "lambda dim, rngs: Reverse(dim)", 2)
+    return make if mix is None else lambda rngs: Chain([mix(dim, rngs), make(rngs)])
+
+
+def usual_mix(num_layers: int, several: Mix = lu) -> Mix | None:
+    """Return how a number of layers is mixed by default: one layer is not."""
+    check_size("num_layers", num_layers)
+    return several if num_layers > 1 else None
+
+
+def layered(
+    dim: int,
+    make: Make,
+    num_layers: int,
+    rngs: nnx.Rngs,
+    *,
+    first: Sequence[Bijector] = (),
+    data: Data | None = None,
+    columns: Kinds | None = None,
+    base: Distribution | None = None,
+    **unknown: Any,
+) -> Flow:
+    """Stack layers between a base, some `first` bijectors next to it, and the units of the data."""
+    if unknown:
+        raise TypeError(
+            f"Expected the factory's own arguments, or data, columns and base, got {list(unknown)}."
+        )
+    check_size("dim", dim)
+    check_size("num_layers", num_layers)
+    if base is not None:
+        check_instance("base", base, Distribution)
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(f"Expected rngs, nnx.Rngs(0) say, got {rngs!r}.")
+    layers = _stacked(make, num_layers, rngs)
+    if num_layers > 1:
+        _check_kinds(layers[0])
+    x, context = _pair_of(dim, data)
+    layout = None if columns is None else layout_of(dim, columns, x)
+    bijector = Chain([*first, *layers, *_units(dim, x, layout)])
+    if context is not None:
+        shape = bijector.context_shape or (0,)
+        _check_rows("contexts", context, *shape)
+        bijector = Embedded(bijector, ZScores(context), shape)
+    return Flow(base or Normal(dim), bijector if layout is None else Columns(bijector, layout))
+
+
+def _stacked(make: Make, num_layers: int, rngs: nnx.Rngs) -> list[Bijector]:
+    if num_layers <= _CHAIN_UP_TO:
+        return [make(rngs) for _ in range(num_layers)]
+    return [Repeat(make, num_layers, rngs=rngs)]
+
+
+def _pair_of(dim: int, data: Any) -> tuple[Any, np.ndarray | None]:
+    """Return the data and the contexts that a factory is given."""
+    pair = data if isinstance(data, tuple) else (data, None)
+    if len(pair) != 2:
+        raise ValueError(
+            f"Expected data (N, {dim}), or a pair of it and contexts, got {len(pair)}."
+        )
+    x, context = pair
+    return x, None if context is None else double("data", context)
+
+
+def _units(dim: int, x: Any, layout: Layout | None) -> list[Bijector]:
+    """Return the maps from standard coordinates to the units of the data."""
+    if layout is not None:
+        return [*([] if x is None else units_of(layout.on_the_line(x))), layout.onto()]
+    if x is None:
+        return []
+    rows = double("data", x)
+    _check_rows("data", rows, dim)
+    return units_of(rows)
+
+
+def _check_rows(name: str, rows: np.ndarray, size: int) -> None:
+    if jnp.ndim(rows) != 2 or jnp.shape(rows)[1] != size:
+        raise ValueError(f"Expected {name}.shape (N, {size}), got {jnp.shape(rows)}.")
+
+
+def _check_kinds(layer: Bijector) -> None:
+    """Raise `ValueError` where univariates for certain columns would meet others."""
+    placed = any(isinstance(part, PerDimension) for _, part in nnx.iter_graph(layer))
+    if placed and not keeps_order(layer):
+        raise ValueError(
+            "Expected layers that keep the order of the coordinates with PerDimension: take one "
+            "layer, or autoregressive ones with mix=lambda dim, rngs: Permutation(range(dim))."
+        )

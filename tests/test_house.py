@@ -1,0 +1,56 @@
+"""The house: which rooms may import which, and names that hide no module."""
+
+import ast
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import afflow
+
+ROOT = Path(afflow.__file__).parent
+MAY_IMPORT = {
+    "_tools": set(),
+    "core": {"_tools"},
+    "saving": {"_tools"},
+    "testing": {"core"},
+    "nets": {"_tools"},
+    "univariates": {"_tools", "core"},
+    "distributions": {"_tools", "core"},
+    "conditioners": {"_tools", "core", "nets"},
+    "conditionals": {"_tools", "core", "univariates"},
+    "bijectors": {"_tools", "core", "univariates"},
+    "training": {"_tools", "core", "bijectors"},
+    "models": {"_tools", "core", "bijectors", "distributions"},
+    "inference": {"_tools", "models", "training"},
+}
+MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving"}
+
+
+def rooms_imported(room):
+    """Yield the rooms that the modules of a room import, with the importing file."""
+    files = (ROOT / room).rglob("*.py") if (ROOT / room).is_dir() else [ROOT / f"{room}.py"]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("afflow."):
+                yield node.module.split(".")[1], file.name
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_point_one_way(room):
+    found = {(other, file) for other, file in rooms_imported(room) if other != room}
+    assert not {pair for pair in found if pair[0] not in MAY_IMPORT[room]}
+
+
+def test_every_room_is_listed():
+    rooms = {info.name for info in pkgutil.iter_modules([str(ROOT)])}
+    assert rooms == set(MAY_IMPORT)
+
+
+def test_no_name_hides_a_module():
+    """After `import afflow.x.y`, the attribute `y` of `afflow.x` is that module."""
+    for info in pkgutil.walk_packages([str(ROOT)], "afflow."):
+        module = import_module(info.name)
+        parent, _, leaf = info.name.rpartition(".")
+        assert getattr(import_module(parent), leaf) is module
