@@ -35,7 +35,7 @@ from afflow.bijectors.linear import LU, Householder, Rotation, Triangular
 from afflow.bijectors.permutations import Permutation, Reverse, Shuffle
 from afflow.bijectors.planar import Planar
 from afflow.bijectors.radial import Radial
-from afflow.bijectors.solvers import Incremental, Jacobi, Sequential, Solver
+from afflow.bijectors.solvers import FullPasses, Incremental, Jacobi, Solver
 from afflow.bijectors.sylvester import Sylvester
 from afflow.bijectors.walking import walk
 from afflow.conditionals import Bernoulli, Categorical, Conditional, DiscretizedLogistics, MixtureOf
@@ -244,7 +244,7 @@ __all__ = [
     "Reverse",
     "Rotation",
     "ScalarLogger",
-    "Sequential",
+    "FullPasses",
     "Shuffle",
     "Sigmoidal",
     "Simplex",
@@ -325,3 +325,11 @@ __all__ = [
     "update_batchnorm",
     "walk",
 ]
+
+_RENAMED = {"Sequential": "FullPasses"}
+
+
+def __getattr__(name: str) -> object:
+    """Raise `AttributeError` with the new name of something that was renamed."""
+    mend = f": it is afflow.{_RENAMED[name]} now" if name in _RENAMED else ""
+    raise AttributeError(f"module 'afflow' has no attribute {name!r}{mend}")

@@ -16,7 +16,7 @@ class FullPasses(afflow.MaskedAutoregressive):
     def forward_and_log_det(self, x, context=None):
         """Return the sample and its log-determinant."""
         emit = Partial(type(self.univariate).forward_and_log_det, self.univariate)
-        x, log_dets = afflow.Sequential().run(self.conditioner, emit, x, context)
+        x, log_dets = afflow.FullPasses().run(self.conditioner, emit, x, context)
         return x, log_dets.sum()
 
 

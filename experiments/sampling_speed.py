@@ -30,7 +30,7 @@ import afflow
 SOLVERS = {
     "incremental": afflow.Incremental(),
     "jacobi": afflow.Jacobi(),
-    "sequential": afflow.Sequential(),
+    "sequential": afflow.FullPasses(),
 }
 STYLES = {"incremental": "-", "jacobi": ":", "sequential": "--"}
 REFERENCE = {"dims": (43, 64), "num_layers": 5, "hidden": (512, 512), "batch": 1000}

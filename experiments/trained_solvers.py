@@ -60,8 +60,8 @@ def decoded(flow: afflow.Flow, z: jax.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def differences(config: Config, trained: afflow.Flow, z: jax.Array, data) -> dict:
-    """Return the largest differences from `Sequential`, relative to max(1, |value|)."""
-    expected = decoded(with_solver(config, trained, afflow.Sequential(), data), z)
+    """Return the largest differences from `FullPasses`, relative to max(1, |value|)."""
+    expected = decoded(with_solver(config, trained, afflow.FullPasses(), data), z)
     results = {"log_det_range": [float(f(expected[1])) for f in (np.min, np.max)]}
     for name, solver in SOLVERS.items():
         found = decoded(with_solver(config, trained, solver, data), z)

@@ -204,7 +204,7 @@ TRIANGULAR: dict[str, Make] = {
     "autoregressive direct": lambda: autoregressive(4, direct=True),
     "autoregressive residual": lambda: autoregressive(5, (10, 10, 10), residual=True),
     "autoregressive segments": lambda: autoregressive(33, (40, 50)),
-    "autoregressive sequential": lambda: autoregressive(4, solver=afflow.Sequential()),
+    "autoregressive sequential": lambda: autoregressive(4, solver=afflow.FullPasses()),
     "autoregressive inverse": lambda: afflow.Inverse(autoregressive(3, context_dim=2)),
     "elementwise affine": lambda: randomize(afflow.Elementwise(afflow.Affine(), 3)),
     "elementwise affine D=1": lambda: randomize(afflow.Elementwise(afflow.Affine(), 1)),

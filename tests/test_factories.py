@@ -239,3 +239,49 @@ def test_images_given_images():
     np.testing.assert_allclose(flow.log_prob(drawn, context), log_prob, rtol=1e-9)
     with pytest.raises(ValueError, match="multiple of the 4 x 4 pixels"):
         afflow.glow((8, 8, 1), context_dim=(3, 3, 1), rngs=nnx.Rngs(0))
+
+
+MASKED = [afflow.maf, afflow.iaf, afflow.nsf, afflow.naf, afflow.umnn, afflow.sospf, afflow.bpf]
+
+
+@pytest.mark.parametrize("factory", [*MASKED, afflow.circular_nsf])
+def test_factories_of_masked_layers_take_the_options_of_maf(factory):
+    """Each option reaches the layers: their activation, blocks, operands, solver and order."""
+    flow = factory(
+        3,
+        num_layers=1,
+        hidden=(6, 6, 6),
+        activation=jnp.sin,
+        residual=True,
+        dtype=jnp.bfloat16,
+        solver=afflow.Jacobi(),
+        mix=lambda dim, rngs: afflow.Permutation([2, 0, 1]),
+        rngs=nnx.Rngs(0),
+    )
+    modules = [module for _, module in nnx.iter_modules(flow)]
+    (made,) = (module for module in modules if isinstance(module, afflow.MADE))
+    assert made.activation is jnp.sin
+    assert made.residual
+    assert made.dtype == jnp.bfloat16
+    (layer,) = (m for m in modules if isinstance(m, afflow.MaskedAutoregressive))
+    assert layer.solver == afflow.Jacobi()
+    assert any(isinstance(m, afflow.Permutation) and m.order == (2, 0, 1) for m in modules)
+
+
+@pytest.mark.parametrize("factory", [afflow.realnvp, afflow.nsf_coupling, afflow.nice])
+def test_factories_of_couplings_take_the_options_of_coupling_flow(factory):
+    permutation = afflow.Permutation([1, 2, 0])
+    options = {"activation": jnp.sin, "mix": lambda dim, rngs: permutation}
+    flow = factory(3, num_layers=1, hidden=(6,), context_dim=2, **options, rngs=nnx.Rngs(0))
+    modules = [module for _, module in nnx.iter_modules(flow)]
+    (network,) = (module for module in modules if isinstance(module, afflow.MLP))
+    assert network.activation is jnp.sin
+    assert permutation in modules
+
+
+def test_bnaf_takes_a_solver_and_a_mix():
+    options = {"solver": afflow.Jacobi(), "mix": lambda dim, rngs: afflow.Permutation([1, 0])}
+    flow = afflow.bnaf(2, num_layers=1, hidden=(3,), **options, rngs=nnx.Rngs(0))
+    modules = [module for _, module in nnx.iter_modules(flow)]
+    assert [m.solver for m in modules if isinstance(m, afflow.BNAF)] == [afflow.Jacobi()]
+    assert any(isinstance(m, afflow.Permutation) for m in modules)

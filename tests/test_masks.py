@@ -19,7 +19,7 @@ DIMS = range(1, 10)
 GRID = [(dim, width) for dim in DIMS for width in range(1, 3 * dim + 1)]
 DEPTHS = [(1, False), (2, False), (3, False), (4, False), (3, True), (5, True)]  # residual?
 KINDS = [(*depth, context_dim) for depth, context_dim in product(DEPTHS, (0, 2))]
-INCREMENTAL, SEQUENTIAL = afflow.Incremental(), afflow.Sequential()
+INCREMENTAL, SEQUENTIAL = afflow.Incremental(), afflow.FullPasses()
 
 
 def build(dim, width, depth, residual, context_dim):
@@ -48,7 +48,7 @@ def check_masks(made):
 
 
 def check_solvers(made):
-    """Incremental equals Sequential, in float64 and float32, by itself and in `Repeat`."""
+    """Incremental equals FullPasses, in float64 and float32, by itself and in `Repeat`."""
     (dim,) = made.event_shape
     z = jax.random.normal(jax.random.key(0), (3, dim))
     shape = made.context_shape
@@ -60,7 +60,7 @@ def check_solvers(made):
             return afflow.MaskedAutoregressive(made, afflow.Affine(), solver)
 
         def run(z, context):
-            fast, slow = layer(afflow.Incremental()), layer(afflow.Sequential())
+            fast, slow = layer(afflow.Incremental()), layer(afflow.FullPasses())
             repeated = afflow.Repeat(lambda rngs: fast, 2, rngs=nnx.Rngs(0))
             twice = slow.forward_and_log_det(slow.forward(z, context), context)
             return (
@@ -99,7 +99,7 @@ def check_dependence(made, context):
 
 
 def check_sweeps(made, context):
-    """Incremental equals Sequential on NumPy, by itself and in `Repeat`."""
+    """Incremental equals FullPasses on NumPy, by itself and in `Repeat`."""
     z = np.linspace(-1, 1, *made.event_shape)
     slow, fast = (
         afflow.MaskedAutoregressive(made, afflow.Affine(), solver)

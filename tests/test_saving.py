@@ -236,6 +236,17 @@ def test_files_do_not_name_the_modules_of_afflow(tmp_path):
     assert "afflow." not in text
 
 
+def test_renamed_classes_are_found(tmp_path):
+    """An archive, and a user, who know the old name."""
+    path = tmp_path / "solver.zip"
+    write(path, {"object": {"class": "afflow.inversion:Sequential", "fields": {}}})
+    assert afflow.load(path) == afflow.FullPasses()
+    with pytest.raises(AttributeError, match="it is afflow.FullPasses now"):
+        _ = afflow.Sequential
+    with pytest.raises(AttributeError, match="no attribute 'nowhere'$"):
+        _ = afflow.nowhere
+
+
 def test_classes_of_afflow_have_names_of_their_own():
     """Two classes of one name could not be told apart in a file."""
     homes: dict[str, set] = {}

@@ -13,7 +13,7 @@ import afflow
 KEY = jax.random.key(0)
 SOLVERS = {
     "incremental": afflow.Incremental(),
-    "sequential": afflow.Sequential(),
+    "sequential": afflow.FullPasses(),
     "jacobi": afflow.Jacobi(),
 }
 LAYERS = {
@@ -60,7 +60,7 @@ def test_derivatives_equal_backpropagation_through_the_loop(layer):
 
     arguments = (bijector.conditioner, x, context)
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=3)
-    expected = gradient(*arguments, afflow.Sequential().run)
+    expected = gradient(*arguments, afflow.FullPasses().run)
     for solver in SOLVERS.values():
         found = gradient(*arguments, implicit(solver))
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -142,7 +142,7 @@ def test_incremental_without_steps_takes_few_passes(gain, most):
     found = afflow.Incremental().run(*arguments)
     jax.effects_barrier()
     assert 1 < len(passes) <= most
-    expected = afflow.Sequential().run(*arguments)
+    expected = afflow.FullPasses().run(*arguments)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
@@ -179,7 +179,7 @@ def test_second_derivatives(layer):
         return jax.jit(lambda z: jax.jvp(jax.grad(loss), (z,), (jnp.cos(z),))[1])(z)
 
     implicit = curvature(lambda *args: afflow.bijectors.solvers.solve(afflow.Incremental(), *args))
-    expected = curvature(afflow.Sequential().run)
+    expected = curvature(afflow.FullPasses().run)
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(implicit, expected, rtol=1e-8, atol=1e-9)
 

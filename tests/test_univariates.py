@@ -412,7 +412,7 @@ def test_one_normal_has_curvature_minus_one_everywhere(u):
         np.testing.assert_allclose(second(jnp.asarray(u, dtype)), -1, rtol=tol)
 
 
-@pytest.mark.parametrize("solver", [afflow.Incremental(), afflow.Sequential(), afflow.Jacobi()])
+@pytest.mark.parametrize("solver", [afflow.Incremental(), afflow.FullPasses(), afflow.Jacobi()])
 def test_per_dimension_is_the_composition_by_hand(solver):
     affine, bernstein = afflow.Affine(), afflow.BernsteinPolynomial(3)
     univariates = [affine, bernstein, affine]

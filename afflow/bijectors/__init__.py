@@ -33,7 +33,7 @@ from afflow.bijectors.linear import LU, Householder, Rotation, Triangular
 from afflow.bijectors.permutations import Permutation, Reverse, Shuffle
 from afflow.bijectors.planar import Planar
 from afflow.bijectors.radial import Radial
-from afflow.bijectors.solvers import Incremental, Jacobi, Sequential, Solver
+from afflow.bijectors.solvers import FullPasses, Incremental, Jacobi, Solver
 from afflow.bijectors.sylvester import Sylvester
 from afflow.bijectors.walking import walk
 
@@ -72,7 +72,7 @@ __all__ = [
     "Reshape",
     "Reverse",
     "Rotation",
-    "Sequential",
+    "FullPasses",
     "Shuffle",
     "Simplex",
     "Solver",

@@ -25,7 +25,7 @@ class Solver(ABC):
         >>> from jax.tree_util import Partial
         >>> made = afflow.MADE(3, 2, rngs=nnx.Rngs(0))
         >>> shift = Partial(lambda z, params: (z + params[0], params[1]))
-        >>> x, aux = afflow.Sequential().run(made, shift, jnp.arange(3.0), None)
+        >>> x, aux = afflow.FullPasses().run(made, shift, jnp.arange(3.0), None)
         >>> x.tolist()
         [0.0, 1.0, 2.0]
     """
@@ -79,11 +79,11 @@ class Incremental(Solver):
 
 
 @dataclass(frozen=True)
-class Sequential(Solver):
+class FullPasses(Solver):
     """One full pass of the conditioner a coordinate: `D` passes, the reference."""
 
     def run(self, conditioner, emit, inputs, context):
-        return _FullPasses(conditioner).decode(emit, inputs, context)
+        return _WithoutSteps(conditioner).decode(emit, inputs, context)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Jacobi(Solver):
         return x, aux, count
 
 
-class _FullPasses(Conditioner):
+class _WithoutSteps(Conditioner):
     """A conditioner without its shortcuts."""
 
     def __init__(self, conditioner: Conditioner):

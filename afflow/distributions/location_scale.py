@@ -1,4 +1,4 @@
-"""Distributions moved and scaled."""
+"""A distribution with a location and a scale, and the multivariate normal."""
 
 import jax
 import jax.numpy as jnp

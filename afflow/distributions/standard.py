@@ -1,4 +1,4 @@
-"""The standard normal and the uniform distribution."""
+"""Independent coordinates of one kind: normal, uniform, and those with heavier or lighter tails."""
 
 import math
 

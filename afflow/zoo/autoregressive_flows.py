@@ -12,7 +12,6 @@ from jax.typing import DTypeLike
 from afflow.bijectors.autoregressive import MaskedAutoregressive
 from afflow.bijectors.compose import Chain, Inverse
 from afflow.bijectors.domains import CircularShift
-from afflow.bijectors.permutations import Reverse
 from afflow.bijectors.solvers import Incremental, Solver
 from afflow.conditioners.made import MADE
 from afflow.conditioners.periodic import Periodic
@@ -29,6 +28,7 @@ from afflow.zoo.stacking import (
     layered,
     made_by,
     mixed,
+    reverse,
     usual_mix,
 )
 
@@ -212,12 +212,18 @@ def circular_nsf(
     hidden: tuple[int, ...] = (64, 64),
     num_bins: int = 8,
     context_dim: int = 0,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    residual: bool = False,
+    dtype: DTypeLike | None = None,
+    solver: Solver = Incremental(),
+    mix: Mix = reverse,
     rngs: nnx.Rngs,
 ) -> Flow:
-    r"""Return a spline flow of angles on $[-\pi, \pi)^D$, with the arguments of `nsf`.
+    r"""Return a spline flow of angles on $[-\pi, \pi)^D$, with arguments of `nsf`.
 
     Autoregressive layers of `CircularSpline` that see angles by their cosines and sines,
-    and learned phases between them, on a uniform base. Densities are per radian.
+    and learned phases between them, on a uniform base. Densities are per radian. `mix` may
+    only permute the angles: other maps would not close around the circle.
     Rezende et al. 2020, arXiv:2002.02428.
 
     Example:
@@ -230,9 +236,18 @@ def circular_nsf(
 
     def layer(rngs):
         spline = CircularSpline(num_bins)
-        made = MADE(2 * dim, *num_params(spline), hidden, context_dim=context_dim, rngs=rngs)
-        angles = MaskedAutoregressive(Periodic(made), spline)
-        return Chain([Reverse(dim), CircularShift(dim), angles])
+        made = MADE(
+            2 * dim,
+            *num_params(spline),
+            hidden,
+            context_dim=context_dim,
+            activation=activation,
+            residual=residual,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        angles = MaskedAutoregressive(Periodic(made), spline, solver)
+        return Chain([mix(dim, rngs), CircularShift(dim), angles])
 
     circle = Uniform(dim, -math.pi, math.pi)
     return layered(dim, layer, num_layers, rngs, base=circle)

@@ -22,7 +22,17 @@ from afflow.nets.mlp import MLP
 from afflow.univariates.additive import Additive
 from afflow.univariates.affine import Affine
 from afflow.univariates.spline import RationalQuadraticSpline
-from afflow.zoo.stacking import Make, Mix, Outside, layered, made_by, mixed, reverse, usual_mix
+from afflow.zoo.stacking import (
+    Make,
+    Mix,
+    NetworkOptions,
+    Outside,
+    layered,
+    made_by,
+    mixed,
+    reverse,
+    usual_mix,
+)
 
 
 def coupling_flow(
@@ -71,10 +81,8 @@ def realnvp(
     dim: int,
     *,
     num_layers: int = 8,
-    hidden: tuple[int, ...] = (64, 64),
-    context_dim: int = 0,
     rngs: nnx.Rngs,
-    **outside: Unpack[Outside],
+    **options: Unpack[NetworkOptions],
 ) -> Flow:
     """Return affine couplings: Real NVP, with the arguments of `coupling_flow`.
 
@@ -87,20 +95,17 @@ def realnvp(
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
-    return coupling_flow(dim, num_layers=num_layers, **options, **outside)
+    return coupling_flow(dim, num_layers=num_layers, rngs=rngs, **options)
 
 
 def nsf_coupling(
     dim: int,
     *,
     num_layers: int = 8,
-    hidden: tuple[int, ...] = (64, 64),
     num_bins: int = 8,
     bound: float = 5.0,
-    context_dim: int = 0,
     rngs: nnx.Rngs,
-    **outside: Unpack[Outside],
+    **options: Unpack[NetworkOptions],
 ) -> Flow:
     """Return spline couplings: NSF-C, with the arguments of `coupling_flow` and `nsf`.
 
@@ -114,8 +119,7 @@ def nsf_coupling(
         -1.8379
     """
     spline = partial(RationalQuadraticSpline, num_bins, bound)
-    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
-    return coupling_flow(dim, num_layers=num_layers, univariate=spline, **options, **outside)
+    return coupling_flow(dim, num_layers=num_layers, univariate=spline, rngs=rngs, **options)
 
 
 def nice(
@@ -124,6 +128,8 @@ def nice(
     num_layers: int = 8,
     hidden: tuple[int, ...] = (64, 64),
     context_dim: int = 0,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    mix: Mix = reverse,
     rngs: nnx.Rngs,
     **outside: Unpack[Outside],
 ) -> Flow:
@@ -138,7 +144,7 @@ def nice(
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    make = mixed(dim, reverse, _coupling(dim, hidden, context_dim, Additive, jax.nn.relu))
+    make = mixed(dim, mix, _coupling(dim, hidden, context_dim, Additive, activation))
     scale = Elementwise(Affine(), dim)
     return layered(dim, make, num_layers, rngs, first=[scale], **outside)
 

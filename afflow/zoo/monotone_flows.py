@@ -10,6 +10,7 @@ from afflow.bijectors.compose import Chain
 from afflow.bijectors.elementwise import Elementwise
 from afflow.bijectors.linear import Triangular
 from afflow.bijectors.permutations import Shuffle
+from afflow.bijectors.solvers import Incremental, Solver
 from afflow.models.flow import Flow
 from afflow.univariates.bernstein import BernsteinPolynomial
 from afflow.univariates.sigmoidal import Sigmoidal
@@ -17,7 +18,7 @@ from afflow.univariates.sos import SumOfSquares
 from afflow.univariates.spline import RationalQuadraticSpline
 from afflow.univariates.umnn import UMNN
 from afflow.zoo.autoregressive_flows import maf
-from afflow.zoo.stacking import Outside, layered, mixed, reverse
+from afflow.zoo.stacking import MaskedOptions, Mix, Outside, layered, mixed, reverse
 
 
 def naf(
@@ -25,10 +26,8 @@ def naf(
     *,
     sigmoids: tuple[int, ...] = (16,),
     num_layers: int = 5,
-    hidden: tuple[int, ...] = (64, 64),
-    context_dim: int = 0,
     rngs: nnx.Rngs,
-    **outside: Unpack[Outside],
+    **options: Unpack[MaskedOptions],
 ) -> Flow:
     """Return a neural autoregressive flow: `maf` with `Sigmoidal(sigmoids)`.
 
@@ -43,8 +42,7 @@ def naf(
         (3,)
     """
     sigmoidal = partial(Sigmoidal, sigmoids)
-    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
-    return maf(dim, num_layers=num_layers, univariate=sigmoidal, **options, **outside)
+    return maf(dim, num_layers=num_layers, univariate=sigmoidal, rngs=rngs, **options)
 
 
 def umnn(
@@ -53,10 +51,8 @@ def umnn(
     embedding: int = 16,
     integrand: tuple[int, ...] = (32, 32),
     num_layers: int = 5,
-    hidden: tuple[int, ...] = (64, 64),
-    context_dim: int = 0,
     rngs: nnx.Rngs,
-    **outside: Unpack[Outside],
+    **options: Unpack[MaskedOptions],
 ) -> Flow:
     """Return an unconstrained monotonic flow: `maf` with a `UMNN` in each layer.
 
@@ -72,8 +68,7 @@ def umnn(
         -1.8379
     """
     monotonic = partial(UMNN, embedding, integrand, rngs=rngs)
-    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
-    return maf(dim, num_layers=num_layers, univariate=monotonic, **options, **outside)
+    return maf(dim, num_layers=num_layers, univariate=monotonic, rngs=rngs, **options)
 
 
 def sospf(
@@ -82,10 +77,8 @@ def sospf(
     num_polynomials: int = 5,
     degree: int = 4,
     num_layers: int = 5,
-    hidden: tuple[int, ...] = (64, 64),
-    context_dim: int = 0,
     rngs: nnx.Rngs,
-    **outside: Unpack[Outside],
+    **options: Unpack[MaskedOptions],
 ) -> Flow:
     """Return a sum-of-squares polynomial flow: `maf` with `SumOfSquares`.
 
@@ -99,8 +92,7 @@ def sospf(
         -1.8379
     """
     squares = partial(SumOfSquares, num_polynomials, degree)
-    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
-    return maf(dim, num_layers=num_layers, univariate=squares, **options, **outside)
+    return maf(dim, num_layers=num_layers, univariate=squares, rngs=rngs, **options)
 
 
 def bpf(
@@ -108,10 +100,8 @@ def bpf(
     *,
     degree: int = 16,
     num_layers: int = 5,
-    hidden: tuple[int, ...] = (64, 64),
-    context_dim: int = 0,
     rngs: nnx.Rngs,
-    **outside: Unpack[Outside],
+    **options: Unpack[MaskedOptions],
 ) -> Flow:
     """Return a Bernstein polynomial flow: `maf` with `BernsteinPolynomial`.
 
@@ -125,8 +115,7 @@ def bpf(
         -1.8379
     """
     bernstein = partial(BernsteinPolynomial, degree)
-    options = {"hidden": hidden, "context_dim": context_dim, "rngs": rngs}
-    return maf(dim, num_layers=num_layers, univariate=bernstein, **options, **outside)
+    return maf(dim, num_layers=num_layers, univariate=bernstein, rngs=rngs, **options)
 
 
 def bnaf(
@@ -135,14 +124,16 @@ def bnaf(
     num_layers: int = 3,
     hidden: tuple[int, ...] = (16, 16),
     context_dim: int = 0,
+    solver: Solver = Incremental(),
+    mix: Mix = reverse,
     rngs: nnx.Rngs,
     **outside: Unpack[Outside],
 ) -> Flow:
     """Return a block neural autoregressive flow: `BNAF` layers in alternating order.
 
-    `hidden` holds the units *per coordinate* of each hidden layer. The other arguments are
-    those of `maf`; the start is close to the identity near the data. De Cao et al. 2019,
-    arXiv:1904.04676.
+    `hidden` holds the units *per coordinate* of each hidden layer, which are `tanh`. The other
+    arguments are those of `maf`. The start is close to the identity near the data.
+    De Cao et al. 2019, arXiv:1904.04676.
 
     Example:
         >>> import afflow, jax
@@ -153,9 +144,9 @@ def bnaf(
     """
 
     def block(rngs):
-        return BNAF(dim, hidden, context_dim=context_dim, rngs=rngs)
+        return BNAF(dim, hidden, context_dim=context_dim, solver=solver, rngs=rngs)
 
-    return layered(dim, mixed(dim, reverse, block), num_layers, rngs, **outside)
+    return layered(dim, mixed(dim, mix, block), num_layers, rngs, **outside)
 
 
 def triangular_spline_flow(

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from afflow._tools.arguments import check_callable, check_instance
 from afflow._tools.arrays import double
@@ -14,6 +16,7 @@ from afflow.bijectors.compose import Chain, Inverse, Repeat
 from afflow.bijectors.embedding import Embedded, ZScores
 from afflow.bijectors.linear import LU
 from afflow.bijectors.permutations import Reverse, Shuffle
+from afflow.bijectors.solvers import Solver
 from afflow.core.bijector import Bijector
 from afflow.core.distribution import Distribution
 from afflow.distributions.standard import Normal
@@ -45,6 +48,36 @@ class Outside(TypedDict, total=False):
     data: Data | None
     columns: Kinds | None
     base: Distribution | None
+
+
+class NetworkOptions(Outside, total=False):
+    """Options of the layers of every factory with networks.
+
+    Args:
+        hidden: widths of the hidden layers of each network.
+        context_dim: length of the context vector; 0 for an unconditional flow.
+        activation: the nonlinearity of each network.
+        mix: makes the bijector before each layer from `(dim, rngs)`.
+    """
+
+    hidden: tuple[int, ...]
+    context_dim: int
+    activation: Callable[[jax.Array], jax.Array]
+    mix: Mix | None
+
+
+class MaskedOptions(NetworkOptions, total=False):
+    """Options of every factory of autoregressive layers over a `MADE`, documented at `maf`.
+
+    Args:
+        residual: whether each `MADE` is residual.
+        dtype: operands of the matrix products in each `MADE`.
+        solver: runs the serial direction.
+    """
+
+    residual: bool
+    dtype: DTypeLike | None
+    solver: Solver
 
 
 _CHAIN_UP_TO = 2
