@@ -1,4 +1,4 @@
-"""Checks that a bijector does what a flow relies on, for users' own bijectors."""
+"""Checks of the properties of a bijector that a flow relies on."""
 
 from functools import partial
 

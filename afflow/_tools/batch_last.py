@@ -1,4 +1,4 @@
-"""A batch rule of one's own: the batch on the last axis."""
+"""A hand-written batch rule for functions of one event: the batch on the last axis."""
 
 from collections.abc import Callable
 from typing import Any

@@ -60,7 +60,7 @@ def call(
 ) -> Any:
     """Call `f`, made by `per_event`, on all leading axes of events and context.
 
-    An item is a tuple of one event of each of `events`, and a key of its own if `key` is
+    An item is a tuple of one event of each of `events`, and a separate key if `key` is
     given. The results have the axes `(*shape, *batch)` in front, where the leading axes of
     `events`, before as many as an event has, and `context` `(..., *context_shape)` broadcast to
     `batch`. With `chunk`, as many items are worked on at a time, which bounds the memory.

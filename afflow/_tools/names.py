@@ -29,7 +29,7 @@ def saveable(named: Named) -> Named:
     the file is loaded.
 
     Args:
-        named: a class or a function with a name of its own.
+        named: a class or a function, defined at the top of a module.
 
     Raises:
         ValueError: if it has no name at the top of its module: a lambda, or one made in a call.

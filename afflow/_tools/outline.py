@@ -36,7 +36,7 @@ class Outlined:
     __str__ = __repr__
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes, with functions as names: pickle does not know those of JAX."""
+        """Return the attributes, with functions as names: pickle cannot save functions of JAX."""
         return {key: _Named.of(value) for key, value in vars(self).items()}
 
     def __deepcopy__(self, memo: dict) -> Any:

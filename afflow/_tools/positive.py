@@ -1,4 +1,4 @@
-"""Positive numbers from free ones: scales and diagonals of which zero means one."""
+"""Positive numbers from real ones: scales and diagonals, which are one at zero."""
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,6 @@ def positive(s: jax.Array) -> jax.Array:
 
 
 def positive_inverse(scale: jax.Array) -> jax.Array:
-    """Return the `s` of which `positive(s)` is `scale`; not finite or NaN out of bounds."""
+    """Return the `s` with `positive(s)` equal to `scale`; not finite or NaN out of bounds."""
     alpha = jnp.log(scale)
     return jnp.where(jnp.abs(alpha) < _MAX_LOG, alpha / (1 - jnp.abs(alpha) / _MAX_LOG), jnp.nan)

@@ -16,7 +16,7 @@ def check_size(name: str, size: int, least: int = 1) -> None:
 
 
 def checked_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
-    """Return a shape as a tuple, that of a vector for a length, of sizes from `least` on."""
+    """Convert a shape or a length to a tuple. Raise `ValueError` for a size below `least`."""
     sizes: tuple[Any, ...]
     try:
         sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)

@@ -21,7 +21,7 @@ class BatchNorm(Bijector):
 
     The mean $m$ and variance $v$ of each channel, the last axis of an event, are
     `nnx.BatchStat`s: `fit` trains $\gamma$ and $\beta$ and holds them fixed, in training as in
-    evaluation, so a log-density is always that of one event by itself. The statistics
+    evaluation, so a log-density never depends on the other events of a batch. The statistics
     of the minibatch, which the paper uses while training, would make it depend on its
     neighbours. Change them with `update_batchnorm`, before training and between calls of
     `fit`. Papamakarios et al. 2017, arXiv:1705.07057, appendix B.
@@ -69,7 +69,7 @@ class BatchNorm(Bijector):
 def update_batchnorm(
     model: Model, x: jax.Array, context: jax.Array | None = None, *, momentum: float = 0.0
 ) -> Model:
-    r"""Return the flow or bijector with the running statistics moved towards those of `x`.
+    r"""Return the flow or bijector with its running statistics moved towards the statistics of `x`.
 
     $$m \leftarrow \rho\, m + (1 - \rho)\, \mathrm{mean}(y), \qquad
     v \leftarrow \rho\, v + (1 - \rho)\, \mathrm{var}(y),$$

@@ -134,7 +134,7 @@ class BlockLinear(Outlined, nnx.Module):
 
 
 class BlockNetwork(Conditioner):
-    """What the units of each coordinate take from earlier ones: row `t` holds the $c^l_t$."""
+    """The contributions of earlier coordinates to the units of each: row `t` holds the $c^l_t$."""
 
     def __init__(self, dim: int, hidden: tuple[int, ...], *, context_dim: int = 0, rngs: nnx.Rngs):
         check_sizes(dim, 1, hidden, context_dim)

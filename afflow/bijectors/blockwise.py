@@ -1,4 +1,4 @@
-"""Bijectors side by side, each on coordinates of its own."""
+"""Bijectors side by side, on disjoint sets of coordinates."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from afflow.core.bijector import Bijector, of_one_event
 
 
 class Blockwise(Bijector):
-    r"""Bijectors side by side, each on coordinates of its own.
+    r"""Bijectors side by side, on disjoint sets of coordinates.
 
     $$y_{B_k} = f_k(x_{B_k}), \qquad \log|\det J| = \sum_k \log|\det J_{f_k}|.$$
 

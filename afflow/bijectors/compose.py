@@ -57,7 +57,7 @@ class Chain(Bijector):
 
 
 class Repeat(Bijector):
-    """`n` copies of one bijector with parameters of their own, run by `lax.scan`.
+    """`n` copies of one bijector, each with separate parameters, run by `lax.scan`.
 
     The same map as a `Chain` of the copies, at a compile time that does not grow with
     `n`. Prefer `Chain` for a few layers, `Repeat` beyond about eight.
@@ -65,8 +65,8 @@ class Repeat(Bijector):
     Args:
         make: builds one copy from `rngs`; every copy must have the same structure.
         n: the number of copies, at least one.
-        unroll: write the copies out in a direction that has no loops of its own, as the
-            density pass of a MAF. On a GPU up to eight copies always are. A training step of
+        unroll: write the copies out where one copy has no loop, as in the density pass of
+            a MAF. On a GPU up to eight copies always are. A training step of
             narrow layers is quicker without the stacks in which a scan keeps what its steps
             remember; it takes longer to compile, and up to twice the memory.
         rngs: handed to `make` for each copy in turn.
@@ -130,7 +130,7 @@ class Repeat(Bijector):
 def _loops(f: Callable, *args) -> bool:
     """Return whether `f` runs loops, whose code is long to compile again and again.
 
-    Loops inside a GPU kernel do not count, nor do those that take its place elsewhere.
+    Loops inside a GPU kernel do not count, nor do the loops that replace the kernel elsewhere.
     """
     program = str(jax.make_jaxpr(f)(*args))
     return ("scan[" in program or "while[" in program) and "pallas_call" not in program

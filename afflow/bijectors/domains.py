@@ -77,7 +77,7 @@ class Positive(Bijector):
     $$y_i = \log(1 + e^{x_i}), \qquad \log|\det J| = \sum_i \log\sigma(x_i).$$
 
     The softplus and not the exponential, because it is the identity far out: nothing
-    overflows, and the tail of the density is that of the flow before it. For data over
+    overflows, and the flow before it sets the tail of the density. For data over
     many orders of magnitude, model the logarithm instead.
 
     Args:
@@ -216,7 +216,7 @@ class Simplex(Bijector):
     $$y_k = r_k\,\sigma(x_k - \log(D - k)), \qquad r_k = 1 - \sum_{j<k} y_j, \qquad
     \log|\det J| = \sum_{k=0}^{D} \log y_k.$$
 
-    An event holds the first `D` probabilities; the last is what they leave,
+    An event holds the first `D` probabilities; the last is one minus their sum,
     $y_D = r_D$, so that `D` reals meet `D` coordinates and the density is with
     respect to these. Zeros give equal probabilities. The Jacobian is lower triangular.
 
@@ -285,7 +285,7 @@ def _rests(y: jax.Array) -> jax.Array:
 
 @_rests.defjvp
 def _rests_jvp(primals, tangents):
-    """The tangent of `r[k + 1]` sums those of the coordinates up to `k`: triangular exactly."""
+    """The tangent of `r[k + 1]` sums the tangents of coordinates `0..k`: exactly triangular."""
     return _rests(*primals), -jnp.cumsum(tangents[0])
 
 
@@ -317,7 +317,7 @@ class Ordered(Bijector):
     $$y_0 = x_0, \qquad y_t = y_{t-1} + \log(1 + e^{x_t}), \qquad
     \log|\det J| = \sum_{t>0} \log\sigma(x_t).$$
 
-    The density is that of sorted vectors: of `D` exchangeable values it is `D!` times
+    The density is over sorted vectors: of `D` exchangeable values it is `D!` times
     their joint density. A step too short for the float type leaves two equal
     coordinates, on the boundary.
 
@@ -417,7 +417,7 @@ def _wrap(angle: jax.Array) -> jax.Array:
 
 
 def _next(end: jax.Array, towards: jax.Array) -> jax.Array:
-    """Return the number next to `end`, past those that are flushed to zero."""
+    """Return the nearest number beyond `end` that is not flushed to zero."""
     end, towards = jax.lax.stop_gradient((end, towards))
     tiny = jnp.sign(towards) * jnp.finfo(end.dtype).tiny
     return jnp.where(end == 0, tiny, jnp.nextafter(end, towards))

@@ -17,7 +17,7 @@ _FEW = 8  # rounding errors that a deviation must exceed
 
 
 class Elementwise(Bijector):
-    r"""A univariate at every coordinate, with free parameters of its own.
+    r"""A univariate at every coordinate, with free parameters for each coordinate.
 
     $$y_i = f(x_i; \theta_i), \qquad \log|\det J| = \sum_i \log|f'(x_i; \theta_i)|.$$
 
@@ -94,7 +94,7 @@ class LeakyReLU(Bijector):
 
 
 class Standardize(Bijector):
-    r"""Fixed location and scale, so that data in its own units meets a standard flow.
+    r"""Fixed location and scale: from a standard flow to the units of the data.
 
     $$y = \mu + \sigma \odot x, \qquad \log|\det J| = \sum_i \log\sigma_i.$$
 

@@ -1,4 +1,4 @@
-"""A context seen through a network, or in units of its own deviation."""
+"""A context seen through a network, or standardised."""
 
 from collections.abc import Callable
 from typing import Any

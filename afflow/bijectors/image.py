@@ -54,7 +54,7 @@ class Rearranged(Bijector):
         return self.leave(x), log_det
 
     def enter(self, x: jax.Array) -> jax.Array:
-        """Return an event of this shape in that of the bijector inside."""
+        """Reshape an event to the event shape of the inner bijector."""
         return self.lay_in(x, self.bijector.event_shape)
 
     def leave(self, x: jax.Array) -> jax.Array:

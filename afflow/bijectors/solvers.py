@@ -17,7 +17,7 @@ class Solver(ABC):
     """How to run `x[t], aux[t] = emit(inputs[t], params[t])` where `params[t]` needs `x[:t]`.
 
     Solvers are hashable values without parameters, passed as `solver=`. The derivatives of
-    what they find do not depend on them.
+    a solution do not depend on the solver.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -41,8 +41,8 @@ class Solver(ABC):
 class Incremental(Solver):
     """One step of the conditioner a coordinate: about the work of one pass for MADE.
 
-    A conditioner without steps of its own would make a full pass in each: it is swept to
-    its fixed point by `Jacobi()` instead, in `D` passes at most and often in a few.
+    A conditioner that overrides neither `step` nor `decode` would make a full pass in each step.
+    `Jacobi()` runs it instead, in `D` passes at most and often in a few.
 
     On an NVIDIA GPU all steps of a MADE run in one kernel, where the kernel can compute the
     network and the univariate. Elsewhere each step is a small matrix product.

@@ -16,7 +16,7 @@ class MixtureOf(Conditional):
     r"""$p(x; \theta) = \sum_k \pi_k\, g\big((x - \mu_k) / s_k\big) / s_k$ with a kernel $g$.
 
     The kernel is the density of a component: `GaussianCDF()` (RNADE-MoG), `LaplaceCDF()`
-    (RNADE-MoL) or `LogisticCDF()`. The parameters are those of the univariate `MixtureCDF`,
+    (RNADE-MoL) or `LogisticCDF()`. The parameters are laid out as in `MixtureCDF`,
     which is the same density read as a map: $x \mapsto G^{-1}(F(x))$ on noise of
     distribution $G$.
 

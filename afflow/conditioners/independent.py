@@ -11,7 +11,7 @@ from afflow.core.conditioner import Conditioner, placed
 
 
 class IndependentMLPs(Conditioner):
-    r"""A network of its own for every conditional.
+    r"""A separate network for every conditional.
 
     $$p_t = V_t\, \sigma(W_t\, [h, x_{<t}] + c_t) + b_t$$
 

@@ -102,7 +102,7 @@ class Sizes(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What a program writes for itself, for one masked linear map."""
+    """The memory that a program uses for one masked linear map."""
 
     inputs: Any  # (columns, B), the inputs of earlier blocks
     known: Any  # (rows, B), what earlier blocks contribute to the rows that `emit` reads
@@ -139,7 +139,7 @@ def decode(
         return sweep(*args)
     obstacle = find_obstacle(layers, emit, inputs, activation)
     if kernel and obstacle:
-        raise ValueError(f"Expected what the kernel can decode, got {obstacle}.")
+        raise ValueError(f"Expected a network that the kernel can decode, got {obstacle}.")
     if obstacle or (kernel is None and (batch > _MOST_EVENTS or not _fits(layers, inputs))):
         return sweep(*args)
     tiled = partial(kernel_sweep, tiling=Tiling(*kernel) if isinstance(kernel, tuple) else None)
@@ -290,7 +290,7 @@ def _places(layer: Masked, cuts: np.ndarray) -> tuple[Places, Places]:
 
 
 class Block(NamedTuple):
-    """What the steps of one block read of a masked linear map."""
+    """The part of a masked linear map that the steps of one block read."""
 
     row: jax.Array  # its first row
     col: jax.Array  # its first column
@@ -301,7 +301,7 @@ class Block(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """What one step reads of a masked linear map, loaded before it is needed."""
+    """The part of a masked linear map that one step reads, loaded ahead of its use."""
 
     place: jax.Array  # the first column of its coordinates within the block
     columns: list[jax.Array]  # of the kernel, one for each coordinate
@@ -338,7 +338,7 @@ class TiledMap(NamedTuple):
         return self._dot(kernel, self.scratch.inputs[cols, self.here])
 
     def enter(self, number: jax.Array, known: jax.Array) -> Block:
-        """Load what the steps of a block need; `known` is of its first `height` rows."""
+        """Load the weights of a block; `known` belongs to its first `height` rows."""
         sizes, arrays, row, col = self.sizes, self.arrays, *self._corner(number)
         rows, cols, kernel = pl.ds(row, sizes.rows), pl.ds(col, sizes.cols), None
         if sizes.params:
@@ -361,7 +361,7 @@ class TiledMap(NamedTuple):
         return Block(row, col, kernel, known, before, after)
 
     def read(self, block: Block, offset: jax.Array) -> Slot:
-        """Load what the step of the slot `offset` of a block needs."""
+        """Load the weights of the step of slot `offset` of a block."""
         kernel, sizes = self.arrays.kernel, self.sizes
         cols, place = pl.ds(block.col, sizes.cols), offset * sizes.coordinates
         columns, row = [], block.row + offset * sizes.params

@@ -18,7 +18,7 @@ from jax.extend.core import Literal
 Lanes = np.ndarray
 """An object array with the shape of one event. Its entries are arrays over a tile of events."""
 
-# Both lists hold what the univariates use, among the operations that Pallas lowers to Triton.
+# Both lists hold operations of univariates, all among the operations that Pallas lowers.
 _ELEMENTWISE = frozenset(
     """abs add and clamp convert_element_type copy cos cosh div eq exp expm1 floor ge gt
     integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow rsqrt select_n

@@ -45,7 +45,7 @@ class MADE(Conditioner):
             hidden layer is too narrow to fill every slot, so that some output would not
             see the input just before it.
         dtype: the type of the operands of its matrix products, `jnp.bfloat16` say; weights,
-            sums and everything else keep theirs. By default that of the weights.
+            sums and everything else keep theirs. The default is the type of the weights.
         rngs: its `params` stream draws the initial weights.
 
     Raises:

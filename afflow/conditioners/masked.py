@@ -69,7 +69,7 @@ class Masked(NamedTuple):
         return kernel[rows, cols] if mask.all() else jnp.where(mask, kernel[rows, cols], 0)
 
     def reach(self, lo: int, mid: int, hi: int) -> jax.Array:
-        """Return the block by which the slots `lo..mid-1` reach the slots `mid..hi-1`."""
+        """Return the block of the kernel from the slots `lo..mid-1` to the slots `mid..hi-1`."""
         return self.kernel[self.spans(mid, hi)[0], self.spans(lo, mid)[1]]
 
     def spans(self, lo: int, hi: int) -> tuple[slice, slice]:

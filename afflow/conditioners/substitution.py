@@ -28,7 +28,7 @@ Network = Callable[[Callable, jax.Array], jax.Array]
 
 
 class Segment(NamedTuple):
-    """What the serial loop reads of a masked linear map between two slots.
+    """The part of a masked linear map that the serial loop reads between two slots.
 
     Every step computes as many rows as the fullest slot has, from the first row of its
     own slot on. Rows of later slots among them meet masked weights only, and are

@@ -1,1 +1,1 @@
-"""The abstract parts: bijector, conditioner, conditional, distribution; and what they share."""
+"""The abstract classes: bijector, conditioner, conditional, distribution."""

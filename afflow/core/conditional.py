@@ -48,7 +48,7 @@ class Conditional(ABC):
 
     @abstractmethod
     def encode(self, x: jax.Array) -> jax.Array:
-        """Return what a conditioner reads of `x`: a scalar, or a vector `(features,)`."""
+        """Encode `x` for a conditioner, as a scalar or a vector `(features,)`."""
 
 
 def as_float(x: jax.Array) -> jax.Array:

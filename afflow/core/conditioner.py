@@ -52,7 +52,7 @@ class Conditioner(Outlined, nnx.Module):
 
     @property
     def is_incremental(self) -> bool:
-        """Return whether a step or a decoding of its own spares it full passes."""
+        """Return whether the class overrides `step` or `decode`: decoding needs no full passes."""
         own, default = type(self), Conditioner
         return own.step is not default.step or own.decode is not default.decode
 

@@ -29,7 +29,7 @@ class Distribution(Outlined, nnx.Module):
 
     event_shape: Shape
     context_shape: Shape | None
-    has_units = False  # whether a class has a location and a scale of its own
+    has_units = False  # whether a class has a location and a scale
 
     @abstractmethod
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:

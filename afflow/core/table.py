@@ -1,4 +1,4 @@
-"""What a `Flow` asks of a bijector whose events are rows of a table in the caller's memory."""
+"""The interface between a `Flow` and a bijector whose events are rows of a table."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -13,7 +13,7 @@ class Table(ABC):
 
     @abstractmethod
     def leave(self, model: Any) -> Any:
-        """Return the flow of tables around a model like that of `enter`."""
+        """Wrap a model that `enter` returned, or a trained copy, in a flow of tables."""
 
     @abstractmethod
     def encode(self, table: Any) -> Any:

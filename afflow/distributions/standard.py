@@ -65,7 +65,7 @@ class Logistic(Distribution):
 
 
 class StudentT(Distribution):
-    r"""Student's t at every coordinate, with degrees of freedom of its own.
+    r"""Student's t at every coordinate, each with trained degrees of freedom.
 
     $$\log p(x) = \sum_i \log\frac{\Gamma(\frac{\nu_i + 1}{2})}{\Gamma(\frac{\nu_i}{2})
     \sqrt{\pi\nu_i}} - \frac{\nu_i + 1}{2}\log\Big(1 + \frac{x_i^2}{\nu_i}\Big).$$

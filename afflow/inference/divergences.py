@@ -76,11 +76,11 @@ def sticking_the_landing(
     \log \tilde p(x)\big)\, \partial_\theta f_\theta(z)\big],
     \qquad x = f_\theta(z),\ \theta' = \theta \text{ held fixed}.$$
 
-    What is left out has mean zero. Each sample's gradient vanishes where the flow equals the
+    The omitted term has mean zero. Each sample's gradient vanishes where the flow equals the
     target, so close to it there is no noise. It needs both directions of the flow, the serial
     one among them for MAF as for IAF: about twice the work of `reverse_kl`.
     Roeder et al. 2017, arXiv:1703.09194; for flows Vaitl et al. 2022, arXiv:2207.08219.
-    The arguments are those of `reverse_kl`.
+    The arguments are described at `reverse_kl`.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -188,7 +188,7 @@ def forward_kl(
     and needs no derivative of samples or of the target: any base will do. Self-normalised
     weights are biased by the order of 1 / ESS, and the value never exceeds $\log S$: start
     from a flow that overlaps the target, one fitted by `sticking_the_landing` for instance.
-    Müller et al. 2019, arXiv:1808.03856. The arguments are those of `reverse_kl`.
+    Müller et al. 2019, arXiv:1808.03856. The arguments are described at `reverse_kl`.
 
     Example:
         >>> import afflow, jax

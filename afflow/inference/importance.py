@@ -1,4 +1,4 @@
-"""How far samples of a flow can stand in for a target: importance weights and what they tell."""
+"""Importance weights of samples of a flow for a target, and the diagnostics of these weights."""
 
 import math
 from collections.abc import Callable
@@ -103,7 +103,7 @@ def effective_sample_size(log_weights: jax.Array) -> jax.Array:
 
 
 def _peak(log_weights: jax.Array) -> jax.Array:
-    """Return the largest finite log-weight over samples: what is left keeps its digits."""
+    """Return the largest finite log-weight over samples, to subtract before exponentials."""
     peak = jnp.max(log_weights, axis=0, keepdims=True)
     return jnp.where(jnp.isfinite(peak), peak, 0.0)
 

@@ -94,7 +94,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         marginals of an ensemble are those of another ensemble.
 
         Args:
-            x: `(..., D)`; what is not in the subset is not read.
+            x: `(..., D)`; values outside the subset are ignored.
             subset: booleans `(..., D)`.
             context: `(..., *context_shape)`.
         """
@@ -133,7 +133,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
     def observed_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Return an estimate of the log-marginals of what is not NaN in `x` `(..., D)`."""
+        """Estimate the log-marginal of the values of `x` `(..., D)` that are not NaN."""
         return call(_estimate_observed, self, self._events(x), context, key=key)
 
     def sample(
@@ -275,7 +275,7 @@ def _estimate(model, item, context, *together):
 
 @per_event
 def _estimate_observed(model, item, context):
-    """As `_estimate`, in an order that begins with what is observed."""
+    """As `_estimate`, in an order that begins with the observed coordinates."""
     x, key = item
     draw_key, key = jax.random.split(key)
     observed = ~jnp.isnan(x)

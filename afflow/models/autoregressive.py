@@ -26,14 +26,14 @@ class AutoregressiveModel(Outlined, nnx.Module):
     $$\log p(x \mid h) = \sum_t \log p(x_t;\, c_t(x_{<t}, h)).$$
 
     Density is one pass of the conditioner, sampling its serial loop; both are exact. The
-    methods take any leading batch axes and are compiled, as those of `Flow`.
+    methods take any leading batch axes and are compiled, as in `Flow`.
 
     Args:
         conditioner: `(D,)` to `(D, P)`, row `t` seeing `x[:t]` and the context only; with
             a conditional that is read as `features` numbers, it takes `(D, features)`.
         conditional: a scalar distribution with `P` parameters.
         order: the coordinates in the order of the chain rule, by default the natural one.
-        learning_rate: that which `fit` starts from by default.
+        learning_rate: the default of `fit` for this model.
 
     Raises:
         ValueError: if the parts do not fit each other, or `order` is not a permutation; in
@@ -135,7 +135,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         for any other subset use an order-agnostic model such as `afflow.deep_nade`.
 
         Args:
-            x: events; what is not observed is not read.
+            x: events; values that are not observed are ignored.
             observed: booleans `(..., D)`.
             key: a PRNG key; without one every coordinate is the mode of its conditional.
             context: `(..., *context_shape)`.
@@ -161,14 +161,14 @@ class AutoregressiveModel(Outlined, nnx.Module):
         return ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
 
     def _sort(self, x):
-        """Bring coordinates from their natural order into that of the chain rule."""
+        """Reorder coordinates from the natural order to the order of the chain rule."""
         return x if self.order is None else x[np.array(self.order)]
 
     def _unsort(self, x):
         return x if self.order is None else x[np.argsort(self.order)]
 
     def _blank(self):
-        """Return an event of which nothing is observed."""
+        """Return an event without observed coordinates."""
         return jnp.zeros(self.event_shape), jnp.zeros(self.event_shape, bool)
 
 
@@ -181,7 +181,7 @@ def _log_conditionals(model, item, context):
 
 @per_event
 def _fill(model, item, context, temperature):
-    """Draw what is not observed, or with no key take its mode."""
+    """Draw the coordinates that are not observed. Without a key, take their mode."""
     x, observed, *key = item
     emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
     inputs = model._sort(x), model._sort(observed), *keys
@@ -190,7 +190,7 @@ def _fill(model, item, context, temperature):
 
 
 def codes(conditional: Conditional, x: jax.Array) -> jax.Array:
-    """Return what a conditioner reads of the coordinates `x` `(D,)`.
+    """Encode the coordinates `x` `(D,)` for a conditioner.
 
     An infinite coordinate has density zero. It is read as 0, so that the conditionals after it
     are numbers, and the sum is minus infinity.
@@ -199,7 +199,7 @@ def codes(conditional: Conditional, x: jax.Array) -> jax.Array:
 
 
 def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional):
-    """Raise `ValueError` unless a conditioner computes and reads what a conditional needs."""
+    """Raise `ValueError` unless a conditioner has the sizes that a conditional needs."""
     if conditioner.num_params != conditional.num_params:
         raise ValueError(
             f"Expected a conditioner with num_params={conditional.num_params} for "

@@ -1,4 +1,4 @@
-"""Columns of a table in their own units: real, bounded, whole numbers and categories."""
+"""Tables in the units of their columns: real, bounded, whole numbers and categories."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -71,7 +71,7 @@ def sample_rest(
 
     Exact where `prefix_log_prob` is. Arguments and errors are the same, and `shape` says how
     many events to draw for each prefix and context. A prefix of density zero has no
-    conditional: what is drawn for it means nothing.
+    conditional: the values drawn for it mean nothing.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -86,7 +86,7 @@ def sample_rest(
 
 @per_event
 def _log_prob(flow, item, context):
-    """Return log p(prefix, rest) - log p(rest | prefix), of which `rest` may be anything."""
+    """Return log p(prefix, rest) - log p(rest | prefix), which is the same for every `rest`."""
     (prefix,) = item
     rest = jax.lax.stop_gradient(_completed(flow, prefix, _middle(flow.base), context))
     places = _places(flow)[len(prefix) :]
@@ -108,7 +108,7 @@ def _sample(flow, item, context):
 
 
 def _completed(flow: Flow, prefix: jax.Array, free: jax.Array, context: Any) -> jax.Array:
-    """Return the other coordinates `(D - k,)` where their noise is that of `free` `(D,)`."""
+    """Compute the remaining coordinates `(D - k,)` from the prefix and the end of `free`."""
     size, places = len(prefix), _places(flow)[: len(prefix)]
     z = flow.bijector.inverse(jnp.pad(prefix, (0, len(free) - size)), context)
     z = free.astype(z.dtype).at[places].set(z[places])
@@ -123,7 +123,7 @@ def _middle(base: Normal | Uniform) -> jax.Array:
 
 
 def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
-    """Return the prefix as an array; `ValueError` for what has no prefix like it."""
+    """Return the prefix as an array, or raise `ValueError` where the flow has no such prefix."""
     if not isinstance(flow.base, Normal | Uniform):
         raise ValueError(f"Expected a Normal or Uniform base, got {type(flow.base).__name__}.")
     _, parts = _split(flow.bijector)
@@ -156,7 +156,7 @@ def _is_triangular(part: Bijector) -> bool:
 
 
 def _parts(bijector: Bijector) -> list[Bijector]:
-    """Return the layers from noise to data; an `Inverse` is as triangular as what it inverts."""
+    """Return the layers from noise to data; an `Inverse` is as triangular as its inner bijector."""
     if isinstance(bijector, Chain):
         return [part for layer in bijector.bijectors for part in _parts(layer)]
     if isinstance(bijector, Repeat):

@@ -19,7 +19,7 @@ class ConvNet(Outlined, nnx.Module):
     Kingma and Dhariwal 2018, arXiv:1807.03039, appendix B.
 
     Args:
-        shape: `(H, W, C)` of what passes, and of what is transformed.
+        shape: `(H, W, C)` of the half that passes, equal to the shape of the transformed half.
         num_params: parameters per transformed element `P`.
         width: channels of the two hidden layers.
         context_dim: length of the context vector, seen at every pixel, or the shape

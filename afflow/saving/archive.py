@@ -28,7 +28,7 @@ def save(model: Any, path: str | Path) -> None:
 
     Raises:
         ValueError: for something that a file cannot name: a lambda, or a class or function
-            of one's own that is not registered with `saveable`.
+            of the caller that is not registered with `saveable`.
 
     Example:
         >>> import afflow, jax, pathlib, tempfile

@@ -46,7 +46,7 @@ class Writer:
         )
 
     def number(self, value: Any) -> None:
-        """Number a module or variable, by which it is known where it is met again."""
+        """Assign the next number to a module or variable, to stand for later references."""
         self.numbers[id(value)] = len(self.numbers)
 
     def all(self, values: Any, where: str) -> list[Json]:
@@ -66,7 +66,7 @@ class Reader:
         self.numbered: list[Any] = []
 
     def __call__(self, json: Json) -> Any:
-        """Return the value of which `Writer` made the JSON."""
+        """Return the value that a JSON of `Writer` describes."""
         if not isinstance(json, dict):
             return json
         ((kind, content),) = json.items()

@@ -1,4 +1,4 @@
-"""What a caller may do after each epoch: look, log, stop."""
+"""Callbacks: functions that run after each epoch, to look, to log or to stop."""
 
 import csv
 import os
@@ -11,7 +11,7 @@ from afflow.training.history import History
 
 
 class Epoch(NamedTuple):
-    """What a callback is shown after an epoch.
+    """The state of training that a callback receives after an epoch.
 
     `model` is the one that was validated, `history` the losses so far, and
     `steps_per_second` the speed of the epoch, without validation.

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: atomic, rotated, and recognised as its own."""
+"""Checkpoints of a training run: written atomically, rotated, and tied to their run."""
 
 import hashlib
 import re

@@ -68,7 +68,7 @@ class Ensemble(Outlined, nnx.Module):
         return self.num_members
 
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Return the log-density of the mixture, as that of a member."""
+        """Return the log-density of the mixture, with the arguments of a member's `log_prob`."""
         log_probs = self._of_each(lambda member, _: member.log_prob(x, context), 0)
         return jax.nn.logsumexp(log_probs, axis=0) - np.log(self.num_members)
 

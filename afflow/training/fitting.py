@@ -30,7 +30,7 @@ _PART, _SEARCHED = 2**12, 2**15  # rows that are scored at a time, and at most
 
 
 class Density(Protocol):
-    """What can be fitted: a module with a log-density over leading batch axes."""
+    """A module that can be fitted: it has a log-density over leading batch axes."""
 
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array: ...
 
@@ -142,7 +142,7 @@ def fit(
         >>> history.validation[-1] < history.validation[0]
         True
 
-        Weight decay, clipping and a schedule of one's own, as a function of the steps:
+        A custom optimizer with weight decay, clipping and a schedule, as a function of the steps:
 
         >>> import optax
         >>> def optimizer(num_steps):

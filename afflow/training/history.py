@@ -25,7 +25,7 @@ class NonFiniteLossError(FloatingPointError):
     """The loss or a parameter turned infinite or NaN; nothing trained before is lost.
 
     Attributes:
-        epoch: the epoch, from 0, in which it happened.
+        epoch: the epoch, counted from 0, of the event.
         flow: the best model before it.
         history: the losses up to and including that epoch.
     """

@@ -31,7 +31,7 @@ from afflow.training.selection import Trainable, mask_of, masked
 
 Model = TypeVar("Model")
 Loss = Callable[[Any, jax.Array, Any], jax.Array]
-_STATISTICS = (nnx.BatchStat, nnx.RngState)  # what a network changes while it trains
+_STATISTICS = (nnx.BatchStat, nnx.RngState)  # state that a network changes in training
 Batches = Callable[[int, int, int], Iterable[Any]]
 
 
@@ -88,7 +88,7 @@ class Program:
         return run.stopped or run.epoch == self.max_epochs
 
     def stacks(self, run: Run) -> Iterable[Any]:
-        """Return the stacked minibatches of what is left of the epoch."""
+        """Return the stacked minibatches of the rest of the epoch."""
         if self.batches is None:
             return repeat(None, -(-(self.num_steps - run.step) // self.chunk))
         stacks = self.batches(run.epoch, run.step, self.chunk)

@@ -37,7 +37,7 @@ def maximum_likelihood(
 def observed_likelihood(
     model: Any, key: jax.Array, x: jax.Array, context: jax.Array | None = None
 ) -> jax.Array:
-    r"""Return the negative log-marginals of what is not NaN in each row, in nats.
+    r"""Return the negative log-marginal of the values of each row that are not NaN, in nats.
 
     It is the likelihood of rows whose values are missing at random (Rubin 1976).
 

@@ -8,7 +8,7 @@ from afflow.training.history import History
 
 
 class State(NamedTuple):
-    """What a step changes: parameters, the optimizer's state, averaged parameters, statistics."""
+    """The state that a step changes: parameters, optimizer, averaged parameters, statistics."""
 
     params: Any
     optimizer: Any
@@ -36,7 +36,7 @@ class Run(NamedTuple):
 
     @staticmethod
     def of(arrays: tuple[State, Any], facts: dict[str, Any]) -> "Run":
-        """Return the run of which `arrays` and `facts` were kept."""
+        """Return the run that was kept as `arrays` and `facts`."""
         kept: dict[str, Any] = {name: facts[name] for name in Run._fields[2:]}
         kept["history"] = History(**kept["history"])
         return Run(*arrays, **kept)

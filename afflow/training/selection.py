@@ -48,7 +48,7 @@ def mask_of(model: Any, trainable: Trainable) -> dict[tuple, Any]:
 
 
 def within(trainable: Trainable | None, outer: Any, inner: Any) -> Trainable | None:
-    """Return a choice of an outer model's parameters as one of those of a model inside of it."""
+    """Translate a choice of parameters of an outer model to parameters of a model inside it."""
     if trainable is None:
         return None
     chosen = _choice(outer, trainable)

@@ -164,7 +164,7 @@ def _batches(size: int) -> np.ndarray:
 
 @jax.jit
 def _mean_loss(losses: Any, data: Rows, key: jax.Array, index: jax.Array, model: Any):
-    """Return the mean loss over all of `data`: the batches of `index`, and what they leave."""
+    """Return the mean loss over `data`: the batches of `index`, and the remaining rows."""
     data = _of_mean_weight_one(data)
     keys = jax.random.split(key, len(index))
     total = jax.lax.map(lambda item: _loss_at(losses, data, model, *item), (keys, index)).sum()

@@ -20,7 +20,7 @@ _MAX_LOGIT = 30.0
 class Grid:
     """How many bins a spline has, on which interval, and their least sizes and slopes.
 
-    Its parameters are the logits of widths, those of heights, and slopes before a softplus.
+    Its parameters are logits of widths, logits of heights, and slopes before a softplus.
     """
 
     num_bins: int
@@ -45,7 +45,7 @@ class Grid:
 
     @property
     def knots(self) -> list[int]:
-        """Return which parameter is the slope of each knot: on an open end none, and slope 1."""
+        """Return the parameter of each knot's slope; past the last at open ends (slope 1)."""
         slopes, none = range(2 * self.num_bins, self.num_params), self.num_params
         return [*slopes, slopes[0]] if self.closed else [none, *slopes, none]
 
@@ -67,11 +67,11 @@ class Part(NamedTuple):
     start: jax.Array
     size: jax.Array
     weight: jax.Array  # its exponential in the softmax
-    before: jax.Array  # those of the bins before it
+    before: jax.Array  # the exponentials of the bins before it
 
 
 class Found(NamedTuple):
-    """What the search for a bin found."""
+    """The result of the search for a bin."""
 
     x: Part
     y: Part
@@ -102,8 +102,8 @@ def locate(grid: Grid, axis: int, value: jax.Array, params: jax.Array) -> Bin:
 def _locate_jvp(grid, axis, primals, tangents):
     """Tangents as sums over all parameters: one loop in reverse mode.
 
-    XLA moves what a quotient does not end into that loop, to be computed for each parameter.
-    So each sum is divided last, and each parameter's tangent first.
+    Divide each sum last and each tangent first. Otherwise XLA fuses the unfinished sums into
+    the loop over parameters and computes them again for every parameter.
     """
     here, totals = search(grid, axis, *primals)
     params, num_bins, i = primals[1], grid.num_bins, jnp.arange(grid.num_params)

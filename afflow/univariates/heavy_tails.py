@@ -27,7 +27,7 @@ class HeavyTails(Bijector):
     freedom has the tails of $\delta = 1/\nu$. The inverse is $x = y\,e^{-w/2}$ with Lambert's
     $w e^w = \delta y^2$. Beyond $|x| = 8$ the map goes on as a straight line.
 
-    The parameters $s$ are those of the left and of the right tail, $\delta = 2\,\sigma(s - 5)$.
+    The two parameters $s$ belong to the left and to the right tail, $\delta = 2\,\sigma(s - 5)$.
     Zeros give $\delta = 0.013$, close to the identity.
 
     Tukey 1977; Goerg 2015, arXiv:1010.2265, section 2.

@@ -168,7 +168,7 @@ class MixtureCDF(Bijector):
 
 
 class MixtureSettings(Protocol):
-    """What a mixture of components, a map or a distribution, is made with."""
+    """The settings of a mixture of components, as a map or as a distribution."""
 
     @property
     def num_components(self) -> int: ...

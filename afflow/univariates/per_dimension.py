@@ -1,4 +1,4 @@
-"""A univariate of its own for each coordinate."""
+"""A separate univariate for each coordinate."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -26,8 +26,8 @@ class PerDimension(Bijector):
     A layer that reorders coordinates, as factories put between theirs, would move the columns
     to other kinds: keep to one layer (`made`), or to layers without one in between.
 
-    Being scalar, its methods cannot see where they stand: in place of $x_t$ they take the
-    pair of $x_t$ and its kind that `locate` makes.
+    The methods act on one coordinate and do not know its position. `locate` therefore pairs
+    each coordinate with the index of its univariate; the methods take that pair.
 
     Args:
         univariates: one for each of the `D` coordinates.
@@ -85,5 +85,5 @@ def check_places(univariate: Bijector, event_shape: Shape) -> None:
 
 
 def located(univariate: Bijector, x: jax.Array) -> Any:
-    """Return what a univariate takes of the coordinates of `x`: `PerDimension` their kinds too."""
+    """Return the coordinates of `x` as a univariate takes them (`PerDimension`: with kinds)."""
     return univariate.locate(x) if isinstance(univariate, PerDimension) else x

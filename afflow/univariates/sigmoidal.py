@@ -76,7 +76,7 @@ class Sigmoidal(Bijector):
         return h[0], log_slopes[0]
 
     def _layer(self, h, log_slopes, a, b, u, w):
-        """Map `h` and the logs of its slopes `(d,)` to those of the next layer."""
+        """Map `h` and its log-slopes `(d,)` to the values and log-slopes of the next layer."""
         gain, rows = gains(len(a), a.dtype), gains(len(w), w.dtype)
         start, log_scale = start_apart(len(a), LogisticCDF(), self.spread)
         log_a = soft_bound(gain * a, self.max_log_scale) - log_scale

@@ -81,7 +81,7 @@ class CircularSpline(Bijector):
     Rezende et al. 2020, arXiv:2002.02428.
 
     Args:
-        num_bins: bins `K`; the parameters are `3 K`, of which zeros give the identity.
+        num_bins: bins `K`; the parameters are `3 K`; zeros give the identity.
         bound: half of the period; by default an angle in radians.
         min_bin: smallest width and height of a bin, as a fraction of the period.
         min_slope: smallest slope at a knot.

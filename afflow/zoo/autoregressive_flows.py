@@ -169,7 +169,7 @@ def nsf(
 ) -> Flow:
     """Return an autoregressive neural spline flow: `maf` with rational-quadratic splines.
 
-    The arguments are those of `maf`, and `num_bins` of each spline, and the `bound` where
+    The arguments are described at `maf`, and `num_bins` of each spline, and the `bound` where
     the splines end and identity tails begin: in units of the noise and, with `data`, of its
     standard deviations. Durkan et al. 2019, arXiv:1906.04032.
 
@@ -186,7 +186,7 @@ def nsf(
 
 
 def _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver) -> Make:
-    """Return what makes one autoregressive layer over a MADE."""
+    """Return a function that builds one autoregressive layer around a MADE."""
 
     def make(rngs):
         scalar = made_by(univariate)

@@ -71,9 +71,9 @@ def independent_mlps(
     order: Sequence[int] | None = None,
     rngs: nnx.Rngs,
 ) -> AutoregressiveModel:
-    """Return a network of its own for every coordinate, with `hidden` units each.
+    """Return a separate network for every coordinate, with `hidden` units each.
 
-    $O(D^2 H)$ parameters. The other arguments are those of `nade`. Bengio & Bengio 2000.
+    $O(D^2 H)$ parameters. The other arguments are described at `nade`. Bengio & Bengio 2000.
 
     Example:
         >>> import afflow, jax
@@ -181,7 +181,7 @@ def made_model(
 ) -> AutoregressiveModel:
     """Return a masked autoencoder with one mask: every conditional in one dense pass.
 
-    The density model beside the flow `afflow.made`. The other arguments are those of `nade`,
+    The density model beside the flow `afflow.made`. The other arguments are described at `nade`,
     and `residual` that of `MADE`. Germain et al. 2015, arXiv:1502.03509.
 
     Example:
@@ -215,7 +215,7 @@ def made_ensemble(
 ) -> OrderAgnosticModel:
     """Return a MADE with masks redrawn in training, and an ensemble of masks as its density.
 
-    Germain et al. 2015, arXiv:1502.03509. The other arguments are those of `nade`.
+    Germain et al. 2015, arXiv:1502.03509. The other arguments are described at `nade`.
 
     Args:
         dim: number of coordinates `D`.
@@ -255,7 +255,7 @@ def deep_nade(
 ) -> OrderAgnosticModel:
     """Return an order-agnostic deep NADE, which completes and marginalises any subset.
 
-    Uria, Murray & Larochelle 2014, arXiv:1310.1757. The other arguments are those of `nade`.
+    Uria, Murray & Larochelle 2014, arXiv:1310.1757. The other arguments are described at `nade`.
 
     Args:
         dim: number of coordinates `D`.

@@ -32,7 +32,7 @@ def naf(
     """Return a neural autoregressive flow: `maf` with `Sigmoidal(sigmoids)`.
 
     One number of sigmoids is the DSF of Huang et al. 2018, arXiv:1804.00779, several its
-    DDSF. The other arguments are those of `maf`.
+    DDSF. The other arguments are described at `maf`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -57,7 +57,7 @@ def umnn(
     """Return an unconstrained monotonic flow: `maf` with a `UMNN` in each layer.
 
     `integrand` holds the hidden widths of the integrated network, `embedding` the number
-    of values it gets from the conditioner. The other arguments are those of `maf`.
+    of values it gets from the conditioner. The other arguments are described at `maf`.
     Wehenkel and Louppe 2019, arXiv:1908.05164.
 
     Example:
@@ -82,7 +82,7 @@ def sospf(
 ) -> Flow:
     """Return a sum-of-squares polynomial flow: `maf` with `SumOfSquares`.
 
-    The other arguments are those of `maf`. Jaini et al. 2019, arXiv:1905.02325.
+    The other arguments are described at `maf`. Jaini et al. 2019, arXiv:1905.02325.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -105,7 +105,7 @@ def bpf(
 ) -> Flow:
     """Return a Bernstein polynomial flow: `maf` with `BernsteinPolynomial`.
 
-    The other arguments are those of `maf`. Ramasinghe et al. 2021, arXiv:2102.03509.
+    The other arguments are described at `maf`. Ramasinghe et al. 2021, arXiv:2102.03509.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -132,7 +132,7 @@ def bnaf(
     """Return a block neural autoregressive flow: `BNAF` layers in alternating order.
 
     `hidden` holds the units *per coordinate* of each hidden layer, which are `tanh`. The other
-    arguments are those of `maf`. The start is close to the identity near the data.
+    arguments are described at `maf`. The start is close to the identity near the data.
     De Cao et al. 2019, arXiv:1904.04676.
 
     Example:
@@ -162,7 +162,7 @@ def triangular_spline_flow(
 
     Each layer is a spline of every coordinate, a triangular linear map and a random permutation.
     It has few parameters, and both directions are quick; a context is not taken. The other
-    arguments are those of `nsf`. Ward, flowjax, 2022.
+    arguments are described at `nsf`. Ward, flowjax, 2022.
 
     Example:
         >>> import afflow, jax

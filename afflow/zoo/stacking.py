@@ -99,7 +99,7 @@ def reverse(dim: int, rngs: nnx.Rngs) -> Bijector:
 
 
 def made_by(univariate: Callable[[], Bijector]) -> Bijector:
-    """Return a univariate of its own for a layer."""
+    """Build the univariate of one layer."""
     if isinstance(univariate, Bijector):
         name = type(univariate).__name__
         raise ValueError(f"Expected univariate=lambda: {name}(...), got one {name}.")
