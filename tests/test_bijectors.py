@@ -145,3 +145,33 @@ def _grid(low, high, num):
     axes = [np.linspace(a, b, num) for a, b in zip(low, high, strict=True)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
     return points, np.prod([axis[1] - axis[0] for axis in axes])
+
+
+@pytest.mark.parametrize("name", BIJECTORS)
+def test_what_a_class_says_of_its_jacobian_is_so(name):
+    """Triangular and elementwise, in both directions."""
+    bijector = BIJECTORS[name]()
+    if len(bijector.event_shape) != 1 or not bijector.is_triangular:
+        pytest.skip("says nothing of vectors")
+    x, context = events(bijector, num=1)
+    context = None if context is None else context[0]
+    for direction in (bijector.forward, bijector.inverse):
+        jacobian = jax.jacfwd(direction)(x[0], context)
+        expected = np.diag(np.diag(jacobian)) if bijector.is_elementwise else np.tril(jacobian)
+        np.testing.assert_array_equal(jacobian, expected)
+
+
+def test_containers_are_triangular_as_their_parts_are():
+    triangular, reverse = afflow.Triangular(2), afflow.Reverse(2)
+    assert triangular.is_triangular
+    assert not reverse.is_triangular
+    assert afflow.Permutation([0, 1]).is_triangular
+    for container, expected in (
+        (afflow.Chain([triangular, afflow.Positive(2)]), True),
+        (afflow.Chain([triangular, reverse]), False),
+        (afflow.Inverse(triangular), True),
+        (afflow.Inverse(reverse), False),
+        (afflow.Repeat(lambda rngs: afflow.Triangular(2), 3, rngs=nnx.Rngs(0)), True),
+        (afflow.Repeat(lambda rngs: afflow.Reverse(2), 3, rngs=nnx.Rngs(0)), False),
+    ):
+        assert container.is_triangular is expected

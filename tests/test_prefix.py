@@ -40,6 +40,17 @@ def test_whole_events_and_batches():
     np.testing.assert_allclose(found, model.log_prob(x, context), rtol=1e-10)
 
 
+@pytest.mark.parametrize("end", [afflow.Exp(3), afflow.Tanh(3), afflow.LeakyReLU(3)])
+def test_elementwise_ends_change_a_marginal_by_their_slopes(end):
+    model, z = flow(), jnp.array([0.7, 0.2])
+    behind = afflow.Flow(model.base, afflow.Chain([*model.bijector.bijectors, end]))
+    whole, log_det = end.forward_and_log_det(jnp.array([0.7, 0.2, 0.0]))
+    _, rest = end.forward_and_log_det(jnp.zeros(3))
+    log_det -= rest / 3  # of the third coordinate, which is zero there
+    expected = afflow.prefix_log_prob(model, z) - log_det
+    np.testing.assert_allclose(afflow.prefix_log_prob(behind, whole[:2]), expected, rtol=1e-10)
+
+
 def test_rest_follows_the_conditional():
     """Of a coordinate drawn given the others, the noise is standard normal."""
     model, prefix = flow(), jnp.broadcast_to(jnp.array([0.7, 2.5]), (4000, 2))

@@ -32,6 +32,8 @@ class ActNorm(Bijector):
         [1.0, 1.0]
     """
 
+    is_elementwise = True
+
     @property
     def has_units(self) -> bool:
         """Whether it has been set by data."""

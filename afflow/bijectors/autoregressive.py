@@ -58,6 +58,10 @@ class MaskedAutoregressive(Bijector):
         self.event_shape = conditioner.event_shape
         self.context_shape = conditioner.context_shape
 
+    @property
+    def is_triangular(self) -> bool:
+        return True
+
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
         params = self.conditioner(y, self._own(context))  # (D, P)

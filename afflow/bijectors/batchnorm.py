@@ -37,6 +37,8 @@ class BatchNorm(Bijector):
         [1.0, 1.0]
     """
 
+    is_elementwise = True
+
     has_units = True
 
     def __init__(self, event_shape: int | Shape):

@@ -80,6 +80,10 @@ class BNAF(Bijector):
         self.event_shape = self.network.event_shape
         self.context_shape = self.network.context_shape
 
+    @property
+    def is_triangular(self) -> bool:
+        return True
+
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
         c = self.network(y, self._own(context))  # (D, P)

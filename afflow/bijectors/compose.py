@@ -41,6 +41,10 @@ class Chain(Bijector):
         self.event_shape = shapes[0]
         self.context_shape = common_context_shape(*(b.context_shape for b in bijectors))
 
+    @property
+    def is_triangular(self) -> bool:
+        return all(bijector.is_triangular for bijector in self.bijectors)
+
     def forward_and_log_det(self, x, context=None):
         log_det = jnp.zeros((), jnp.float32)
         for bijector in self.bijectors:
@@ -106,6 +110,10 @@ class Repeat(Bijector):
         self.event_shape = copies[0].event_shape
         self.context_shape = copies[0].context_shape
 
+    @property
+    def is_triangular(self) -> bool:
+        return self.layers.is_triangular
+
     def forward_and_log_det(self, x, context=None):
         def layer(x, bijector):
             return bijector.forward_and_log_det(x, context)
@@ -154,6 +162,10 @@ class Inverse(Bijector):
         self.bijector = bijector
         self.event_shape = bijector.event_shape
         self.context_shape = bijector.context_shape
+
+    @property
+    def is_triangular(self) -> bool:
+        return self.bijector.is_triangular
 
     def forward_and_log_det(self, x, context=None):
         return self.bijector.inverse_and_log_det(x, context)

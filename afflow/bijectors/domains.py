@@ -43,6 +43,8 @@ class Interval(Bijector):
         -inf
     """
 
+    is_elementwise = True
+
     has_units = True
 
     def __init__(self, low: ArrayLike, high: ArrayLike):
@@ -89,6 +91,8 @@ class Positive(Bijector):
         [10000.0]
     """
 
+    is_elementwise = True
+
     has_units = True
 
     def __init__(self, event_shape: int | Shape):
@@ -120,6 +124,8 @@ class Exp(Bijector):
         >>> afflow.Exp(2).inverse(jnp.array([1.0, jnp.e])).tolist()
         [0.0, 1.0]
     """
+
+    is_elementwise = True
 
     has_units = True
 
@@ -157,6 +163,8 @@ class Power(Bijector):
         [1.0, 9.0]
     """
 
+    is_elementwise = True
+
     has_units = True
 
     def __init__(self, event_shape: int | Shape, exponent: float):
@@ -190,6 +198,8 @@ class Tanh(Bijector):
         >>> afflow.Tanh(1).forward(jnp.array([50.0])).item() < 1
         True
     """
+
+    is_elementwise = True
 
     has_units = True
 
@@ -341,6 +351,10 @@ class Ordered(Bijector):
         self.event_shape = (dim,)
         self.context_shape = None
 
+    @property
+    def is_triangular(self) -> bool:
+        return True
+
     @of_one_event
     def forward_and_log_det(self, x, context=None):
         steps, log_det = _softplus(x[1:])
@@ -374,6 +388,8 @@ class CircularShift(Bijector):
         >>> round(shift.forward(jnp.array([1.0])).item() + 2 * jnp.pi, 4)
         4.0
     """
+
+    is_elementwise = True
 
     def __init__(self, event_shape: int | Shape):
         self.event_shape = checked_shape("event_shape", event_shape)

@@ -32,6 +32,8 @@ class Elementwise(Bijector):
         [1.0, 1.0, 1.0]
     """
 
+    is_elementwise = True
+
     def __init__(self, univariate: Bijector, event_shape: int | Shape):
         self.univariate = univariate
         self.event_shape = checked_shape("event_shape", event_shape)
@@ -73,6 +75,8 @@ class LeakyReLU(Bijector):
         [3.0, -2.0]
     """
 
+    is_elementwise = True
+
     def __init__(self, event_shape: int | Shape, slope: float = 0.01):
         if not 0 < slope < np.inf:
             raise ValueError(f"Expected a finite slope > 0, got {slope}.")
@@ -111,6 +115,8 @@ class Standardize(Bijector):
         >>> afflow.Standardize.from_data(data).inverse(data[0]).tolist()
         [-1.0, -1.0]
     """
+
+    is_elementwise = True
 
     has_units = True
 

@@ -64,6 +64,10 @@ class Embedded(Bijector):
                 f"{bijector.context_shape}, got {found}."
             )
 
+    @property
+    def is_triangular(self) -> bool:
+        return self.bijector.is_triangular
+
     def forward_and_log_det(self, x, context=None):
         return self.bijector.forward_and_log_det(x, self.network(context))
 

@@ -47,6 +47,10 @@ class Triangular(Bijector):
         self.event_shape = (dim,)
         self.context_shape = None
 
+    @property
+    def is_triangular(self) -> bool:
+        return True
+
     @of_one_event
     def forward_and_log_det(self, x, context=None):
         lower, diagonal = self._factor(x)

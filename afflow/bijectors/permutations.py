@@ -43,6 +43,10 @@ class Permutation(Bijector):
         """Draw a permutation of `dim` coordinates uniformly with `key`."""
         return Permutation(np.asarray(jax.random.permutation(key, dim)))
 
+    @property
+    def is_triangular(self) -> bool:
+        return self.order == tuple(range(len(self.order)))
+
     @of_one_event
     def forward_and_log_det(self, x, context=None):
         return x[np.array(self.order)], jnp.zeros((), jnp.float32)

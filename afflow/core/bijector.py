@@ -41,6 +41,12 @@ class Bijector(Outlined, nnx.Module):
     event_shape: Shape
     context_shape: Shape | None
     has_units: Any = False  # whether it brings standard coordinates to the units of data
+    is_elementwise = False  # whether a class maps every coordinate by itself
+
+    @property
+    def is_triangular(self) -> bool:
+        """Whether output `t` is known to depend on inputs `0..t` only, in both directions."""
+        return self.is_elementwise
 
     @abstractmethod
     def forward_and_log_det(

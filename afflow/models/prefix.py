@@ -9,22 +9,12 @@ import numpy as np
 from afflow._tools.calls import call, floating, per_event
 from afflow._tools.numerics import total
 from afflow._tools.shapes import Shape
-from afflow.bijectors.actnorm import ActNorm
-from afflow.bijectors.autoregressive import MaskedAutoregressive
-from afflow.bijectors.batchnorm import BatchNorm
-from afflow.bijectors.block_neural import BNAF
 from afflow.bijectors.compose import Chain, Inverse, Repeat
-from afflow.bijectors.domains import CircularShift, Interval, Ordered, Positive
-from afflow.bijectors.elementwise import Elementwise, Standardize
 from afflow.bijectors.embedding import Embedded
-from afflow.bijectors.linear import Triangular
 from afflow.bijectors.permutations import Permutation
 from afflow.core.bijector import Bijector
 from afflow.distributions.standard import Normal, Uniform
 from afflow.models.flow import Flow
-
-_ELEMENTWISE = ActNorm, BatchNorm, CircularShift, Elementwise, Interval, Positive, Standardize
-_TRIANGULAR = MaskedAutoregressive, BNAF, Ordered, Triangular, *_ELEMENTWISE
 
 
 def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = None) -> jax.Array:
@@ -127,7 +117,7 @@ def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
     if not isinstance(flow.base, Normal | Uniform):
         raise ValueError(f"Expected a Normal or Uniform base, got {type(flow.base).__name__}.")
     _, parts = _split(flow.bijector)
-    mixing = [part for part in parts if not _is_triangular(part)]
+    mixing = [part for part in parts if not part.is_triangular]
     if mixing:
         raise ValueError(
             f"Expected layers that keep the order of the coordinates (MaskedAutoregressive, BNAF, "
@@ -144,19 +134,8 @@ def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
     return floating("prefix", prefix, size)
 
 
-def keeps_order(bijector: Bijector) -> bool:
-    """Return whether a bijector is known to be lower triangular."""
-    return all(map(_is_triangular, _parts(bijector)))
-
-
-def _is_triangular(part: Bijector) -> bool:
-    if isinstance(part, Permutation):
-        return part.order == tuple(range(len(part.order)))
-    return isinstance(part, _TRIANGULAR)
-
-
 def _parts(bijector: Bijector) -> list[Bijector]:
-    """Return the layers from noise to data; an `Inverse` is as triangular as its inner bijector."""
+    """Return the layers from noise to data, without `Inverse`s: triangularity is the same."""
     if isinstance(bijector, Chain):
         return [part for layer in bijector.bijectors for part in _parts(layer)]
     if isinstance(bijector, Repeat):

@@ -22,7 +22,6 @@ from afflow.core.distribution import Distribution
 from afflow.distributions.standard import Normal
 from afflow.models.columns import Columns, Kinds, Layout, layout_of
 from afflow.models.flow import Flow
-from afflow.models.prefix import keeps_order
 from afflow.univariates.per_dimension import PerDimension
 from afflow.zoo.units import units_of
 
@@ -192,7 +191,7 @@ def _check_rows(name: str, rows: np.ndarray, size: int) -> None:
 def _check_kinds(layer: Bijector) -> None:
     """Raise `ValueError` where univariates for certain columns would meet others."""
     placed = any(isinstance(part, PerDimension) for _, part in nnx.iter_graph(layer))
-    if placed and not keeps_order(layer):
+    if placed and not layer.is_triangular:
         raise ValueError(
             "Expected layers that keep the order of the coordinates with PerDimension: take one "
             "layer, or autoregressive ones with mix=lambda dim, rngs: Permutation(range(dim))."
