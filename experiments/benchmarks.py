@@ -43,7 +43,7 @@ class Settings:
 UNIVARIATES: dict[str, Callable[[Settings], afflow.Bijector]] = {
     "maf": lambda _: afflow.Affine(2.0),  # ten layers of e^7 each throw outliers far out
     "nsf": lambda settings: afflow.RationalQuadraticSpline(settings.num_bins, 3.0),
-    "mixture": lambda _: afflow.MixtureCDF(5),
+    "mixture": lambda _: afflow.univariates.MixtureCDF(5),
 }
 
 

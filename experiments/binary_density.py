@@ -111,7 +111,7 @@ def build(name: str, dim: int, settings: Settings, seed: int):
         case "fvsbn":
             return afflow.fvsbn(dim, rngs=rngs)
         case "independent":
-            return afflow.independent_mlps(dim, hidden=hidden[0], rngs=rngs)
+            return afflow.zoo.independent_mlps(dim, hidden=hidden[0], rngs=rngs)
         case "nade":
             activation = jax.nn.relu if settings.relu else jax.nn.sigmoid
             return afflow.nade(dim, hidden=hidden[0], activation=activation, rngs=rngs)
@@ -121,9 +121,11 @@ def build(name: str, dim: int, settings: Settings, seed: int):
             names = "natural", "endless", "dropout"
             options = {name: getattr(settings, name) for name in names}
             masks = settings.members
-            return afflow.made_ensemble(dim, hidden=hidden, num_masks=masks, **options, rngs=rngs)
+            return afflow.zoo.made_ensemble(
+                dim, hidden=hidden, num_masks=masks, **options, rngs=rngs
+            )
         case _:
-            return afflow.eonade(dim, hidden=hidden, num_orders=settings.members, rngs=rngs)
+            return afflow.zoo.eonade(dim, hidden=hidden, num_orders=settings.members, rngs=rngs)
 
 
 def start_at_means(model, train: np.ndarray):

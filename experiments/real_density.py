@@ -67,12 +67,12 @@ def makers(config: Config) -> dict[str, Make]:
     deep = {"num_layers": 3, "hidden": (config.hidden, config.hidden)}
 
     def mixtures() -> afflow.Bijector:
-        return afflow.MixtureCDF(config.num_components)
+        return afflow.univariates.MixtureCDF(config.num_components)
 
     return {
         "rnade_gaussians": lambda dim, rngs: afflow.rnade(dim, **mixture, rngs=rngs),
         "rnade_laplaces": lambda dim, rngs: afflow.rnade(
-            dim, component=afflow.LaplaceCDF(), **mixture, rngs=rngs
+            dim, component=afflow.univariates.LaplaceCDF(), **mixture, rngs=rngs
         ),
         "maf": lambda dim, rngs: afflow.maf(dim, **deep, rngs=rngs),
         "maf_mixtures": lambda dim, rngs: afflow.maf(

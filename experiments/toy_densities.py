@@ -48,13 +48,13 @@ def single(factory: Callable[..., afflow.Flow]) -> Callable:
 def gaussianization(config: "Config", x: np.ndarray, rngs: nnx.Rngs) -> afflow.Flow:
     """Return mixture CDFs and rotations, which have no networks."""
     sizes = {"num_layers": config.num_layers, "num_components": config.num_components}
-    return afflow.gaussianization_flow(2, **sizes, data=x, rngs=rngs)
+    return afflow.zoo.gaussianization_flow(2, **sizes, data=x, rngs=rngs)
 
 
 def circular(config: "Config", x: np.ndarray, rngs: nnx.Rngs) -> afflow.Flow:
     """Return a flow of angles."""
     sizes = {"num_layers": config.num_layers, "hidden": config.hidden}
-    return afflow.circular_nsf(2, **sizes, rngs=rngs)
+    return afflow.zoo.circular_nsf(2, **sizes, rngs=rngs)
 
 
 STACKS = (
@@ -63,12 +63,12 @@ STACKS = (
     afflow.nsf,
     afflow.naf,
     afflow.bnaf,
-    afflow.umnn,
-    afflow.sospf,
-    afflow.bpf,
+    afflow.zoo.umnn,
+    afflow.zoo.sospf,
+    afflow.zoo.bpf,
     afflow.coupling_flow,
     afflow.realnvp,
-    afflow.nice,
+    afflow.zoo.nice,
     afflow.nsf_coupling,
 )
 MODELS = (
@@ -119,12 +119,12 @@ class Fit(NamedTuple):
 
 def trained(
     flow: afflow.Flow, x: np.ndarray, config: Config
-) -> tuple[afflow.Flow, afflow.History, int | None]:
+) -> tuple[afflow.Flow, afflow.training.History, int | None]:
     """Fit a flow; where it diverges, return the best before that, and the epoch in which it did."""
     options = {"max_epochs": config.max_epochs, "learning_rate": config.learning_rate}
     try:
         flow, history = afflow.fit(flow, x, key=jax.random.key(config.seed), **options)
-    except afflow.NonFiniteLossError as error:
+    except afflow.training.NonFiniteLossError as error:
         return error.flow, error.history, error.epoch
     return flow, history, None
 

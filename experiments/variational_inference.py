@@ -28,11 +28,11 @@ COLORS = {"gaussian": "#c44e52", "maf": "#4c72b0", "iaf": "#dd8452"}
 OBJECTIVES = {
     f.__name__: f
     for f in (
-        afflow.sticking_the_landing,
-        afflow.reverse_kl,
-        afflow.doubly_reparameterized,
-        afflow.importance_weighted,
-        afflow.forward_kl,
+        afflow.inference.sticking_the_landing,
+        afflow.inference.reverse_kl,
+        afflow.inference.doubly_reparameterized,
+        afflow.inference.importance_weighted,
+        afflow.inference.forward_kl,
     )
 }
 Model = tyro.extras.literal_type_from_choices(LABELS)
@@ -101,13 +101,14 @@ def fit(model: str, posterior: Posterior, label: str, config: Config) -> Fit:
 def score(log_w: jax.Array, log_w_there: jax.Array) -> dict[str, Any]:
     """Return bounds of the evidence from below and, by reference samples, above; and the rest."""
     estimates = {
-        "elbo": afflow.elbo(log_w),
-        "log_evidence": afflow.log_evidence(log_w),
-        "upper_bound": afflow.elbo(log_w_there),
+        "elbo": afflow.inference.elbo(log_w),
+        "log_evidence": afflow.inference.log_evidence(log_w),
+        "upper_bound": afflow.inference.elbo(log_w_there),
     }
     return {name: [float(e.value), float(e.standard_error)] for name, e in estimates.items()} | {
-        "effective_sample_fraction": float(afflow.effective_sample_size(log_w)) / len(log_w),
-        "pareto_k": float(afflow.pareto_k(log_w)),
+        "effective_sample_fraction": float(afflow.inference.effective_sample_size(log_w))
+        / len(log_w),
+        "pareto_k": float(afflow.inference.pareto_k(log_w)),
     }
 
 

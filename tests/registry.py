@@ -86,15 +86,15 @@ def coupling(mask, univariate=None, context_dim=0) -> afflow.Coupling:
 DIAMOND = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0]]
 
 
-def bnaf(dim, hidden, **options) -> afflow.BNAF:
+def bnaf(dim, hidden, **options) -> afflow.bijectors.BNAF:
     """Return a block neural autoregressive layer with random weights."""
-    return randomize(afflow.BNAF(dim, hidden, rngs=nnx.Rngs(0), **options))
+    return randomize(afflow.bijectors.BNAF(dim, hidden, rngs=nnx.Rngs(0), **options))
 
 
 def graphical(adjacency, **options) -> afflow.MaskedAutoregressive:
     """Return an affine layer over a graph, with random weights."""
     options = {"activation": jnp.tanh, "rngs": nnx.Rngs(0)} | options
-    conditioner = randomize(afflow.Graphical(adjacency, 2, (6, 5), **options))
+    conditioner = randomize(afflow.conditioners.Graphical(adjacency, 2, (6, 5), **options))
     return afflow.MaskedAutoregressive(conditioner, afflow.Affine())
 
 
@@ -103,9 +103,9 @@ def through(univariate, dim) -> afflow.MaskedAutoregressive:
     return afflow.MaskedAutoregressive(made(dim, *univariate.context_shape, (5,)), univariate)
 
 
-def nade(dim, **options) -> afflow.NADE:
+def nade(dim, **options) -> afflow.conditioners.NADE:
     """Return a NADE with random weights."""
-    return randomize(afflow.NADE(dim, 2, 4, **options, rngs=nnx.Rngs(0)))
+    return randomize(afflow.conditioners.NADE(dim, 2, 4, **options, rngs=nnx.Rngs(0)))
 
 
 def each(univariate, dim) -> afflow.Elementwise:
@@ -113,16 +113,18 @@ def each(univariate, dim) -> afflow.Elementwise:
     return randomize(afflow.Elementwise(univariate, dim))
 
 
-def gaussian_mixture() -> afflow.MixtureCDF:
-    return afflow.MixtureCDF(2, afflow.GaussianCDF())
+def gaussian_mixture() -> afflow.univariates.MixtureCDF:
+    return afflow.univariates.MixtureCDF(2, afflow.univariates.GaussianCDF())
 
 
-def umnn() -> afflow.UMNN:
-    return afflow.UMNN(2, (3,), num_nodes=24, rngs=nnx.Rngs(0))
+def umnn() -> afflow.univariates.UMNN:
+    return afflow.univariates.UMNN(2, (3,), num_nodes=24, rngs=nnx.Rngs(0))
 
 
-def per_dimension() -> afflow.PerDimension:
-    return afflow.PerDimension([afflow.Affine(), afflow.BernsteinPolynomial(3)])
+def per_dimension() -> afflow.univariates.PerDimension:
+    return afflow.univariates.PerDimension(
+        [afflow.Affine(), afflow.univariates.BernsteinPolynomial(3)]
+    )
 
 
 def linear_repeat(dim, n=3) -> afflow.Repeat:
@@ -132,44 +134,46 @@ def linear_repeat(dim, n=3) -> afflow.Repeat:
         conditioner = afflow.MADE(dim, 2, (8,), activation=jnp.tanh, rngs=rngs)
         return afflow.Chain(
             [
-                afflow.Rotation.random(dim, rngs.params()),
-                afflow.Householder(dim, 2, rngs=rngs),
+                afflow.bijectors.Rotation.random(dim, rngs.params()),
+                afflow.bijectors.Householder(dim, 2, rngs=rngs),
                 afflow.MaskedAutoregressive(conditioner, afflow.Affine()),
                 afflow.LU(dim, afflow.Reverse(dim)),
-                afflow.Triangular(dim),
+                afflow.bijectors.Triangular(dim),
             ]
         )
 
     return randomize(afflow.Repeat(layer, n, rngs=nnx.Rngs(0)))
 
 
-def batchnorm(event_shape) -> afflow.BatchNorm:
+def batchnorm(event_shape) -> afflow.bijectors.BatchNorm:
     """Return a batch normalisation off its start, statistics too."""
-    layer = randomize(afflow.BatchNorm(event_shape))
+    layer = randomize(afflow.bijectors.BatchNorm(event_shape))
     x = 2 + 3 * jax.random.normal(KEY, (9, *layer.event_shape))
-    return afflow.update_batchnorm(layer, x)
+    return afflow.bijectors.update_batchnorm(layer, x)
 
 
 def image_step(shape, rngs) -> afflow.Chain:
     """Return the step of one scale: normalise, mix the channels, and bend."""
     size = int(np.prod(shape))
-    bend = afflow.Reshape(afflow.Sylvester(size, 2, rngs=rngs), shape)
-    return randomize(afflow.Chain([bend, afflow.Conv1x1(shape), afflow.ActNorm(shape)]))
+    bend = afflow.bijectors.Reshape(afflow.bijectors.Sylvester(size, 2, rngs=rngs), shape)
+    return randomize(
+        afflow.Chain([bend, afflow.bijectors.Conv1x1(shape), afflow.bijectors.ActNorm(shape)])
+    )
 
 
-def interval(dim) -> afflow.Interval:
-    return afflow.Interval(-1 - jnp.arange(dim), 1 + 2 * jnp.arange(dim))
+def interval(dim) -> afflow.bijectors.Interval:
+    return afflow.bijectors.Interval(-1 - jnp.arange(dim), 1 + 2 * jnp.arange(dim))
 
 
-def continuous(dim, **options) -> afflow.Continuous:
+def continuous(dim, **options) -> afflow.bijectors.Continuous:
     """Return a continuous flow solved almost exactly.
 
     The loops of the default adjoint come out wrong under a flag of `conftest.py`, on JAX 0.10.
     """
-    field = afflow.MLPField(dim, (8,), rngs=nnx.Rngs(0), **options)
+    field = afflow.bijectors.MLPField(dim, (8,), rngs=nnx.Rngs(0), **options)
     tight = {"rtol": 1e-11, "atol": 1e-11, "max_steps": 16}
     solver, adjoint = diffrax.Dopri8(), diffrax.DirectAdjoint()
-    return randomize(afflow.Continuous(field, solver=solver, adjoint=adjoint, **tight))
+    return randomize(afflow.bijectors.Continuous(field, solver=solver, adjoint=adjoint, **tight))
 
 
 def embedded(bijector) -> afflow.Embedded:
@@ -178,7 +182,7 @@ def embedded(bijector) -> afflow.Embedded:
     return randomize(afflow.Embedded(bijector, network, 3))
 
 
-def columns() -> afflow.Columns:
+def columns() -> afflow.models.Columns:
     """Return the bijector of a table of a real, a positive, a bounded and a discrete column."""
     kinds = [afflow.Real(), afflow.Above(-1.0), afflow.Between(0.0, 2.0), afflow.Whole(0)]
     data = np.array([[5.0, 0.5, 1.0, 2.0], [7.0, 3.0, 0.3, 0.0], [6.0, 2.0, 1.7, 5.0]])
@@ -213,45 +217,45 @@ TRIANGULAR: dict[str, Make] = {
     "spline D=1 context": lambda: spline(1, context_dim=2),
     "spline D=2": lambda: spline(2),
     "spline two bins": lambda: spline(2, afflow.RationalQuadraticSpline(2)),
-    "linear spline": lambda: spline(2, afflow.LinearSpline(4, 3.0)),
-    "quadratic spline": lambda: spline(2, afflow.QuadraticSpline(4, 3.0)),
-    "cubic spline": lambda: spline(2, afflow.CubicSpline(4, 3.0)),
-    "elementwise quadratic D=1": lambda: each(afflow.QuadraticSpline(2), 1),
-    "elementwise cubic D=1": lambda: each(afflow.CubicSpline(3), 1),
-    "circular spline": lambda: spline(3, afflow.CircularSpline(5)),
+    "linear spline": lambda: spline(2, afflow.univariates.LinearSpline(4, 3.0)),
+    "quadratic spline": lambda: spline(2, afflow.univariates.QuadraticSpline(4, 3.0)),
+    "cubic spline": lambda: spline(2, afflow.univariates.CubicSpline(4, 3.0)),
+    "elementwise quadratic D=1": lambda: each(afflow.univariates.QuadraticSpline(2), 1),
+    "elementwise cubic D=1": lambda: each(afflow.univariates.CubicSpline(3), 1),
+    "circular spline": lambda: spline(3, afflow.univariates.CircularSpline(5)),
     "elementwise spline D=1": lambda: randomize(
         afflow.Elementwise(afflow.RationalQuadraticSpline(), 1), 2.0
     ),
     "elementwise circular D=1": lambda: randomize(
-        afflow.Elementwise(afflow.CircularSpline(3, 1.0), 1), 2.0
+        afflow.Elementwise(afflow.univariates.CircularSpline(3, 1.0), 1), 2.0
     ),
-    "elementwise additive": lambda: randomize(afflow.Elementwise(afflow.Additive(), 3)),
+    "elementwise additive": lambda: randomize(afflow.Elementwise(afflow.univariates.Additive(), 3)),
     "coupling triangular context": lambda: coupling([True, True, False], context_dim=2),
     "graphical": lambda: graphical(DIAMOND),
     "graphical context": lambda: graphical(DIAMOND, context_dim=2),
     "graphical D=1 context": lambda: graphical([[0]], context_dim=1),
     "embedded": lambda: embedded(autoregressive(2, context_dim=2)),
     "embedded z-scores": lambda: afflow.Embedded(
-        autoregressive(2, context_dim=2), afflow.ZScores(DATA[:, :2]), 2
+        autoregressive(2, context_dim=2), afflow.bijectors.ZScores(DATA[:, :2]), 2
     ),
     # univariates
-    "logistic mixture": lambda: through(afflow.MixtureCDF(3), 2),
+    "logistic mixture": lambda: through(afflow.univariates.MixtureCDF(3), 2),
     "umnn": lambda: through(umnn(), 2),
     "per dimension": lambda: through(per_dimension(), 2),
     "elementwise per dimension D=2": lambda: each(per_dimension(), 2),
-    "elementwise logistic mixture D=1": lambda: each(afflow.MixtureCDF(3), 1),
+    "elementwise logistic mixture D=1": lambda: each(afflow.univariates.MixtureCDF(3), 1),
     "elementwise gaussian mixture D=1": lambda: each(gaussian_mixture(), 1),
-    "elementwise ddsf D=1": lambda: each(afflow.Sigmoidal((2, 3)), 1),
-    "elementwise bernstein D=1": lambda: each(afflow.BernsteinPolynomial(5, 2.0), 1),
-    "elementwise sum of squares D=1": lambda: each(afflow.SumOfSquares(2, 3), 1),
+    "elementwise ddsf D=1": lambda: each(afflow.univariates.Sigmoidal((2, 3)), 1),
+    "elementwise bernstein D=1": lambda: each(afflow.univariates.BernsteinPolynomial(5, 2.0), 1),
+    "elementwise sum of squares D=1": lambda: each(afflow.univariates.SumOfSquares(2, 3), 1),
     "elementwise umnn D=1": lambda: each(umnn(), 1),
-    "heavy tails": lambda: through(afflow.HeavyTails(), 2),
-    "elementwise heavy tails D=1": lambda: each(afflow.HeavyTails(), 1),
+    "heavy tails": lambda: through(afflow.univariates.HeavyTails(), 2),
+    "elementwise heavy tails D=1": lambda: each(afflow.univariates.HeavyTails(), 1),
     "nade": lambda: afflow.MaskedAutoregressive(nade(4, context_dim=1), afflow.Affine()),
     # linear
-    "triangular": lambda: randomize(afflow.Triangular(3)),
-    "triangular D=1": lambda: randomize(afflow.Triangular(1)),
-    "triangular D=2": lambda: randomize(afflow.Triangular(2)),
+    "triangular": lambda: randomize(afflow.bijectors.Triangular(3)),
+    "triangular D=1": lambda: randomize(afflow.bijectors.Triangular(1)),
+    "triangular D=2": lambda: randomize(afflow.bijectors.Triangular(2)),
     # block neural autoregressive
     "bnaf D=1 context": lambda: bnaf(1, (3,), context_dim=2),
     "bnaf D=2": lambda: bnaf(2, (3, 2)),
@@ -259,19 +263,23 @@ TRIANGULAR: dict[str, Make] = {
     "domain interval": lambda: interval(3),
     "domain interval D=1": lambda: interval(1),
     "domain interval D=2": lambda: interval(2),
-    "domain positive": lambda: afflow.Positive(3),
+    "domain positive": lambda: afflow.bijectors.Positive(3),
     "domain power": lambda: afflow.Chain(
-        [afflow.Exp(3), afflow.Power(3, 0.7), afflow.Inverse(afflow.Exp(3))]
+        [
+            afflow.bijectors.Exp(3),
+            afflow.bijectors.Power(3, 0.7),
+            afflow.Inverse(afflow.bijectors.Exp(3)),
+        ]
     ),
-    "domain tanh": lambda: afflow.Tanh(3),
-    "domain tanh D=1": lambda: afflow.Tanh(1),
-    "domain exp": lambda: afflow.Exp(3),
-    "domain positive D=1": lambda: afflow.Positive(1),
-    "domain simplex": lambda: afflow.Simplex(3),
-    "domain simplex of two": lambda: afflow.Simplex(1),
-    "domain ordered": lambda: afflow.Ordered(4),
-    "domain ordered D=1": lambda: afflow.Ordered(1),
-    "domain ordered D=2": lambda: afflow.Ordered(2),
+    "domain tanh": lambda: afflow.bijectors.Tanh(3),
+    "domain tanh D=1": lambda: afflow.bijectors.Tanh(1),
+    "domain exp": lambda: afflow.bijectors.Exp(3),
+    "domain positive D=1": lambda: afflow.bijectors.Positive(1),
+    "domain simplex": lambda: afflow.bijectors.Simplex(3),
+    "domain simplex of two": lambda: afflow.bijectors.Simplex(1),
+    "domain ordered": lambda: afflow.bijectors.Ordered(4),
+    "domain ordered D=1": lambda: afflow.bijectors.Ordered(1),
+    "domain ordered D=2": lambda: afflow.bijectors.Ordered(2),
 }
 TRIANGULAR = made_once(TRIANGULAR)
 
@@ -294,13 +302,13 @@ BIJECTORS: dict[str, Make] = {
     "repeat 2-D context": lambda: repeated(2, context_dim=2),
     "repeat inverse": lambda: afflow.Inverse(repeated(4)),
     "triangular splines": lambda: randomize(
-        afflow.triangular_spline_flow(3, num_layers=3, num_bins=3, rngs=nnx.Rngs(0)).bijector
+        afflow.zoo.triangular_spline_flow(3, num_layers=3, num_bins=3, rngs=nnx.Rngs(0)).bijector
     ),
     "repeat once": lambda: repeated(3, n=1),
     "coupling": lambda: coupling([False, True, False, True]),
     "coupling 2-D spline": lambda: coupling([False, True], afflow.RationalQuadraticSpline(3)),
     "coupling D=1 context": lambda: coupling([False], context_dim=2),
-    "coupling additive": lambda: coupling([False, True, True], afflow.Additive()),
+    "coupling additive": lambda: coupling([False, True, True], afflow.univariates.Additive()),
     "coupling matrix": lambda: coupling([[True, False], [False, True]]),
     # linear
     "lu": lambda: randomize(afflow.LU(4)),
@@ -309,53 +317,57 @@ BIJECTORS: dict[str, Make] = {
     "lu D=1": lambda: randomize(afflow.LU(1)),
     "lu D=2 permuted": lambda: randomize(afflow.LU(2, afflow.Reverse(2))),
     "lu permuted": lambda: randomize(afflow.LU(5, afflow.Permutation.random(5, KEY))),
-    "householder": lambda: randomize(afflow.Householder(4, 3, rngs=nnx.Rngs(0))),
-    "householder start": lambda: afflow.Householder(4, 4, rngs=nnx.Rngs(0)),
-    "householder D=1": lambda: randomize(afflow.Householder(1, 1, rngs=nnx.Rngs(0))),
-    "householder D=2": lambda: randomize(afflow.Householder(2, 5, rngs=nnx.Rngs(0))),
-    "rotation": lambda: afflow.Rotation.random(4, KEY),
-    "rotation D=1": lambda: afflow.Rotation.random(1, KEY),
+    "householder": lambda: randomize(afflow.bijectors.Householder(4, 3, rngs=nnx.Rngs(0))),
+    "householder start": lambda: afflow.bijectors.Householder(4, 4, rngs=nnx.Rngs(0)),
+    "householder D=1": lambda: randomize(afflow.bijectors.Householder(1, 1, rngs=nnx.Rngs(0))),
+    "householder D=2": lambda: randomize(afflow.bijectors.Householder(2, 5, rngs=nnx.Rngs(0))),
+    "rotation": lambda: afflow.bijectors.Rotation.random(4, KEY),
+    "rotation D=1": lambda: afflow.bijectors.Rotation.random(1, KEY),
     "linear repeat": lambda: linear_repeat(3),
     # normalisation
-    "actnorm": lambda: randomize(afflow.ActNorm(3)),
-    "actnorm D=1": lambda: randomize(afflow.ActNorm(1)),
-    "actnorm image": lambda: randomize(afflow.ActNorm((2, 1, 3))),
+    "actnorm": lambda: randomize(afflow.bijectors.ActNorm(3)),
+    "actnorm D=1": lambda: randomize(afflow.bijectors.ActNorm(1)),
+    "actnorm image": lambda: randomize(afflow.bijectors.ActNorm((2, 1, 3))),
     "batchnorm": lambda: batchnorm(3),
     "batchnorm D=1": lambda: batchnorm(1),
     "batchnorm image": lambda: batchnorm((2, 1, 3)),
     # planar, radial, Sylvester
-    "planar": lambda: randomize(afflow.Planar(3, rngs=nnx.Rngs(0)), 1.5),
-    "planar D=1": lambda: randomize(afflow.Planar(1, rngs=nnx.Rngs(0)), 1.5),
-    "planar D=2": lambda: randomize(afflow.Planar(2, rngs=nnx.Rngs(0)), 1.5),
+    "planar": lambda: randomize(afflow.bijectors.Planar(3, rngs=nnx.Rngs(0)), 1.5),
+    "planar D=1": lambda: randomize(afflow.bijectors.Planar(1, rngs=nnx.Rngs(0)), 1.5),
+    "planar D=2": lambda: randomize(afflow.bijectors.Planar(2, rngs=nnx.Rngs(0)), 1.5),
     "planar repeat": lambda: randomize(
-        afflow.Repeat(lambda rngs: afflow.Planar(3, rngs=rngs), 3, rngs=nnx.Rngs(0))
+        afflow.Repeat(lambda rngs: afflow.bijectors.Planar(3, rngs=rngs), 3, rngs=nnx.Rngs(0))
     ),
-    "radial": lambda: randomize(afflow.Radial(3), 1.5),
-    "radial D=1": lambda: randomize(afflow.Radial(1), 1.5),
-    "radial D=2": lambda: randomize(afflow.Radial(2), 1.5, seed=1),
-    "radial matrix": lambda: randomize(afflow.Radial((2, 2))),
-    "sylvester": lambda: randomize(afflow.Sylvester(4, 3, rngs=nnx.Rngs(0))),
-    "sylvester D=1": lambda: randomize(afflow.Sylvester(1, 1, rngs=nnx.Rngs(0))),
-    "sylvester D=2": lambda: randomize(afflow.Sylvester(2, 2, rngs=nnx.Rngs(0)), 1.0),
-    "planar inverse": lambda: afflow.Inverse(randomize(afflow.Planar(2, rngs=nnx.Rngs(0)))),
-    "radial inverse": lambda: afflow.Inverse(randomize(afflow.Radial(2))),
+    "radial": lambda: randomize(afflow.bijectors.Radial(3), 1.5),
+    "radial D=1": lambda: randomize(afflow.bijectors.Radial(1), 1.5),
+    "radial D=2": lambda: randomize(afflow.bijectors.Radial(2), 1.5, seed=1),
+    "radial matrix": lambda: randomize(afflow.bijectors.Radial((2, 2))),
+    "sylvester": lambda: randomize(afflow.bijectors.Sylvester(4, 3, rngs=nnx.Rngs(0))),
+    "sylvester D=1": lambda: randomize(afflow.bijectors.Sylvester(1, 1, rngs=nnx.Rngs(0))),
+    "sylvester D=2": lambda: randomize(afflow.bijectors.Sylvester(2, 2, rngs=nnx.Rngs(0)), 1.0),
+    "planar inverse": lambda: afflow.Inverse(
+        randomize(afflow.bijectors.Planar(2, rngs=nnx.Rngs(0)))
+    ),
+    "radial inverse": lambda: afflow.Inverse(randomize(afflow.bijectors.Radial(2))),
     "sylvester inverse": lambda: afflow.Inverse(
-        randomize(afflow.Sylvester(3, 3, rngs=nnx.Rngs(0)))
+        randomize(afflow.bijectors.Sylvester(3, 3, rngs=nnx.Rngs(0)))
     ),
     # images
-    "reshape": lambda: afflow.Reshape(autoregressive(4, context_dim=2), (2, 1, 2)),
-    "squeeze": lambda: afflow.Squeeze(randomize(afflow.ActNorm((1, 2, 4)))),
-    "split": lambda: afflow.Split(autoregressive(2, context_dim=2)),
-    "conv1x1": lambda: randomize(afflow.Conv1x1((2, 1, 3), afflow.Permutation([2, 0, 1]))),
-    "conv1x1 of signs": lambda: randomize(afflow.Conv1x1((1, 2, 2), signs=[-1, 1])),
-    "multiscale": lambda: afflow.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0)),
+    "reshape": lambda: afflow.bijectors.Reshape(autoregressive(4, context_dim=2), (2, 1, 2)),
+    "squeeze": lambda: afflow.bijectors.Squeeze(randomize(afflow.bijectors.ActNorm((1, 2, 4)))),
+    "split": lambda: afflow.bijectors.Split(autoregressive(2, context_dim=2)),
+    "conv1x1": lambda: randomize(
+        afflow.bijectors.Conv1x1((2, 1, 3), afflow.Permutation([2, 0, 1]))
+    ),
+    "conv1x1 of signs": lambda: randomize(afflow.bijectors.Conv1x1((1, 2, 2), signs=[-1, 1])),
+    "multiscale": lambda: afflow.bijectors.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0)),
     # Domains
-    "leaky relu": lambda: afflow.LeakyReLU(3, 0.2),
-    "domain circle": lambda: randomize(afflow.CircularShift(3)),
-    "domain chain": lambda: afflow.Chain([autoregressive(2), afflow.Positive(2)]),
+    "leaky relu": lambda: afflow.bijectors.LeakyReLU(3, 0.2),
+    "domain circle": lambda: randomize(afflow.bijectors.CircularShift(3)),
+    "domain chain": lambda: afflow.Chain([autoregressive(2), afflow.bijectors.Positive(2)]),
     # Tables
-    "domain blockwise": lambda: afflow.Blockwise(
-        4, [afflow.Positive(1), autoregressive(2, context_dim=2)], [[2], [3, 0]]
+    "domain blockwise": lambda: afflow.bijectors.Blockwise(
+        4, [afflow.bijectors.Positive(1), autoregressive(2, context_dim=2)], [[2], [3, 0]]
     ),
     "domain columns": columns,
     # Continuous flows
@@ -373,12 +385,12 @@ def flow(factory, dim=2, **options) -> afflow.Flow:
 
 def circular_nsf() -> afflow.Flow:
     sizes = {"num_layers": 1, "hidden": (5,), "num_bins": 3, "context_dim": 2}
-    return randomize(afflow.circular_nsf(2, **sizes, rngs=nnx.Rngs(0)))
+    return randomize(afflow.zoo.circular_nsf(2, **sizes, rngs=nnx.Rngs(0)))
 
 
 def glow() -> afflow.Flow:
     sizes = {"num_levels": 1, "num_steps": 2, "width": 3, "context_dim": 2}
-    return randomize(afflow.glow((2, 2, 2), **sizes, rngs=nnx.Rngs(0)))
+    return randomize(afflow.zoo.glow((2, 2, 2), **sizes, rngs=nnx.Rngs(0)))
 
 
 def one_layer(factory) -> afflow.Flow:
@@ -397,14 +409,14 @@ FLOWS: dict[str, Callable[[], afflow.Flow]] = {
     "nsf mixed by lu": lambda: flow(afflow.nsf, 3, num_bins=3, mix=lu),
     "coupling mixed by lu": lambda: flow(afflow.coupling_flow, 3, num_layers=2, mix=lu),
     "realnvp": lambda: flow(afflow.realnvp, 3, num_layers=6),
-    "nice": lambda: flow(afflow.nice, 3, num_layers=2),
+    "nice": lambda: flow(afflow.zoo.nice, 3, num_layers=2),
     "nsf_coupling": lambda: flow(afflow.nsf_coupling, num_layers=2, num_bins=3),
     "naf": lambda: flow(afflow.naf, sigmoids=(3,)),
     "bnaf": lambda: flow(afflow.bnaf, hidden=(3,)),
-    "umnn": lambda: flow(afflow.umnn, embedding=2, integrand=(3,)),
-    "sospf": lambda: flow(afflow.sospf, num_layers=5, degree=2),
-    "bpf": lambda: flow(afflow.bpf, degree=4),
-    "gaussianization_flow": lambda: flow(afflow.gaussianization_flow, num_components=3),
+    "umnn": lambda: flow(afflow.zoo.umnn, embedding=2, integrand=(3,)),
+    "sospf": lambda: flow(afflow.zoo.sospf, num_layers=5, degree=2),
+    "bpf": lambda: flow(afflow.zoo.bpf, degree=4),
+    "gaussianization_flow": lambda: flow(afflow.zoo.gaussianization_flow, num_components=3),
     "circular_nsf": circular_nsf,
     "glow": glow,
     "cnf": lambda: one_layer(afflow.cnf),
@@ -423,13 +435,15 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "made wide": lambda: made(9, 2, (512, 520)),
     "graphical": lambda: graphical(DIAMOND, context_dim=1).conditioner,
     "graphical chain": lambda: graphical(np.eye(5, k=-1)).conditioner,
-    "periodic": lambda: afflow.Periodic(made(6, 2, (7,), context_dim=1)),
+    "periodic": lambda: afflow.conditioners.Periodic(made(6, 2, (7,), context_dim=1)),
     "bnaf context": lambda: bnaf(3, (3, 2), context_dim=1).network,
-    "graphical linear": lambda: randomize(afflow.Graphical(DIAMOND, 3, (), rngs=nnx.Rngs(0))),
+    "graphical linear": lambda: randomize(
+        afflow.conditioners.Graphical(DIAMOND, 3, (), rngs=nnx.Rngs(0))
+    ),
     "nade": lambda: nade(7, context_dim=2, rescale=True),
     "nade D=1": lambda: nade(1),
     "independent": lambda: randomize(
-        afflow.IndependentMLPs(5, 2, 3, context_dim=2, rngs=nnx.Rngs(0))
+        afflow.conditioners.IndependentMLPs(5, 2, 3, context_dim=2, rngs=nnx.Rngs(0))
     ),
 }
 CONDITIONERS = made_once(CONDITIONERS)

@@ -59,7 +59,7 @@ CALLS = {
     "strings": lambda: fit(FLOW, np.array([["a", "b"]] * 9)),
     "foreign in chain": lambda: afflow.Chain([Foreign()]),
     "foreign Flow": lambda: afflow.Flow(afflow.Normal(2), Foreign()),
-    "Elementwise(Interval)": lambda: afflow.Elementwise(afflow.Interval(0.0, 1.0), 2),
+    "Elementwise(Interval)": lambda: afflow.Elementwise(afflow.bijectors.Interval(0.0, 1.0), 2),
     "Elementwise(class)": lambda: afflow.Elementwise(afflow.Affine, 2),
     "MaskedAR class": lambda: afflow.MaskedAutoregressive(
         afflow.MADE(2, 2, rngs=nnx.Rngs(0)), afflow.Affine
@@ -121,16 +121,18 @@ CALLS = {
         [1, 2], afflow.MLP(1, 1, 2, (4,), rngs=nnx.Rngs(0)), afflow.Affine()
     ),
     "save swapped": lambda: afflow.save("/tmp/aa.zip", FLOW),
-    "prefix too long": lambda: afflow.prefix_log_prob(afflow.made(2, rngs=nnx.Rngs(0)), np.ones(3)),
+    "prefix too long": lambda: afflow.models.prefix_log_prob(
+        afflow.made(2, rngs=nnx.Rngs(0)), np.ones(3)
+    ),
     "dequantize float": lambda: afflow.dequantize(KEY, np.ones(3)),
     "dequantize swapped": lambda: afflow.dequantize(np.ones(3, int), KEY),
     "fit_ensemble num": lambda: afflow.fit_ensemble(
         lambda r: afflow.made(2, rngs=r), X, num=0, **OPTIONS
     ),
-    "ess scalar": lambda: afflow.effective_sample_size(3.0),
-    "moments": lambda: afflow.moments(FLOW, key=KEY, num_samples=1),
-    "StudentT": lambda: afflow.StudentT(2, -1.0),
-    "Mixture one": lambda: afflow.Mixture(afflow.Normal(2)),
+    "ess scalar": lambda: afflow.inference.effective_sample_size(3.0),
+    "moments": lambda: afflow.inference.moments(FLOW, key=KEY, num_samples=1),
+    "StudentT": lambda: afflow.distributions.StudentT(2, -1.0),
+    "Mixture one": lambda: afflow.distributions.Mixture(afflow.Normal(2)),
     "Uniform swapped": lambda: afflow.Uniform(2, 1.0, 0.0),
     "standardize scalar data": lambda: afflow.Standardize.from_data(3.0),
     "check_bijector class": lambda: afflow.check_bijector(afflow.Reverse, key=KEY),
@@ -152,13 +154,13 @@ def test_glow_without_actnorm_is_warned_of():
     sizes = {"num_levels": 1, "num_steps": 1, "width": 2, "rngs": nnx.Rngs(0)}
     images = 100 + 50 * np.random.default_rng(0).normal(size=(32, 4, 4, 1))
     with pytest.warns(UserWarning, match="initialize_actnorm"):
-        fit(afflow.glow((4, 4, 1), **sizes), images, batch_size=32, validation=0)
+        fit(afflow.zoo.glow((4, 4, 1), **sizes), images, batch_size=32, validation=0)
 
 
 def test_a_box_is_named_in_the_note():
     def log_density(z):
         return jnp.where((jnp.abs(z) < 0.1).all(), 0.0, -jnp.inf)
 
-    with pytest.raises(afflow.NonFiniteLossError) as caught:
+    with pytest.raises(afflow.training.NonFiniteLossError) as caught:
         afflow.fit_to_density(FLOW, log_density, key=KEY, num_steps=5, progress=False)
     assert any("Interval" in note for note in caught.value.__notes__)

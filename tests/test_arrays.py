@@ -90,7 +90,7 @@ def test_what_is_no_real_array_is_refused(value, mend):
         flow.log_prob,
         lambda x: afflow.fit(flow, x, key=jax.random.key(0), progress=False),
         lambda x: afflow.maf(2, data=x, rngs=nnx.Rngs(0)),
-        afflow.MultivariateNormal.from_data,
+        afflow.distributions.MultivariateNormal.from_data,
     ):
         with pytest.raises(ValueError, match=mend):
             use(value)
@@ -112,7 +112,9 @@ def test_constant_columns_are_refused(value):
     with pytest.raises(ValueError, match="drop constant columns"):
         afflow.Standardize.from_data(column)
     with pytest.raises(ValueError, match="drop constant"):
-        afflow.MultivariateNormal.from_data(np.concatenate([column, X[:1].repeat(1000, 0)], 1))
+        afflow.distributions.MultivariateNormal.from_data(
+            np.concatenate([column, X[:1].repeat(1000, 0)], 1)
+        )
 
 
 @pytest.mark.parametrize(
@@ -130,12 +132,12 @@ def test_a_deviation_that_floats_do_not_resolve_is_refused(location, scale):
 def test_an_interval_that_floats_do_not_resolve_is_refused():
     with jax.enable_x64(False):
         for make in (
-            lambda: afflow.Interval([1126259400], [1126259530]),
+            lambda: afflow.bijectors.Interval([1126259400], [1126259530]),
             lambda: afflow.Uniform(1, 2459000.5, 2459000.6),
         ):
             with pytest.raises(ValueError, match="float32 resolves"):
                 make()
-    afflow.Interval([1126259400], [1126259530])
+    afflow.bijectors.Interval([1126259400], [1126259530])
 
 
 def test_covariances_are_judged_in_their_own_units():
@@ -143,11 +145,11 @@ def test_covariances_are_judged_in_their_own_units():
     for _ in range(9):
         c = rng.normal(size=100)
         with pytest.raises(ValueError, match="positive definite"):
-            afflow.MultivariateNormal.from_data(np.stack([c, c], 1))
+            afflow.distributions.MultivariateNormal.from_data(np.stack([c, c], 1))
     with pytest.raises(ValueError, match="symmetric"):
-        afflow.MultivariateNormal(np.zeros(2), 1e-10 * np.array([[1, 0.5], [0, 1]]))
-    wide = afflow.MultivariateNormal.from_data(X * [2e19, 1e-25])
-    unit = afflow.MultivariateNormal.from_data(X)
+        afflow.distributions.MultivariateNormal(np.zeros(2), 1e-10 * np.array([[1, 0.5], [0, 1]]))
+    wide = afflow.distributions.MultivariateNormal.from_data(X * [2e19, 1e-25])
+    unit = afflow.distributions.MultivariateNormal.from_data(X)
     for z in X[:3]:
         expected = unit.log_prob(jnp.asarray(z)) - np.log(2e19) - np.log(1e-25)
         found = wide.log_prob(jnp.asarray(z * [2e19, 1e-25]))
@@ -160,7 +162,7 @@ def test_nearly_dependent_columns_keep_their_density_in_float32():
         for _ in range(5):
             c = rng.normal(size=1000)
             x = np.stack([c, c + 1e-4 * rng.normal(size=1000)], 1)
-            base = afflow.MultivariateNormal.from_data(x)
+            base = afflow.distributions.MultivariateNormal.from_data(x)
             log_prob = jax.jit(jax.vmap(base.log_prob))(x.astype(np.float32)).mean()
             log_det = np.linalg.slogdet(np.cov(x, rowvar=False, bias=True))[1]
             exact = -(2 * np.log(2 * np.pi) + log_det + 2) / 2

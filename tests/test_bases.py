@@ -15,8 +15,8 @@ LOC, SCALE = np.array([0.5, -2.0]), np.array([0.01, 30.0])
 MATRIX = np.array([[2.0, 0.6], [0.6, 0.5]])
 
 
-def t(df, **options) -> afflow.StudentT:
-    return afflow.StudentT(2, df, **options)
+def t(df, **options) -> afflow.distributions.StudentT:
+    return afflow.distributions.StudentT(2, df, **options)
 
 
 def laplace_logpdf(x, loc=0.0, scale=1.0):
@@ -24,9 +24,12 @@ def laplace_logpdf(x, loc=0.0, scale=1.0):
     return st.gennorm.logpdf(x, 1, loc, scale).sum(-1)
 
 
-def mixture() -> afflow.Mixture:
-    two = [afflow.DiagonalNormal(LOC, SCALE), afflow.LocationScale(afflow.Laplace(2), -LOC, SCALE)]
-    return afflow.Mixture(two)
+def mixture() -> afflow.distributions.Mixture:
+    two = [
+        afflow.distributions.DiagonalNormal(LOC, SCALE),
+        afflow.distributions.LocationScale(afflow.distributions.Laplace(2), -LOC, SCALE),
+    ]
+    return afflow.distributions.Mixture(two)
 
 
 def mixture_logpdf(x):
@@ -35,8 +38,8 @@ def mixture_logpdf(x):
 
 
 BASES = {
-    "laplace": (lambda: afflow.Laplace(2), laplace_logpdf),
-    "logistic": (lambda: afflow.Logistic(2), lambda x: st.logistic.logpdf(x).sum(-1)),
+    "laplace": (lambda: afflow.distributions.Laplace(2), laplace_logpdf),
+    "logistic": (lambda: afflow.distributions.Logistic(2), lambda x: st.logistic.logpdf(x).sum(-1)),
     "cauchy": (lambda: t(1.0), lambda x: st.cauchy.logpdf(x).sum(-1)),
     "t": (lambda: t(3.5, learn_df=False), lambda x: st.t.logpdf(x, 3.5).sum(-1)),
     "t of few degrees": (lambda: t(0.2), lambda x: st.t.logpdf(x, 0.2).sum(-1)),
@@ -44,32 +47,34 @@ BASES = {
     "t of 101 degrees": (lambda: t(101.0), lambda x: st.t.logpdf(x, 101).sum(-1)),
     "t of 1000 degrees": (lambda: t(1000.0), lambda x: st.t.logpdf(x, 1000).sum(-1)),
     "diagonal": (
-        lambda: afflow.DiagonalNormal(LOC, SCALE),
+        lambda: afflow.distributions.DiagonalNormal(LOC, SCALE),
         lambda x: st.norm.logpdf(x, LOC, SCALE).sum(-1),
     ),
     "located logistic": (
-        lambda: afflow.LocationScale(afflow.Logistic(2), LOC, SCALE),
+        lambda: afflow.distributions.LocationScale(afflow.distributions.Logistic(2), LOC, SCALE),
         lambda x: st.logistic.logpdf(x, LOC, SCALE).sum(-1),
     ),
     "multivariate": (
-        lambda: afflow.MultivariateNormal(LOC, MATRIX),
+        lambda: afflow.distributions.MultivariateNormal(LOC, MATRIX),
         st.multivariate_normal(LOC, MATRIX).logpdf,
     ),
     "mixture": (mixture, mixture_logpdf),
     "von Mises": (
-        lambda: afflow.VonMises(2, 3.0),
+        lambda: afflow.distributions.VonMises(2, 3.0),
         lambda x: st.vonmises.logpdf(x, 3.0).sum(-1),
     ),
     "broad von Mises": (
-        lambda: afflow.VonMises(2, 1e-4, learn_concentration=False),
+        lambda: afflow.distributions.VonMises(2, 1e-4, learn_concentration=False),
         lambda x: st.vonmises.logpdf(x, 1e-4).sum(-1),
     ),
     "narrow von Mises": (
-        lambda: afflow.VonMises(2, 1e4),
+        lambda: afflow.distributions.VonMises(2, 1e4),
         lambda x: st.vonmises.logpdf(x, 1e4).sum(-1),
     ),
     "product": (
-        lambda: afflow.Product([afflow.Laplace(1), afflow.StudentT(1, 3.5)]),
+        lambda: afflow.distributions.Product(
+            [afflow.distributions.Laplace(1), afflow.distributions.StudentT(1, 3.5)]
+        ),
         lambda x: laplace_logpdf(x[..., :1]) + st.t.logpdf(x[..., 1], 3.5),
     ),
 }
@@ -153,7 +158,7 @@ CORRELATIONS = {"multivariate": 6 / np.pi * np.arcsin(0.3), "mixture": -0.06}
 
 def test_multivariate_from_data():
     rows = np.asarray(jax.random.normal(KEY, (50, 3))) @ np.diag([1.0, 5.0, 0.1]) + 3
-    base = afflow.MultivariateNormal.from_data(rows)
+    base = afflow.distributions.MultivariateNormal.from_data(rows)
     factor = np.asarray(base.factor)
     np.testing.assert_allclose(factor @ factor.T, np.cov(rows.T, bias=True), rtol=1e-9)
     score = jax.jit(jax.grad(lambda base: jax.vmap(base.log_prob)(jnp.asarray(rows)).mean()))(base)
@@ -185,7 +190,7 @@ def test_fixed_degrees_of_freedom_are_no_parameter():
 
 
 def test_mixture_weights_count():
-    mixture = afflow.Mixture([afflow.Uniform(1, 0, 1), afflow.Uniform(1, 1, 3)])
+    mixture = afflow.distributions.Mixture([afflow.Uniform(1, 0, 1), afflow.Uniform(1, 1, 3)])
     mixture.logits[...] = jnp.log(jnp.array([0.25, 0.75]))
     x = jnp.array([[0.5], [2.0], [5.0]])
     np.testing.assert_allclose(jnp.exp(jax.vmap(mixture.log_prob)(x)), [0.25, 0.375, 0])
@@ -199,8 +204,11 @@ def test_mixture_weights_count():
 
 
 def test_classes():
-    parts = [afflow.DiagonalNormal(k * jnp.ones(2), jnp.ones(2)) for k in (-50.0, 0.0, 50.0)]
-    flow = afflow.Flow(afflow.ClassConditional(parts), afflow.Reverse(2))
+    parts = [
+        afflow.distributions.DiagonalNormal(k * jnp.ones(2), jnp.ones(2))
+        for k in (-50.0, 0.0, 50.0)
+    ]
+    flow = afflow.Flow(afflow.distributions.ClassConditional(parts), afflow.Reverse(2))
     x = jnp.array([0.3, -0.4])
     for k, part in enumerate(parts):
         one_hot = jnp.eye(3)[k]
@@ -215,8 +223,10 @@ def test_classes():
 
 
 def test_mixture_passes_the_context_on():
-    inner = afflow.ClassConditional([afflow.Normal(2), afflow.Laplace(2)])
-    base = afflow.Mixture([inner, afflow.Logistic(2)])
+    inner = afflow.distributions.ClassConditional(
+        [afflow.Normal(2), afflow.distributions.Laplace(2)]
+    )
+    base = afflow.distributions.Mixture([inner, afflow.distributions.Logistic(2)])
     x, one_hot = jnp.ones(2), jnp.array([0.0, 1.0])
     expected = np.logaddexp(st.laplace.logpdf(1) * 2, st.logistic.logpdf(1) * 2) - np.log(2)
     np.testing.assert_allclose(base.log_prob(x, one_hot), expected)
@@ -226,27 +236,37 @@ def test_mixture_passes_the_context_on():
 
 ERRORS = {
     "no degrees of freedom": (lambda: t(0.0), "df > 0"),
-    "a scale of zero": (lambda: afflow.DiagonalNormal(jnp.ones(2), jnp.zeros(2)), "positive scale"),
+    "a scale of zero": (
+        lambda: afflow.distributions.DiagonalNormal(jnp.ones(2), jnp.zeros(2)),
+        "positive scale",
+    ),
     "a scale of another shape": (
-        lambda: afflow.LocationScale(afflow.Laplace(2), jnp.ones(2), jnp.ones(3)),
+        lambda: afflow.distributions.LocationScale(
+            afflow.distributions.Laplace(2), jnp.ones(2), jnp.ones(3)
+        ),
         r"\(2,\)",
     ),
-    "a covariance of another shape": (lambda: afflow.MultivariateNormal(LOC, jnp.eye(3)), "D, D"),
+    "a covariance of another shape": (
+        lambda: afflow.distributions.MultivariateNormal(LOC, jnp.eye(3)),
+        "D, D",
+    ),
     "a singular covariance": (
-        lambda: afflow.MultivariateNormal(LOC, jnp.ones((2, 2))),
+        lambda: afflow.distributions.MultivariateNormal(LOC, jnp.ones((2, 2))),
         "dependent columns",
     ),
     "no covariance": (
-        lambda: afflow.MultivariateNormal(LOC, jnp.array([[1.0, 2.0], [0.0, 1.0]])),
+        lambda: afflow.distributions.MultivariateNormal(LOC, jnp.array([[1.0, 2.0], [0.0, 1.0]])),
         "symmetric",
     ),
-    "no components": (lambda: afflow.Mixture([]), "one event_shape"),
+    "no components": (lambda: afflow.distributions.Mixture([]), "one event_shape"),
     "components of two shapes": (
-        lambda: afflow.ClassConditional([afflow.Normal(2), afflow.Normal(3)]),
+        lambda: afflow.distributions.ClassConditional([afflow.Normal(2), afflow.Normal(3)]),
         "one event_shape",
     ),
     "classes that take a context": (
-        lambda: afflow.ClassConditional([afflow.ClassConditional([afflow.Normal(2)])]),
+        lambda: afflow.distributions.ClassConditional(
+            [afflow.distributions.ClassConditional([afflow.Normal(2)])]
+        ),
         "without a context",
     ),
 }
@@ -266,7 +286,11 @@ def test_batches_are_refused(name):
 
 
 def test_batches_of_the_plain_bases_are_refused():
-    for base in (afflow.Normal(2), afflow.Uniform(2), afflow.ClassConditional([afflow.Normal(2)])):
+    for base in (
+        afflow.Normal(2),
+        afflow.Uniform(2),
+        afflow.distributions.ClassConditional([afflow.Normal(2)]),
+    ):
         with pytest.raises(ValueError, match=r"jax\.vmap"):
             base.log_prob(jnp.zeros((2, 2)), jnp.ones(1))
 

@@ -67,7 +67,7 @@ def _has_gradients_through_sampling(bijector):
     pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
     slope = sum(np.sum(np.multiply(*pair)) for pair in pairs)
     np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-6)
-    for leaf in jax.tree.leaves(nnx.state(gradient, afflow.Constant)):
+    for leaf in jax.tree.leaves(nnx.state(gradient, afflow.core.Constant)):
         np.testing.assert_array_equal(leaf, 0)
 
 
@@ -162,16 +162,16 @@ def test_what_a_class_says_of_its_jacobian_is_so(name):
 
 
 def test_containers_are_triangular_as_their_parts_are():
-    triangular, reverse = afflow.Triangular(2), afflow.Reverse(2)
+    triangular, reverse = afflow.bijectors.Triangular(2), afflow.Reverse(2)
     assert triangular.is_triangular
     assert not reverse.is_triangular
     assert afflow.Permutation([0, 1]).is_triangular
     for container, expected in (
-        (afflow.Chain([triangular, afflow.Positive(2)]), True),
+        (afflow.Chain([triangular, afflow.bijectors.Positive(2)]), True),
         (afflow.Chain([triangular, reverse]), False),
         (afflow.Inverse(triangular), True),
         (afflow.Inverse(reverse), False),
-        (afflow.Repeat(lambda rngs: afflow.Triangular(2), 3, rngs=nnx.Rngs(0)), True),
+        (afflow.Repeat(lambda rngs: afflow.bijectors.Triangular(2), 3, rngs=nnx.Rngs(0)), True),
         (afflow.Repeat(lambda rngs: afflow.Reverse(2), 3, rngs=nnx.Rngs(0)), False),
     ):
         assert container.is_triangular is expected

@@ -82,7 +82,7 @@ def streamed(folder):
         while True:
             yield rng.normal(size=(8, 2))
 
-    return afflow.Stream(make, num_steps=9)
+    return afflow.training.Stream(make, num_steps=9)
 
 
 @pytest.mark.parametrize("source", [mapped, streamed])
@@ -181,7 +181,7 @@ def test_a_full_disk_is_a_warning(whole, tmp_path):
 
 def test_a_step_that_is_not_finite_keeps_the_checkpoint_before(tmp_path):
     optimizer = optax.sgd(optax.piecewise_constant_schedule(0.01, {14: 1e300}))
-    with pytest.raises(afflow.NonFiniteLossError, match="in epoch 1") as caught:
+    with pytest.raises(afflow.training.NonFiniteLossError, match="in epoch 1") as caught:
         fit(tmp_path, optimizer=optimizer)
     assert np.isfinite(caught.value.flow.log_prob(X)).all()
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["13", "9"]

@@ -192,13 +192,15 @@ def test_tables_that_do_not_fit():
 
 
 @pytest.mark.parametrize(
-    "factory", [afflow.maf, afflow.iaf, afflow.realnvp, afflow.nice, afflow.bpf]
+    "factory", [afflow.maf, afflow.iaf, afflow.realnvp, afflow.zoo.nice, afflow.zoo.bpf]
 )
 def test_every_factory_takes_columns_and_a_base(factory):
     x = np.random.default_rng(0).lognormal(size=(50, 2))
     made = {"num_layers": 2, "hidden": (4,), "rngs": nnx.Rngs(0)}
-    flow = factory(2, columns=[afflow.Above()] * 2, base=afflow.Laplace(2), data=x, **made)
-    assert isinstance(flow.base, afflow.Laplace)
+    flow = factory(
+        2, columns=[afflow.Above()] * 2, base=afflow.distributions.Laplace(2), data=x, **made
+    )
+    assert isinstance(flow.base, afflow.distributions.Laplace)
     assert (flow.sample(KEY, 9) > 0).all()
     assert flow.log_prob(np.array([-1.0, 1.0])) == -np.inf
 
@@ -245,7 +247,7 @@ def test_callbacks_and_errors_have_the_flow_of_the_table():
     options = {"key": KEY, "progress": False, "max_epochs": 1}
     trained, _ = afflow.fit(flow, x, callbacks=(seen.append for _ in range(1)), **options)
     np.testing.assert_allclose(seen[0].model.log_prob(x), trained.log_prob(x), rtol=1e-6)
-    with pytest.raises(afflow.NonFiniteLossError) as caught:
+    with pytest.raises(afflow.training.NonFiniteLossError) as caught:
         afflow.fit(flow, x, optimizer=optax.sgd(1e300), **options | {"max_epochs": 9})
     assert np.isfinite(caught.value.flow.log_prob(x)).all()
 
@@ -270,7 +272,7 @@ def test_what_compiled_functions_resolve():
 def test_moments_of_times_keep_their_digits():
     times = 1.1e9 + np.random.default_rng(0).random((500, 1))
     flow = afflow.made(1, columns=[afflow.Real()], data=times, hidden=(4,), rngs=nnx.Rngs(0))
-    found = afflow.moments(flow, key=KEY, num_samples=4000)
+    found = afflow.inference.moments(flow, key=KEY, num_samples=4000)
     np.testing.assert_allclose(found.variance.value, 1 / 12, rtol=0.1)
     np.testing.assert_allclose(found.mean.value, times.mean(0), atol=0.02, rtol=0)
 

@@ -10,14 +10,14 @@ import afflow
 
 KEY = jax.random.key(0)
 DISCRETE = {
-    "bernoulli": (afflow.Bernoulli(), 2),
-    "categorical": (afflow.Categorical(4), 4),
-    "discretized": (afflow.DiscretizedLogistics(3, 9), 9),
+    "bernoulli": (afflow.conditionals.Bernoulli(), 2),
+    "categorical": (afflow.conditionals.Categorical(4), 4),
+    "discretized": (afflow.conditionals.DiscretizedLogistics(3, 9), 9),
 }
 CONTINUOUS = {
-    "gaussians": afflow.MixtureOf(3),
-    "laplaces": afflow.MixtureOf(3, afflow.LaplaceCDF()),
-    "logistics": afflow.MixtureOf(3, afflow.LogisticCDF()),
+    "gaussians": afflow.conditionals.MixtureOf(3),
+    "laplaces": afflow.conditionals.MixtureOf(3, afflow.univariates.LaplaceCDF()),
+    "logistics": afflow.conditionals.MixtureOf(3, afflow.univariates.LogisticCDF()),
 }
 
 
@@ -78,7 +78,7 @@ def test_continuous(name):
 
 
 def test_discretized_logistics_do_not_underflow():
-    conditional = afflow.DiscretizedLogistics(1)
+    conditional = afflow.conditionals.DiscretizedLogistics(1)
     params = jnp.array([0.0, 0.0, -6.0], jnp.float32)
     log_probs = jax.vmap(conditional.log_prob, (0, None))(jnp.arange(256), params)
     assert np.isfinite(log_probs).all()
@@ -88,9 +88,9 @@ def test_discretized_logistics_do_not_underflow():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: afflow.Categorical(1),
-        lambda: afflow.MixtureOf(0),
-        lambda: afflow.DiscretizedLogistics(1, 1),
+        lambda: afflow.conditionals.Categorical(1),
+        lambda: afflow.conditionals.MixtureOf(0),
+        lambda: afflow.conditionals.DiscretizedLogistics(1, 1),
     ],
 )
 def test_bad_sizes(make):

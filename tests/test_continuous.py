@@ -16,7 +16,7 @@ MATRIX = jnp.array([[0.3, -0.8], [0.5, 0.2]])
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 
 
-class LinearField(afflow.VectorField):
+class LinearField(afflow.bijectors.VectorField):
     """The field `A x`, whose flow is the matrix exponential."""
 
     event_shape, context_shape = (2,), None
@@ -35,7 +35,7 @@ def flow():
 
 def test_linear_field_is_the_matrix_exponential():
     x = jnp.array([1.0, -2.0])
-    layer = afflow.Continuous(LinearField(MATRIX), **TIGHT)
+    layer = afflow.bijectors.Continuous(LinearField(MATRIX), **TIGHT)
     y, log_det = jax.jit(layer.forward_and_log_det)(x)
     np.testing.assert_allclose(y, jax.scipy.linalg.expm(MATRIX) @ x, rtol=1e-7)
     np.testing.assert_allclose(log_det, jnp.trace(MATRIX), rtol=1e-7)
@@ -45,7 +45,9 @@ def test_gradient_by_the_default_adjoint():
     x = jnp.array([1.0, -2.0])
 
     def score(matrix):
-        y, log_det = afflow.Continuous(LinearField(matrix), **TIGHT).inverse_and_log_det(x)
+        y, log_det = afflow.bijectors.Continuous(LinearField(matrix), **TIGHT).inverse_and_log_det(
+            x
+        )
         return jnp.sum(jnp.sin(y)) + log_det
 
     def expected(matrix):
@@ -62,7 +64,9 @@ def test_hutchinson_is_fixed_and_unbiased():
     @jax.jit
     @jax.vmap
     def log_det(key):
-        layer = afflow.Continuous(LinearField(MATRIX), afflow.Hutchinson(2, key))
+        layer = afflow.bijectors.Continuous(
+            LinearField(MATRIX), afflow.bijectors.Hutchinson(2, key)
+        )
         return layer.forward_and_log_det(x)[1]
 
     keys = jax.random.split(KEY, 400)
@@ -74,23 +78,25 @@ def test_hutchinson_is_fixed_and_unbiased():
 
 
 def test_many_probes_come_near_the_trace():
-    trace = afflow.Hutchinson((2, 3), KEY, num_probes=5000)
+    trace = afflow.bijectors.Hutchinson((2, 3), KEY, num_probes=5000)
     matrix = jax.random.normal(KEY, (6, 6))
     estimate = trace(lambda v: (matrix @ v.ravel()).reshape(2, 3), jnp.zeros((2, 3)))
     np.testing.assert_allclose(estimate, jnp.trace(matrix), atol=0.3)
-    exact = afflow.ExactTrace()(lambda v: (matrix @ v.ravel()).reshape(2, 3), jnp.zeros((2, 3)))
+    exact = afflow.bijectors.ExactTrace()(
+        lambda v: (matrix @ v.ravel()).reshape(2, 3), jnp.zeros((2, 3))
+    )
     np.testing.assert_allclose(exact, jnp.trace(matrix), rtol=1e-12)
 
 
 def test_probes_are_not_trained():
-    layer = afflow.Continuous(LinearField(MATRIX), afflow.Hutchinson(2, KEY))
+    layer = afflow.bijectors.Continuous(LinearField(MATRIX), afflow.bijectors.Hutchinson(2, KEY))
     assert len(jax.tree.leaves(nnx.state(layer, nnx.Param))) == 1
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_a_short_last_step_is_no_failure(dtype):
     """As where the step before happened to end just short of the end."""
-    layer, x = afflow.Continuous(LinearField(MATRIX.astype(dtype))), jnp.ones(2, dtype)
+    layer, x = afflow.bijectors.Continuous(LinearField(MATRIX.astype(dtype))), jnp.ones(2, dtype)
     for start, end in ((jnp.finfo(dtype).eps / 2, 0.0), (1.0 - jnp.finfo(dtype).eps / 2, 1.0)):
         y, log_det = layer._integrate(start, end, x, None)
         np.testing.assert_allclose(y, x, rtol=1e-6)
@@ -103,7 +109,7 @@ def test_nan_and_failure_come_back_as_nan_alone(flow):
     log_prob = flow.log_prob(x, context)
     assert np.isnan(log_prob).tolist()[:2] == [False, True]
     np.testing.assert_allclose(log_prob[0], flow.log_prob(x[0], context), rtol=1e-9)
-    hurried = afflow.Continuous(LinearField(1e3 * MATRIX), max_steps=2)
+    hurried = afflow.bijectors.Continuous(LinearField(1e3 * MATRIX), max_steps=2)
     assert np.isnan(hurried.forward(jnp.ones(2))).all()
 
 

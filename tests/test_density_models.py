@@ -16,49 +16,51 @@ KEY = jax.random.key(0)
 
 
 def fixed_sum(conditioner, total):
-    return afflow.AutoregressiveModel(afflow.FixedSum(conditioner, total), afflow.Bernoulli())
+    return afflow.AutoregressiveModel(
+        afflow.conditioners.FixedSum(conditioner, total), afflow.conditionals.Bernoulli()
+    )
 
 
 DISCRETE = {
     "fixed sum made": lambda: fixed_sum(afflow.MADE(4, 1, (7, 5), rngs=nnx.Rngs(0)), 2),
-    "fixed sum nade": lambda: fixed_sum(afflow.NADE(5, 1, 3, rngs=nnx.Rngs(0)), 1),
+    "fixed sum nade": lambda: fixed_sum(afflow.conditioners.NADE(5, 1, 3, rngs=nnx.Rngs(0)), 1),
     "fvsbn": lambda: afflow.fvsbn(4, rngs=nnx.Rngs(0)),
     "fvsbn D=1": lambda: afflow.fvsbn(1, rngs=nnx.Rngs(0)),
-    "independent": lambda: afflow.independent_mlps(4, hidden=3, rngs=nnx.Rngs(0)),
+    "independent": lambda: afflow.zoo.independent_mlps(4, hidden=3, rngs=nnx.Rngs(0)),
     "nade": lambda: afflow.nade(4, hidden=3, rngs=nnx.Rngs(0)),
     "nade D=1": lambda: afflow.nade(1, hidden=3, rngs=nnx.Rngs(0)),
     "nade ordered": lambda: afflow.nade(4, hidden=3, order=[2, 0, 3, 1], rngs=nnx.Rngs(0)),
     "nade categorical": lambda: afflow.nade(
-        3, hidden=4, conditional=afflow.Categorical(3), rngs=nnx.Rngs(0)
+        3, hidden=4, conditional=afflow.conditionals.Categorical(3), rngs=nnx.Rngs(0)
     ),
-    "independent categorical": lambda: afflow.independent_mlps(
-        3, hidden=2, conditional=afflow.Categorical(3), rngs=nnx.Rngs(0)
+    "independent categorical": lambda: afflow.zoo.independent_mlps(
+        3, hidden=2, conditional=afflow.conditionals.Categorical(3), rngs=nnx.Rngs(0)
     ),
     "made": lambda: afflow.made_model(4, hidden=(7, 5), rngs=nnx.Rngs(0)),
     "made H<D": lambda: afflow.made_model(4, hidden=(1,), order=[3, 2, 1, 0], rngs=nnx.Rngs(0)),
     "made categorical": lambda: afflow.made_model(
-        3, hidden=(5,), conditional=afflow.Categorical(3), rngs=nnx.Rngs(0)
+        3, hidden=(5,), conditional=afflow.conditionals.Categorical(3), rngs=nnx.Rngs(0)
     ),
     "made discretized": lambda: afflow.made_model(
-        2, hidden=(5,), conditional=afflow.DiscretizedLogistics(2, 5), rngs=nnx.Rngs(0)
+        2, hidden=(5,), conditional=afflow.conditionals.DiscretizedLogistics(2, 5), rngs=nnx.Rngs(0)
     ),
-    "made ensemble": lambda: afflow.made_ensemble(
+    "made ensemble": lambda: afflow.zoo.made_ensemble(
         4, hidden=(6, 6), num_masks=3, endless=True, rngs=nnx.Rngs(0)
     ),
-    "made ensemble natural categorical": lambda: afflow.made_ensemble(
+    "made ensemble natural categorical": lambda: afflow.zoo.made_ensemble(
         3,
         hidden=(4,),
         num_masks=2,
         natural=True,
-        conditional=afflow.Categorical(3),
+        conditional=afflow.conditionals.Categorical(3),
         rngs=nnx.Rngs(0),
     ),
-    "made ensemble D=1": lambda: afflow.made_ensemble(1, hidden=(3,), rngs=nnx.Rngs(0)),
-    "deep nade": lambda: afflow.deep_nade(4, hidden=(5, 3), rngs=nnx.Rngs(0)),
-    "deep nade categorical": lambda: afflow.deep_nade(
-        3, hidden=(5,), conditional=afflow.Categorical(3), rngs=nnx.Rngs(0)
+    "made ensemble D=1": lambda: afflow.zoo.made_ensemble(1, hidden=(3,), rngs=nnx.Rngs(0)),
+    "deep nade": lambda: afflow.zoo.deep_nade(4, hidden=(5, 3), rngs=nnx.Rngs(0)),
+    "deep nade categorical": lambda: afflow.zoo.deep_nade(
+        3, hidden=(5,), conditional=afflow.conditionals.Categorical(3), rngs=nnx.Rngs(0)
     ),
-    "eonade": lambda: afflow.eonade(4, hidden=(5,), num_orders=3, rngs=nnx.Rngs(0)),
+    "eonade": lambda: afflow.zoo.eonade(4, hidden=(5,), num_orders=3, rngs=nnx.Rngs(0)),
 }
 AGNOSTIC = [name for name in DISCRETE if name.startswith(("made e", "deep", "eo"))]
 
@@ -116,7 +118,7 @@ def test_sums_that_cannot_be():
         (afflow.MADE(4, 2, rngs=nnx.Rngs(0)), 2),
     ):
         with pytest.raises(ValueError, match="scalars with one parameter"):
-            afflow.FixedSum(conditioner, total)
+            afflow.conditioners.FixedSum(conditioner, total)
 
 
 @pytest.mark.parametrize("name", ["nade ordered", "made categorical"])
@@ -177,7 +179,7 @@ def conditional_by_enumeration(model, every, x, observed):
 def test_every_subset_completes_a_mixture_of_orders(name, num_orders):
     if name == "natural":
         options = {"natural": True, "endless": True, "rngs": nnx.Rngs(0)}
-        model = randomize(afflow.made_ensemble(4, hidden=(8,), **options), 1.0)
+        model = randomize(afflow.zoo.made_ensemble(4, hidden=(8,), **options), 1.0)
         subsets = np.tri(5, 4, -1, dtype=bool)
     else:
         model = randomize(DISCRETE[name](), 1.0)
@@ -224,7 +226,7 @@ def test_observed_coordinates_broadcast():
 
 def test_untrained_orders_are_refused():
     natural, members = (
-        afflow.made_ensemble(3, hidden=(4,), natural=natural, rngs=nnx.Rngs(0))
+        afflow.zoo.made_ensemble(3, hidden=(4,), natural=natural, rngs=nnx.Rngs(0))
         for natural in (True, False)
     )
     x, late, early = np.zeros(3), [False, True, False], [True, False, False]
@@ -247,7 +249,7 @@ def test_training_estimate_is_the_mean_over_orders():
 
 def test_dropout_is_unbiased_and_each_event_has_its_own():
     options = {"hidden": (40,), "activation": jnp.positive, "rngs": nnx.Rngs(0)}
-    model = randomize(afflow.made_ensemble(3, dropout=0.3, num_masks=1, **options))
+    model = randomize(afflow.zoo.made_ensemble(3, dropout=0.3, num_masks=1, **options))
     x, draw = jnp.array([1, 0, 1]), model._member(0)
     estimate = jax.vmap(lambda key: model.network.estimate(key, x, draw)[0])
     params = estimate(jax.random.split(KEY, 4000))
@@ -257,10 +259,10 @@ def test_dropout_is_unbiased_and_each_event_has_its_own():
     assert (difference <= 5 * error + 1e-12).all()
     alike = jnp.array([x, x])
     assert len(set(model.training_log_prob(KEY, alike).tolist())) == 2
-    without = afflow.made_ensemble(3, num_masks=1, **options)
+    without = afflow.zoo.made_ensemble(3, num_masks=1, **options)
     assert len(set(without.training_log_prob(KEY, alike).tolist())) == 1
     with pytest.raises(ValueError, match="dropout"):
-        afflow.made_ensemble(3, dropout=1.0, **options)
+        afflow.zoo.made_ensemble(3, dropout=1.0, **options)
 
 
 @pytest.mark.parametrize("name", ["nade", "made ensemble", "eonade"])
@@ -300,18 +302,20 @@ def test_temperature():
 @pytest.mark.parametrize("component", ["GaussianCDF", "LaplaceCDF", "LogisticCDF"])
 def test_rnade_is_a_flow(component):
     base = {"GaussianCDF": "Normal", "LaplaceCDF": "Laplace", "LogisticCDF": "Logistic"}[component]
-    component = getattr(afflow, component)()
+    component = getattr(afflow.univariates, component)()
     options = {"num_components": 3, "component": component, "rngs": nnx.Rngs(0)}
     model = randomize(afflow.rnade(3, hidden=4, **options))
-    layer = afflow.MaskedAutoregressive(model.conditioner, afflow.MixtureCDF(3, component))
-    flow = afflow.Flow(getattr(afflow, base)(3), layer)
+    layer = afflow.MaskedAutoregressive(
+        model.conditioner, afflow.univariates.MixtureCDF(3, component)
+    )
+    flow = afflow.Flow(getattr(afflow.distributions, base)(3), layer)
     x = 2 * jax.random.normal(KEY, (20, 3))
     np.testing.assert_allclose(model.log_prob(x), flow.log_prob(x), rtol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_nade_is_the_formula(dtype):
-    net = afflow.NADE(7, 2, 5, context_dim=2, rescale=True, rngs=nnx.Rngs(0))
+    net = afflow.conditioners.NADE(7, 2, 5, context_dim=2, rescale=True, rngs=nnx.Rngs(0))
     net = jax.tree.map(lambda a: a.astype(dtype), randomize(net))
     x, context = jnp.linspace(-1, 1, 7, dtype=dtype), jnp.ones(2, dtype)
     a = net.c[...] + net.U[...] @ context
@@ -322,9 +326,9 @@ def test_nade_is_the_formula(dtype):
     assert params.dtype == dtype
 
 
-@pytest.mark.parametrize("make", [afflow.nade, afflow.independent_mlps, afflow.deep_nade])
+@pytest.mark.parametrize("make", [afflow.nade, afflow.zoo.independent_mlps, afflow.zoo.deep_nade])
 def test_context_reaches_the_first_coordinate(make):
-    hidden = (3,) if make is afflow.deep_nade else 3
+    hidden = (3,) if make is afflow.zoo.deep_nade else 3
     model = randomize(make(1, hidden=hidden, context_dim=2, rngs=nnx.Rngs(0)))
     log_probs = model.log_prob(jnp.ones((5, 1)), jax.random.normal(KEY, (5, 2)))
     assert len(np.unique(log_probs)) == 5
@@ -334,7 +338,7 @@ def test_context_reaches_the_first_coordinate(make):
 
 
 def test_masked_ensemble_context_reaches_the_first_coordinate():
-    model = randomize(afflow.made_ensemble(1, hidden=(3,), context_dim=2, rngs=nnx.Rngs(0)))
+    model = randomize(afflow.zoo.made_ensemble(1, hidden=(3,), context_dim=2, rngs=nnx.Rngs(0)))
     log_probs = model.log_prob(jnp.ones((5, 1)), jax.random.normal(KEY, (5, 2)))
     assert len(np.unique(log_probs)) == 5
 
@@ -353,19 +357,19 @@ def test_fit_takes_integers(name):
 def test_choose_order():
     def train(order):
         model = afflow.fvsbn(2, order=order, rngs=nnx.Rngs(0))
-        return model, afflow.History([], [0.1 * order[0], 1.0], 0)
+        return model, afflow.training.History([], [0.1 * order[0], 1.0], 0)
 
-    assert afflow.choose_order([(1, 0), (0, 1)], train).order == (0, 1)
+    assert afflow.zoo.choose_order([(1, 0), (0, 1)], train).order == (0, 1)
     with pytest.raises(ValueError, match="at least one order"):
-        afflow.choose_order([], train)
+        afflow.zoo.choose_order([], train)
 
 
 def test_bad_input():
     made = afflow.MADE(3, 2, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="num_params=1"):
-        afflow.AutoregressiveModel(made, afflow.Bernoulli())
+        afflow.AutoregressiveModel(made, afflow.conditionals.Bernoulli())
     with pytest.raises(ValueError, match="features=2"):
-        afflow.AutoregressiveModel(made, afflow.Categorical(2))
+        afflow.AutoregressiveModel(made, afflow.conditionals.Categorical(2))
     with pytest.raises(ValueError, match="permutation"):
         afflow.fvsbn(3, order=[0, 0, 1], rngs=nnx.Rngs(0))
     model = afflow.fvsbn(3, rngs=nnx.Rngs(0))
@@ -374,9 +378,9 @@ def test_bad_input():
     with pytest.raises(ValueError, match="come first in the order"):
         model.complete(np.zeros(3), [False, True, False], KEY)
     with pytest.raises(ValueError, match="num_orders"):
-        afflow.eonade(3, hidden=(2,), num_orders=0, rngs=nnx.Rngs(0))
+        afflow.zoo.eonade(3, hidden=(2,), num_orders=0, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="permutation"):
-        afflow.deep_nade(3, hidden=(2,), rngs=nnx.Rngs(0)).log_conditionals(np.zeros(3), [0, 1])
+        afflow.zoo.deep_nade(3, hidden=(2,), rngs=nnx.Rngs(0)).log_conditionals(np.zeros(3), [0, 1])
     for values, expected in (
         ([0.5, 1, 0], -np.inf),
         ([0, 2, 1], -np.inf),
@@ -401,7 +405,7 @@ def rows_with_gaps(dim, size, rng, *, anywhere):
 def test_rows_with_missing_values(anywhere):
     """A fit to what is observed finds the model of the whole rows."""
     x, holed = rows_with_gaps(4, 3000, np.random.default_rng(0), anywhere=anywhere)
-    make = afflow.deep_nade if anywhere else afflow.made_model
+    make = afflow.zoo.deep_nade if anywhere else afflow.made_model
     model = make(4, hidden=(16,), rngs=nnx.Rngs(0))
     options = {"key": KEY, "max_epochs": 40, "learning_rate": 0.01, "progress": False}
     model, _ = afflow.fit(model, holed, missing=True, **options)
@@ -421,7 +425,7 @@ def test_the_observed_likelihood_is_a_marginal():
 @pytest.mark.parametrize("num", [1, 2, 4])
 def test_estimates_of_what_is_observed_are_unbiased(num):
     """Over many keys, in a model whose conditionals know nothing: a bit costs log 2."""
-    model = afflow.deep_nade(4, rngs=nnx.Rngs(0))
+    model = afflow.zoo.deep_nade(4, rngs=nnx.Rngs(0))
     x = np.where(np.arange(4) < num, 1.0, np.nan)
     estimates = model.observed_log_prob(KEY, np.tile(x, (4000, 1)))
     error = np.std(estimates) / np.sqrt(4000)
@@ -432,7 +436,7 @@ def test_missing_values_that_a_model_cannot_take():
     x = np.array([[1.0, np.nan, 0.0, 1.0]] * 9)
     for model, message in (
         (afflow.fvsbn(4, rngs=nnx.Rngs(0)), "after a missing one in row 0"),
-        (afflow.made_ensemble(4, hidden=(4,), rngs=nnx.Rngs(0)), "order"),
+        (afflow.zoo.made_ensemble(4, hidden=(4,), rngs=nnx.Rngs(0)), "order"),
         (afflow.made(4, rngs=nnx.Rngs(0)), "AutoregressiveModel"),
     ):
         with pytest.raises(ValueError, match=message):

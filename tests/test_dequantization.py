@@ -17,14 +17,14 @@ def unit_flow(base=afflow.Normal, **options) -> afflow.Flow:
     """Return a flow on the unit square, not far from its base."""
     made = afflow.MADE(2, 2, (8,), activation=jnp.tanh, rngs=nnx.Rngs(0), **options)
     layer = randomize(afflow.Inverse(afflow.MaskedAutoregressive(made, afflow.Affine())), 0.2)
-    unit = afflow.Interval(jnp.zeros(2), jnp.ones(2))
+    unit = afflow.bijectors.Interval(jnp.zeros(2), jnp.ones(2))
     return afflow.Flow(base(2), afflow.Chain([layer, unit]))
 
 
-def model() -> afflow.VariationalDequantization:
+def model() -> afflow.models.VariationalDequantization:
     """Return a small model; Logistic noise has the tails that importance weights need."""
-    noise = unit_flow(afflow.Logistic, context_dim=2)
-    return afflow.VariationalDequantization(unit_flow(), noise, levels=4)
+    noise = unit_flow(afflow.distributions.Logistic, context_dim=2)
+    return afflow.models.VariationalDequantization(unit_flow(), noise, levels=4)
 
 
 def log_cells(flow, levels, fine=64):
@@ -42,7 +42,7 @@ def test_noise_stays_in_its_cell(levels, dtype):
     for u in (0.0, 0.3, 0.5, 1.0):
         y = _fill(x, jnp.full(levels, u, dtype), levels)
         assert y.dtype == dtype
-        np.testing.assert_array_equal(afflow.quantize(y, levels), x)
+        np.testing.assert_array_equal(afflow.models.quantize(y, levels), x)
         assert ((y >= 0) & (y < 1)).all()
 
 
@@ -57,11 +57,11 @@ def test_logit_is_the_formula_of_the_paper():
     y = jnp.array([0.0, 0.2, 1.0])
     for alpha in (1e-6, 0.05):
         p = alpha + (1 - 2 * alpha) * y
-        x, log_det = afflow.Logit(3, alpha).inverse_and_log_det(y)
+        x, log_det = afflow.bijectors.Logit(3, alpha).inverse_and_log_det(y)
         np.testing.assert_allclose(x, jnp.log(p / (1 - p)), rtol=1e-9)
         expected = jnp.sum(jnp.log(1 - 2 * alpha) - jnp.log(p) - jnp.log(1 - p))
         np.testing.assert_allclose(log_det, expected, rtol=1e-9)
-        x32, _ = afflow.Logit(3, alpha).inverse_and_log_det(y.astype(jnp.float32))
+        x32, _ = afflow.bijectors.Logit(3, alpha).inverse_and_log_det(y.astype(jnp.float32))
         np.testing.assert_allclose(x32, x, atol=0.1)
 
 
@@ -93,7 +93,7 @@ def test_noise_learns():
     @jax.value_and_grad
     def loss(params, key):
         noise = nnx.merge(graph, params, rest)
-        model = afflow.VariationalDequantization(bound.flow, noise, levels=4)
+        model = afflow.models.VariationalDequantization(bound.flow, noise, levels=4)
         return -model.log_prob(key, x, 1).mean()
 
     def evaluate(params):
@@ -117,9 +117,9 @@ def test_keys_decide():
 
 ERRORS = {
     "floats": (lambda: afflow.dequantize(KEY, jnp.ones(2)), "integers from 0 to 255"),
-    "a wide margin": (lambda: afflow.Logit(2, 0.5), "alpha < 0.5"),
+    "a wide margin": (lambda: afflow.bijectors.Logit(2, 0.5), "alpha < 0.5"),
     "noise without a context": (
-        lambda: afflow.VariationalDequantization(unit_flow(), unit_flow()),
+        lambda: afflow.models.VariationalDequantization(unit_flow(), unit_flow()),
         "noise.context_shape",
     ),
 }

@@ -52,27 +52,27 @@ def test_elbo_of_a_gaussian():
     mu, sigma = jnp.array([0.5, -1.0]), jnp.array([1.5, 0.8])
     _, _, log_w = weights(lambda x: gaussian(mu, sigma)(x) + 3, 20_000)
     kl = jnp.sum(jnp.log(sigma) + (1 + mu**2) / (2 * sigma**2) - 0.5)
-    value, error = afflow.elbo(log_w)
+    value, error = afflow.inference.elbo(log_w)
     assert 0.005 < error < 0.02
     assert abs(value - (3 - kl)) < 4 * error
 
 
 def test_elbo_is_exact_where_the_flow_is_the_target():
     _, _, log_w = weights(lambda x: gaussian(0.0, 1.0)(x) + 3)
-    np.testing.assert_allclose(afflow.elbo(log_w), (3, 0), atol=1e-12)
-    np.testing.assert_allclose(afflow.log_evidence(log_w), (3, 0), atol=1e-7)
+    np.testing.assert_allclose(afflow.inference.elbo(log_w), (3, 0), atol=1e-12)
+    np.testing.assert_allclose(afflow.inference.log_evidence(log_w), (3, 0), atol=1e-7)
 
 
 def test_standard_errors_are_those_of_repeated_runs():
     log_w = jnp.asarray(RNG.normal(size=(1000, 500)))
-    for estimate in (afflow.elbo(log_w), afflow.log_evidence(log_w)):
+    for estimate in (afflow.inference.elbo(log_w), afflow.inference.log_evidence(log_w)):
         ratio = estimate.standard_error.mean() / estimate.value.std()
         assert 0.9 < ratio < 1.1
-    np.testing.assert_allclose(afflow.log_evidence(log_w).value.mean(), 0.5, atol=0.01)
+    np.testing.assert_allclose(afflow.inference.log_evidence(log_w).value.mean(), 0.5, atol=0.01)
 
 
 def test_effective_sample_size():
-    ess = afflow.effective_sample_size
+    ess = afflow.inference.effective_sample_size
     np.testing.assert_allclose(ess(jnp.full(64, -800.0)), 64)
     np.testing.assert_allclose(ess(jnp.array([0.0, -jnp.inf, -jnp.inf])), 1)
     two = jnp.log(jnp.array([[1.0, 2.0], [3.0, 2.0]]))
@@ -88,7 +88,7 @@ def generalized_pareto(k, size, runs=1):
 @pytest.mark.parametrize("k", [0.3, 0.7, 1.2])
 def test_pareto_k_of_generalized_pareto_weights(k):
     """The mean over repetitions is k up to the small pull of the prior; all are close."""
-    estimates = afflow.pareto_k(jnp.log(generalized_pareto(k, 5_000, 40)))
+    estimates = afflow.inference.pareto_k(jnp.log(generalized_pareto(k, 5_000, 40)))
     n = 3 * 5_000**0.5
     shrunk = (n * k + 10 * 0.5) / (n + 10)
     error = (1 + k) / n**0.5
@@ -108,79 +108,79 @@ def test_pareto_k_of_gaussian_proposals(s, k):
     """In two dimensions the weights of N(0, 1) against N(0, s) have a tail that is known."""
     _, _, log_w = weights(gaussian(0.0, s), 20_000)
     n = 3 * 1000**0.5
-    estimate = afflow.pareto_k(log_w.reshape(1000, 20)).mean()
+    estimate = afflow.inference.pareto_k(log_w.reshape(1000, 20)).mean()
     assert abs(estimate - (n * k + 10 * 0.5) / (n + 10)) < 0.15
 
 
 def test_light_tails():
-    assert afflow.pareto_k(jnp.asarray(0.05 * RNG.normal(size=10_000))) < 0.3
+    assert afflow.inference.pareto_k(jnp.asarray(0.05 * RNG.normal(size=10_000))) < 0.3
 
 
 def test_equal_weights_have_no_tail():
-    smoothed, k = afflow.pareto_smoothed(jnp.full(100, 2.0))
+    smoothed, k = afflow.inference.pareto_smoothed(jnp.full(100, 2.0))
     assert k == -jnp.inf
     np.testing.assert_array_equal(smoothed, 2.0)
 
 
 def test_ties_in_the_tail():
     log_w = jnp.zeros(400).at[jnp.arange(7)].set(jnp.arange(7.0))
-    assert jnp.isfinite(afflow.pareto_k(log_w))
+    assert jnp.isfinite(afflow.inference.pareto_k(log_w))
 
 
 def test_smoothing_keeps_the_order_and_the_rest():
     log_w = jnp.asarray(2.0 * RNG.normal(size=1000))
-    smoothed, k = afflow.pareto_smoothed(log_w)
+    smoothed, k = afflow.inference.pareto_smoothed(log_w)
     order = jnp.argsort(log_w)
     size = int(np.ceil(3 * 1000**0.5))
     np.testing.assert_array_equal(smoothed[order[:-size]], log_w[order[:-size]])
     assert (jnp.diff(smoothed[order]) >= 0).all()
     assert smoothed.max() <= log_w.max()
-    assert k == afflow.pareto_k(log_w)
+    assert k == afflow.inference.pareto_k(log_w)
 
 
 def test_smoothing_steadies_estimates():
     """Over repeated runs with heavy weights, log Z has the smaller error once smoothed."""
     log_w = jnp.log(generalized_pareto(0.7, 500, 400) + 0.01)
-    smoothed, _ = afflow.pareto_smoothed(log_w)
-    raw, steady = (afflow.log_evidence(a).value.std() for a in (log_w, smoothed))
+    smoothed, _ = afflow.inference.pareto_smoothed(log_w)
+    raw, steady = (afflow.inference.log_evidence(a).value.std() for a in (log_w, smoothed))
     assert steady < 0.8 * raw
 
 
 def test_samples_of_no_weight():
     log_w = jnp.where(jnp.arange(1000) % 2 == 0, -jnp.inf, jnp.asarray(RNG.normal(size=1000)))
-    assert afflow.effective_sample_size(log_w) < 500
-    assert jnp.isfinite(afflow.log_evidence(log_w).value)
-    assert jnp.isfinite(afflow.pareto_k(log_w))
-    assert afflow.elbo(log_w).value == -jnp.inf
+    assert afflow.inference.effective_sample_size(log_w) < 500
+    assert jnp.isfinite(afflow.inference.log_evidence(log_w).value)
+    assert jnp.isfinite(afflow.inference.pareto_k(log_w))
+    assert afflow.inference.elbo(log_w).value == -jnp.inf
 
 
 def test_nan_stays_nan():
     log_w = jnp.zeros(100).at[3].set(jnp.nan)
-    for f in (afflow.effective_sample_size, afflow.pareto_k):
+    for f in (afflow.inference.effective_sample_size, afflow.inference.pareto_k):
         assert jnp.isnan(f(log_w))
-    assert jnp.isnan(afflow.elbo(log_w).value)
+    assert jnp.isnan(afflow.inference.elbo(log_w).value)
 
 
 def test_float32_stays_float32():
     log_w = jnp.asarray(RNG.normal(size=1000), jnp.float32)
-    smoothed, k = afflow.pareto_smoothed(log_w)
+    smoothed, k = afflow.inference.pareto_smoothed(log_w)
     assert smoothed.dtype == k.dtype == jnp.float32
-    np.testing.assert_allclose(k, afflow.pareto_k(log_w.astype(jnp.float64)), atol=1e-3)
+    np.testing.assert_allclose(k, afflow.inference.pareto_k(log_w.astype(jnp.float64)), atol=1e-3)
 
 
 def test_errors_say_what_was_expected():
     with pytest.raises(ValueError, match=r"scalar for one event, got shape \(2,\)"):
         weights(lambda x: x, 4)
     with pytest.raises(ValueError, match="at least 25 log-weights, got 24"):
-        afflow.pareto_k(jnp.zeros(24))
+        afflow.inference.pareto_k(jnp.zeros(24))
 
 
 def test_moments_are_those_of_the_distribution():
     """Five standard errors hold the truth, which they would not if they were too small by half."""
     scale = np.array([0.5, 30.0])
     units = afflow.Standardize(np.array([3.0, -100.0]), scale)
-    flow = afflow.Flow(afflow.Logistic(2), units)
-    found = afflow.moments(flow, key=jax.random.key(0), num_samples=20_000)
+    flow = afflow.Flow(afflow.distributions.Logistic(2), units)
+    found = afflow.inference.moments(flow, key=jax.random.key(0), num_samples=20_000)
     variance = scale**2 * np.pi**2 / 3
     truths = np.array([3.0, -100.0]), variance, 4 + np.log(scale).sum()
     for estimate, truth in zip(found, truths, strict=True):
@@ -193,7 +193,7 @@ def test_moments_are_those_of_the_distribution():
 
 def test_moments_of_each_context():
     made = {"hidden": (4,), "context_dim": 3, "rngs": nnx.Rngs(0)}
-    found = afflow.moments(
+    found = afflow.inference.moments(
         afflow.made(2, **made), key=jax.random.key(0), num_samples=50, context=jnp.ones((7, 3))
     )
     assert found.mean.value.shape == found.variance.value.shape == (7, 2)

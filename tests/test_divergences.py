@@ -13,8 +13,8 @@ import afflow
 
 KEY = jax.random.key(0)
 MU, SIGMA, LOG_Z = jnp.array([0.3, -0.5]), jnp.array([0.7, 1.4]), 2.0
-BOUND = partial(afflow.importance_weighted, group=4)
-PATH_BOUND = partial(afflow.doubly_reparameterized, group=4)
+BOUND = partial(afflow.inference.importance_weighted, group=4)
+PATH_BOUND = partial(afflow.inference.doubly_reparameterized, group=4)
 
 
 def target(x):
@@ -67,7 +67,9 @@ def assert_mean(samples, expected):
     np.testing.assert_array_less(np.abs(samples.mean(0) - expected), 4.5 * error + 1e-12)
 
 
-@pytest.mark.parametrize("objective", [afflow.reverse_kl, afflow.sticking_the_landing])
+@pytest.mark.parametrize(
+    "objective", [afflow.inference.reverse_kl, afflow.inference.sticking_the_landing]
+)
 def test_unbiased_for_gaussians(objective):
     flow = gaussian_flow()
     values, gradients = values_and_gradients(objective, flow, target, 2, 4000)
@@ -79,7 +81,7 @@ def test_unbiased_for_gaussians(objective):
 def test_forward_kl_of_gaussians():
     """Its bias falls with the number of samples."""
     flow = gaussian_flow()
-    values, gradients = values_and_gradients(afflow.forward_kl, flow, target, 20_000, 20)
+    values, gradients = values_and_gradients(afflow.inference.forward_kl, flow, target, 20_000, 20)
     value, gradient = jax.value_and_grad(exact_forward_kl)(flow)
     np.testing.assert_allclose(values.mean(), value, atol=0.02)
     gradient = gradient.bijector.params[...].ravel()
@@ -87,8 +89,8 @@ def test_forward_kl_of_gaussians():
 
 
 PAIRS = {
-    "maf": (afflow.maf, afflow.reverse_kl, afflow.sticking_the_landing, 1),
-    "iaf": (afflow.iaf, afflow.reverse_kl, afflow.sticking_the_landing, 1),
+    "maf": (afflow.maf, afflow.inference.reverse_kl, afflow.inference.sticking_the_landing, 1),
+    "iaf": (afflow.iaf, afflow.inference.reverse_kl, afflow.inference.sticking_the_landing, 1),
     "iaf bound": (afflow.iaf, BOUND, PATH_BOUND, 4),
 }
 
@@ -105,7 +107,9 @@ def test_path_gradients_agree_on_average(name):
     assert np.abs(path_gradients - gradients).max() > 0.1
 
 
-@pytest.mark.parametrize("path", [afflow.sticking_the_landing, PATH_BOUND], ids=["elbo", "bound"])
+@pytest.mark.parametrize(
+    "path", [afflow.inference.sticking_the_landing, PATH_BOUND], ids=["elbo", "bound"]
+)
 @pytest.mark.parametrize("factory", [afflow.maf, afflow.iaf])
 def test_path_gradients_vanish_at_the_target(factory, path):
     flow = layered(factory)
@@ -116,15 +120,15 @@ def test_path_gradients_vanish_at_the_target(factory, path):
 
 def test_plain_gradients_are_noisy_at_the_target():
     flow = layered(afflow.maf)
-    _, gradients = values_and_gradients(afflow.reverse_kl, flow, flow.log_prob, 4, 50)
+    _, gradients = values_and_gradients(afflow.inference.reverse_kl, flow, flow.log_prob, 4, 50)
     assert gradients.std(0).max() > 0.1
 
 
 def test_a_group_of_one_is_the_elbo():
-    one = partial(afflow.doubly_reparameterized, group=1)
+    one = partial(afflow.inference.doubly_reparameterized, group=1)
     for a, b in zip(
         values_and_gradients(one, gaussian_flow(), target, 4, 5),
-        values_and_gradients(afflow.sticking_the_landing, gaussian_flow(), target, 4, 5),
+        values_and_gradients(afflow.inference.sticking_the_landing, gaussian_flow(), target, 4, 5),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
@@ -135,28 +139,32 @@ def test_bounds_are_ordered():
     flow = gaussian_flow()
     groups = [1, 4, 64]
     bounds = [
-        -partial(afflow.importance_weighted, group=k)(flow, target, KEY, 64 * 200) for k in groups
+        -partial(afflow.inference.importance_weighted, group=k)(flow, target, KEY, 64 * 200)
+        for k in groups
     ]
     assert bounds[0] + 0.05 < bounds[1]
     assert bounds[1] + 0.005 < bounds[2] < LOG_Z + 0.01
-    np.testing.assert_allclose(bounds[0], -afflow.reverse_kl(flow, target, KEY, 64 * 200))
+    np.testing.assert_allclose(bounds[0], -afflow.inference.reverse_kl(flow, target, KEY, 64 * 200))
 
 
 def test_forward_kl_learns_where_samples_have_no_derivative():
     """The weights of a mixture base get a gradient, which no path gradient gives them."""
-    ends = [afflow.LocationScale(afflow.Normal(1), jnp.full(1, m), jnp.ones(1)) for m in (-4.0, 4)]
-    flow = afflow.Flow(afflow.Mixture(ends), afflow.Reverse(1))
+    ends = [
+        afflow.distributions.LocationScale(afflow.Normal(1), jnp.full(1, m), jnp.ones(1))
+        for m in (-4.0, 4)
+    ]
+    flow = afflow.Flow(afflow.distributions.Mixture(ends), afflow.Reverse(1))
 
     def uneven(x):
         return jax.nn.logsumexp(jnp.log(jnp.array([0.8, 0.2])) - (x - jnp.array([-4, 4])) ** 2 / 2)
 
-    _, gradients = values_and_gradients(afflow.forward_kl, flow, uneven, 4000, 4)
+    _, gradients = values_and_gradients(afflow.inference.forward_kl, flow, uneven, 4000, 4)
     np.testing.assert_allclose(gradients.mean(0)[-2:], [-0.3, 0.3], atol=0.02)
-    _, gradients = values_and_gradients(afflow.sticking_the_landing, flow, uneven, 400, 1)
+    _, gradients = values_and_gradients(afflow.inference.sticking_the_landing, flow, uneven, 400, 1)
     np.testing.assert_array_equal(gradients[0, -2:], 0)
 
 
-@pytest.mark.parametrize("objective", [BOUND, PATH_BOUND, afflow.forward_kl])
+@pytest.mark.parametrize("objective", [BOUND, PATH_BOUND, afflow.inference.forward_kl])
 def test_contexts(objective):
     """A batch of contexts has the mean of their losses."""
     flow = layered(afflow.iaf, context_dim=1)
@@ -168,10 +176,13 @@ def test_contexts(objective):
     both = objective(flow, log_density, KEY, 4000, contexts)
     alone = [objective(flow, log_density, KEY, 4000, context) for context in contexts]
     np.testing.assert_allclose(both, np.mean(alone), atol=0.05)
-    assert abs(alone[0] - alone[1]) > 0.5 or objective is afflow.forward_kl
+    assert abs(alone[0] - alone[1]) > 0.5 or objective is afflow.inference.forward_kl
 
 
 def test_a_group_must_divide():
-    for objective in (afflow.importance_weighted, afflow.doubly_reparameterized):
+    for objective in (
+        afflow.inference.importance_weighted,
+        afflow.inference.doubly_reparameterized,
+    ):
         with pytest.raises(ValueError, match="divides num_samples=10, got 4"):
             objective(gaussian_flow(), target, KEY, 10, group=4)

@@ -22,16 +22,19 @@ DOMAINS = {
         [[-1.0, 0.0], [1.0, 0.0], [0.0, 9.0], [-INF, 0.0], [0.0, INF]],
     ),
     "positive": (
-        lambda: afflow.Positive(2),
+        lambda: afflow.bijectors.Positive(2),
         [[0.0, 1.0], [1.0, -1e-30], [-INF, 1.0], [-5.0, -1e9]],
     ),
-    "exp": (lambda: afflow.Exp(2), [[0.0, 1.0], [1.0, -1e-30], [-INF, 1.0], [-5.0, -1e9]]),
-    "tanh": (lambda: afflow.Tanh(2), [[1.0, 0.0], [0.0, -1.0], [5.0, 0.0], [0.0, -INF]]),
+    "exp": (
+        lambda: afflow.bijectors.Exp(2),
+        [[0.0, 1.0], [1.0, -1e-30], [-INF, 1.0], [-5.0, -1e9]],
+    ),
+    "tanh": (lambda: afflow.bijectors.Tanh(2), [[1.0, 0.0], [0.0, -1.0], [5.0, 0.0], [0.0, -INF]]),
     "simplex": (
-        lambda: afflow.Simplex(2),
+        lambda: afflow.bijectors.Simplex(2),
         [[0.0, 0.5], [0.5, 0.5], [0.9, 0.2], [1.5, -0.7], [-0.1, 0.5], [1.0, 0.0], [INF, 0.1]],
     ),
-    "ordered": (lambda: afflow.Ordered(2), [[1.0, 1.0], [2.0, 1.0], [1e30, -1e30]]),
+    "ordered": (lambda: afflow.bijectors.Ordered(2), [[1.0, 1.0], [2.0, 1.0], [1e30, -1e30]]),
 }
 
 
@@ -87,7 +90,7 @@ def test_saturated_samples_stay_inside(name, dtype):
 
 
 def test_wide_simplex_stays_inside():
-    flow = afflow.Flow(afflow.Normal(500), afflow.Simplex(500))
+    flow = afflow.Flow(afflow.Normal(500), afflow.bijectors.Simplex(500))
     noise = jax.random.normal(KEY, (200, 500), jnp.float32)
     for scale in (1, 5, 100):
         x = jax.vmap(flow.bijector.forward)(scale * noise)
@@ -98,7 +101,7 @@ def test_wide_simplex_stays_inside():
 @pytest.mark.parametrize(("dim", "deviation"), [(200, 2.0), (20, 2.0), (1, 5.0)])
 def test_simplex_keeps_the_digits_of_its_last_class(dim, deviation):
     """The last probability is `1 - sum`, of float32 numbers, in exact arithmetic."""
-    simplex = afflow.Simplex(dim)
+    simplex = afflow.bijectors.Simplex(dim)
     noise = deviation * jax.random.normal(KEY, (246, dim))
     y = jax.jit(jax.vmap(simplex.forward))(noise).astype(jnp.float32)
     last = [1 - sum(map(Fraction, row)) for row in np.asarray(y, float).tolist()]
@@ -115,7 +118,7 @@ def test_simplex_keeps_the_digits_of_its_last_class(dim, deviation):
 @pytest.mark.parametrize(("dim", "location"), [(3, -14.0), (50, -12.0), (3, 0.0), (200, -5.0)])
 def test_simplex_samples_are_moved_by_rounding_only(dim, location):
     """Beside a last class close to one, the others keep their digits."""
-    simplex = afflow.Simplex(dim)
+    simplex = afflow.bijectors.Simplex(dim)
     x = location + 0.5 * jax.random.normal(KEY, (500, dim), jnp.float32)
     y, log_det = jax.jit(jax.vmap(simplex.forward_and_log_det))(x)
     back, log_det_back = jax.jit(jax.vmap(simplex.inverse_and_log_det))(y)
@@ -124,7 +127,10 @@ def test_simplex_samples_are_moved_by_rounding_only(dim, location):
 
 
 def test_simplex_samples_reach_a_tiny_last_class():
-    simplex, noise = afflow.Simplex(200), 2 * jax.random.normal(KEY, (246, 200), jnp.float32)
+    simplex, noise = (
+        afflow.bijectors.Simplex(200),
+        2 * jax.random.normal(KEY, (246, 200), jnp.float32),
+    )
     y, log_det = jax.jit(jax.vmap(simplex.forward_and_log_det))(noise)
     last = np.array([float(1 - sum(map(Fraction, row))) for row in np.asarray(y, float).tolist()])
     assert 0 < last.min() < 1e-11
@@ -134,7 +140,7 @@ def test_simplex_samples_reach_a_tiny_last_class():
 
 def test_training_by_hand_leaves_constants_alone():
     """An optimizer that sees the gradient of every array moved the ends of an interval."""
-    ends = afflow.Interval(jnp.zeros(2), jnp.ones(2))
+    ends = afflow.bijectors.Interval(jnp.zeros(2), jnp.ones(2))
     layers = afflow.Chain([randomize(afflow.Elementwise(afflow.Affine(), 2)), ends])
     flow = afflow.Flow(afflow.Normal(2), layers)
     x = jax.random.uniform(KEY, (50, 2))
@@ -150,13 +156,13 @@ def test_training_by_hand_leaves_constants_alone():
 
 def test_ordered_samples_never_cross():
     noise = 30 * jax.random.normal(KEY, (200, 300), jnp.float32)
-    y = jax.vmap(afflow.Ordered(300).forward)(noise)
+    y = jax.vmap(afflow.bijectors.Ordered(300).forward)(noise)
     assert (y[:, 1:] >= y[:, :-1]).all()
 
 
 def test_interval_of_nearly_no_width():
     low = jnp.array([1000.0], jnp.float32)
-    flow = afflow.Flow(afflow.Normal(1), afflow.Interval(low, low + 0.001))
+    flow = afflow.Flow(afflow.Normal(1), afflow.bijectors.Interval(low, low + 0.001))
     x = jax.vmap(flow.bijector.forward)(jax.random.normal(KEY, (500, 1), jnp.float32))
     assert np.isfinite(flow.log_prob(x)).all()
 
@@ -176,7 +182,7 @@ def test_a_flow_in_a_box_leaks_nothing():
 
 
 def test_simplex_density_integrates_to_one():
-    flow = afflow.Flow(afflow.Normal(2), afflow.Simplex(2))
+    flow = afflow.Flow(afflow.Normal(2), afflow.bijectors.Simplex(2))
     cells = (np.arange(600) + 0.5) / 600
     grid = np.stack(np.meshgrid(cells, cells), -1)
     np.testing.assert_allclose(jnp.exp(flow.log_prob(grid)).mean(), 1, atol=1e-4)
@@ -185,7 +191,7 @@ def test_simplex_density_integrates_to_one():
 def test_simplex_is_dirichlet_on_its_own_base():
     """Broken sticks of Beta lengths make a Dirichlet: here the uniform one."""
     z = jnp.array([0.3, -1.2, 0.8])
-    y, log_det = afflow.Simplex(3).forward_and_log_det(z)
+    y, log_det = afflow.bijectors.Simplex(3).forward_and_log_det(z)
     rest = jnp.array([3.0, 2.0, 1.0])  # stick k is Beta(1, rest)
     shifted = z - jnp.log(rest)
     log_base = jnp.log(rest) + jax.nn.log_sigmoid(shifted) + rest * jax.nn.log_sigmoid(-shifted)
@@ -193,7 +199,7 @@ def test_simplex_is_dirichlet_on_its_own_base():
 
 
 def test_circle_turns():
-    shift = randomize(afflow.CircularShift(2), scale=3.0)
+    shift = randomize(afflow.bijectors.CircularShift(2), scale=3.0)
     flow = afflow.Flow(afflow.Uniform(2, -math.pi, math.pi), shift)
     for dtype in (jnp.float32, jnp.float64):
         x = jax.random.uniform(KEY, (1000, 2), dtype, -math.pi, math.pi)
@@ -210,13 +216,19 @@ def test_circle_turns():
 
 
 ERRORS = {
-    "an interval backwards": (lambda: afflow.Interval(jnp.ones(2), jnp.zeros(2)), "low < high"),
-    "an endless interval": (lambda: afflow.Interval(jnp.zeros(1), jnp.full(1, INF)), "finite"),
-    "unequal ends": (lambda: afflow.Interval(jnp.zeros(2), jnp.ones(3)), "alike"),
-    "a simplex of one": (lambda: afflow.Simplex(0), "dim >= 1"),
-    "nothing to order": (lambda: afflow.Ordered(0), "dim >= 1"),
-    "an empty event": (lambda: afflow.Positive(0), "whole number"),
-    "an empty circle": (lambda: afflow.CircularShift(0), "whole number"),
+    "an interval backwards": (
+        lambda: afflow.bijectors.Interval(jnp.ones(2), jnp.zeros(2)),
+        "low < high",
+    ),
+    "an endless interval": (
+        lambda: afflow.bijectors.Interval(jnp.zeros(1), jnp.full(1, INF)),
+        "finite",
+    ),
+    "unequal ends": (lambda: afflow.bijectors.Interval(jnp.zeros(2), jnp.ones(3)), "alike"),
+    "a simplex of one": (lambda: afflow.bijectors.Simplex(0), "dim >= 1"),
+    "nothing to order": (lambda: afflow.bijectors.Ordered(0), "dim >= 1"),
+    "an empty event": (lambda: afflow.bijectors.Positive(0), "whole number"),
+    "an empty circle": (lambda: afflow.bijectors.CircularShift(0), "whole number"),
 }
 
 

@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
         lambda rngs: afflow.nsf(2, num_layers=2, hidden=(8,), rngs=rngs),
         lambda rngs: afflow.rnade(2, hidden=4, rngs=rngs),
         lambda rngs: afflow.nade(2, hidden=4, rngs=rngs),
-        lambda rngs: afflow.deep_nade(2, hidden=(4,), rngs=rngs),
+        lambda rngs: afflow.zoo.deep_nade(2, hidden=(4,), rngs=rngs),
     ],
     ids=["maf", "nsf", "rnade", "nade", "deep nade"],
 )
@@ -33,7 +33,7 @@ def test_infinite_events_have_no_density(make):
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int16, jnp.int32, np.uint8])
 def test_integers_of_every_type_have_256_levels(dtype):
     x = jnp.array([0, 100, 255]).astype(dtype)
-    np.testing.assert_array_equal(afflow.quantize(afflow.dequantize(KEY, x)), x)
+    np.testing.assert_array_equal(afflow.models.quantize(afflow.dequantize(KEY, x)), x)
 
 
 def test_levels_that_leave_room_for_noise():
@@ -41,11 +41,11 @@ def test_levels_that_leave_room_for_noise():
     with jax.enable_x64(False):
         y = afflow.dequantize(KEY, jnp.tile(x, (4000, 1)), 2**15)
         assert len(np.unique(y[:, 3])) > 100
-        np.testing.assert_array_equal(afflow.quantize(y, 2**15)[0], x)
+        np.testing.assert_array_equal(afflow.models.quantize(y, 2**15)[0], x)
         with pytest.raises(ValueError, match="levels <= 32768"):
             afflow.dequantize(KEY, x, 2**16)
     y = afflow.dequantize(KEY, x, 2**21)
-    np.testing.assert_array_equal(afflow.quantize(y, 2**21), x)
+    np.testing.assert_array_equal(afflow.models.quantize(y, 2**21), x)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_weights_far_from_one_keep_their_digits():
     log_weights = offset + spread * np.arange(-2, 3, dtype=np.float32).repeat(20_000)
     exact = np.exp(log_weights.astype(float) + 5e4)
     ess = exact.sum() ** 2 / np.square(exact).sum()
-    found = afflow.effective_sample_size(jnp.asarray(log_weights, jnp.float32))
+    found = afflow.inference.effective_sample_size(jnp.asarray(log_weights, jnp.float32))
     np.testing.assert_allclose(found, ess, rtol=1e-4)
-    error = afflow.log_evidence(jnp.asarray(log_weights, jnp.float32)).standard_error
+    error = afflow.inference.log_evidence(jnp.asarray(log_weights, jnp.float32)).standard_error
     np.testing.assert_allclose(error, np.sqrt(1 / ess - 1 / len(log_weights)), rtol=2e-2)
 
 
@@ -79,7 +79,9 @@ def test_rare_bits_are_as_rare_as_they_should():
     """One key in 2^23 drew a 1 at any logit, however small."""
     with jax.enable_x64(False):
         draw = jax.jit(
-            lambda keys, p: jax.vmap(lambda k: afflow.Bernoulli().sample(k, p))(keys).sum()
+            lambda keys, p: jax.vmap(lambda k: afflow.conditionals.Bernoulli().sample(k, p))(
+                keys
+            ).sum()
         )
         for logit in (-14.0, 14.0):
             drawn = sum(
@@ -101,7 +103,9 @@ def test_bernoulli_uniforms_reach_below_the_spacing_of_one():
 
 
 def test_a_class_need_not_be_normalised():
-    base = afflow.ClassConditional([afflow.Normal(1), afflow.Laplace(1)])
+    base = afflow.distributions.ClassConditional(
+        [afflow.Normal(1), afflow.distributions.Laplace(1)]
+    )
     x = jnp.zeros(1)
     expected = base.log_prob(x, jnp.array([0.25, 0.75]))
     np.testing.assert_allclose(base.log_prob(x, jnp.array([1.0, 3.0])), expected, rtol=1e-12)
@@ -110,13 +114,18 @@ def test_a_class_need_not_be_normalised():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: afflow.Hutchinson(2, KEY, num_probes=0), "num_probes >= 1"),
-        (lambda: afflow.StudentT(1, np.inf), "its limit is `Normal`"),
-        (lambda: afflow.MultivariateNormal([np.nan, 0], np.eye(2)), "finite mean"),
-        (lambda: afflow.deep_nade(2, hidden=(3,), num_orders=2.5, rngs=nnx.Rngs(0)), "num_orders"),
+        (lambda: afflow.bijectors.Hutchinson(2, KEY, num_probes=0), "num_probes >= 1"),
+        (lambda: afflow.distributions.StudentT(1, np.inf), "its limit is `Normal`"),
+        (lambda: afflow.distributions.MultivariateNormal([np.nan, 0], np.eye(2)), "finite mean"),
+        (
+            lambda: afflow.zoo.deep_nade(2, hidden=(3,), num_orders=2.5, rngs=nnx.Rngs(0)),
+            "num_orders",
+        ),
         (
             lambda: afflow.OrderAgnosticModel(
-                afflow.DeepNADE(2, 1, (3,), rngs=nnx.Rngs(0)), afflow.Bernoulli(), natural=True
+                afflow.conditioners.DeepNADE(2, 1, (3,), rngs=nnx.Rngs(0)),
+                afflow.conditionals.Bernoulli(),
+                natural=True,
             ),
             "over random orders only",
         ),
@@ -141,5 +150,5 @@ def test_periodic_is_incremental_where_its_conditioner_is():
         def __call__(self, x, context=None):
             return jnp.zeros((4, 2))
 
-    assert not afflow.Periodic(Full()).is_incremental
-    assert afflow.Periodic(afflow.MADE(4, 2, rngs=nnx.Rngs(0))).is_incremental
+    assert not afflow.conditioners.Periodic(Full()).is_incremental
+    assert afflow.conditioners.Periodic(afflow.MADE(4, 2, rngs=nnx.Rngs(0))).is_incremental

@@ -70,7 +70,9 @@ def test_a_network_inside_a_network():
 
 
 def test_a_base_that_reads_the_context_keeps_it():
-    classes = afflow.ClassConditional([afflow.Normal(2), afflow.Laplace(2)])
+    classes = afflow.distributions.ClassConditional(
+        [afflow.Normal(2), afflow.distributions.Laplace(2)]
+    )
     inner = randomize(afflow.maf(2, num_layers=1, hidden=(4,), context_dim=2, rngs=nnx.Rngs(0)))
     flow = afflow.Flow(classes, afflow.Embedded(inner.bijector, jnp.tanh, 2))
     x, h = jnp.ones((4, 2)), jax.nn.one_hot(jnp.array([0, 1, 0, 1]), 2)
@@ -155,7 +157,9 @@ def test_networks_in_other_places():
     x = np.random.default_rng(1).normal(size=(300, 2))
     options = {"context": CONTEXTS, "max_epochs": 3, "progress": False, "key": KEY}
     flow = with_network(Normalised(nnx.Rngs(0)))
-    behind = afflow.Flow(flow.base, afflow.Embedded(flow.bijector, afflow.ZScores(CONTEXTS), 3))
+    behind = afflow.Flow(
+        flow.base, afflow.Embedded(flow.bijector, afflow.bijectors.ZScores(CONTEXTS), 3)
+    )
     trained, _ = afflow.fit(behind, x, **options)
     assert (trained.bijector.bijector.network.norm.mean[...] != 0).all()
     inside = afflow.Chain([flow.bijector, afflow.Reverse(2)])

@@ -42,7 +42,7 @@ def test_the_mixture(ensemble):
 
 def test_samples_come_from_every_member():
     def point(loc):
-        base = afflow.DiagonalNormal(jnp.full(1, loc), jnp.full(1, 1e-3))
+        base = afflow.distributions.DiagonalNormal(jnp.full(1, loc), jnp.full(1, 1e-3))
         return afflow.Flow(base, afflow.Reverse(1))
 
     samples = afflow.Ensemble([point(0.0), point(4.0)]).sample(KEY, 100)

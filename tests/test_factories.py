@@ -65,11 +65,11 @@ STARTS = {
     "nsf": afflow.nsf,
     "coupling_flow": afflow.coupling_flow,
     "realnvp": afflow.realnvp,
-    "nice": afflow.nice,
+    "nice": afflow.zoo.nice,
     "nsf_coupling": afflow.nsf_coupling,
-    "umnn": partial(afflow.umnn, embedding=2, integrand=(2,), num_layers=1),
-    "sospf": partial(afflow.sospf, degree=1, num_layers=1),
-    "bpf": partial(afflow.bpf, degree=2, num_layers=1),
+    "umnn": partial(afflow.zoo.umnn, embedding=2, integrand=(2,), num_layers=1),
+    "sospf": partial(afflow.zoo.sospf, degree=1, num_layers=1),
+    "bpf": partial(afflow.zoo.bpf, degree=2, num_layers=1),
     "cnf": afflow.cnf,
 }
 
@@ -83,7 +83,9 @@ def test_starts_as_the_standardised_base(name):
     np.testing.assert_allclose(flow.log_prob(data, jnp.ones(1)), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("make", [afflow.naf, afflow.gaussianization_flow], ids=["naf", "gauss"])
+@pytest.mark.parametrize(
+    "make", [afflow.naf, afflow.zoo.gaussianization_flow], ids=["naf", "gauss"]
+)
 def test_mixtures_start_close_to_the_standardised_base(make):
     """All layers of them: the components start apart, as one of variance one together."""
     data = np.asarray(5 + 3 * jax.random.normal(KEY, (500, 3)))
@@ -111,7 +113,7 @@ def test_contexts_are_standardised_too():
 
 
 def kinds():
-    return afflow.PerDimension([afflow.Affine(), afflow.Additive()])
+    return afflow.univariates.PerDimension([afflow.Affine(), afflow.univariates.Additive()])
 
 
 def keep(dim, rngs):
@@ -136,7 +138,7 @@ def test_kinds_of_columns_stay_with_them():
 
 
 def three_kinds():
-    return afflow.PerDimension([afflow.Affine()] * 3)
+    return afflow.univariates.PerDimension([afflow.Affine()] * 3)
 
 
 WRONG = {
@@ -166,7 +168,7 @@ def test_sizes_may_be_of_numpy():
 
 
 def test_bnaf_starts_close_to_the_identity():
-    layer = afflow.BNAF(2, (16, 16), rngs=nnx.Rngs(0))
+    layer = afflow.bijectors.BNAF(2, (16, 16), rngs=nnx.Rngs(0))
     y = jnp.linspace(-2, 2, 9)
     y = jnp.stack(jnp.meshgrid(y, y), -1).reshape(-1, 2)
     x, log_det = jax.jit(jax.vmap(layer.inverse_and_log_det))(y)
@@ -231,20 +233,28 @@ def test_strict_promotion_of_types():
 def test_images_given_images():
     """A pixel of the context reaches the pixels over it, at every scale, and no vector fits."""
     sizes = {"num_levels": 2, "num_steps": 2, "width": 4, "context_dim": (8, 8, 1)}
-    flow = randomize(afflow.glow((8, 8, 1), **sizes, rngs=nnx.Rngs(0)), 0.1)
+    flow = randomize(afflow.zoo.glow((8, 8, 1), **sizes, rngs=nnx.Rngs(0)), 0.1)
     x, context = jax.random.normal(KEY, (8, 8, 1)), jax.random.normal(KEY, (8, 8, 1))
     gradient = jax.jacobian(lambda context: flow.bijector.inverse(x, context))(context)
     assert (gradient != 0).any((0, 1, 2)).all()
     drawn, log_prob = flow.sample_and_log_prob(KEY, 3, context)
     np.testing.assert_allclose(flow.log_prob(drawn, context), log_prob, rtol=1e-9)
     with pytest.raises(ValueError, match="multiple of the 4 x 4 pixels"):
-        afflow.glow((8, 8, 1), context_dim=(3, 3, 1), rngs=nnx.Rngs(0))
+        afflow.zoo.glow((8, 8, 1), context_dim=(3, 3, 1), rngs=nnx.Rngs(0))
 
 
-MASKED = [afflow.maf, afflow.iaf, afflow.nsf, afflow.naf, afflow.umnn, afflow.sospf, afflow.bpf]
+MASKED = [
+    afflow.maf,
+    afflow.iaf,
+    afflow.nsf,
+    afflow.naf,
+    afflow.zoo.umnn,
+    afflow.zoo.sospf,
+    afflow.zoo.bpf,
+]
 
 
-@pytest.mark.parametrize("factory", [*MASKED, afflow.circular_nsf])
+@pytest.mark.parametrize("factory", [*MASKED, afflow.zoo.circular_nsf])
 def test_factories_of_masked_layers_take_the_options_of_maf(factory):
     """Each option reaches the layers: their activation, blocks, operands, solver and order."""
     flow = factory(
@@ -268,7 +278,7 @@ def test_factories_of_masked_layers_take_the_options_of_maf(factory):
     assert any(isinstance(m, afflow.Permutation) and m.order == (2, 0, 1) for m in modules)
 
 
-@pytest.mark.parametrize("factory", [afflow.realnvp, afflow.nsf_coupling, afflow.nice])
+@pytest.mark.parametrize("factory", [afflow.realnvp, afflow.nsf_coupling, afflow.zoo.nice])
 def test_factories_of_couplings_take_the_options_of_coupling_flow(factory):
     permutation = afflow.Permutation([1, 2, 0])
     options = {"activation": jnp.sin, "mix": lambda dim, rngs: permutation}
@@ -283,5 +293,5 @@ def test_bnaf_takes_a_solver_and_a_mix():
     options = {"solver": afflow.Jacobi(), "mix": lambda dim, rngs: afflow.Permutation([1, 0])}
     flow = afflow.bnaf(2, num_layers=1, hidden=(3,), **options, rngs=nnx.Rngs(0))
     modules = [module for _, module in nnx.iter_modules(flow)]
-    assert [m.solver for m in modules if isinstance(m, afflow.BNAF)] == [afflow.Jacobi()]
+    assert [m.solver for m in modules if isinstance(m, afflow.bijectors.BNAF)] == [afflow.Jacobi()]
     assert any(isinstance(m, afflow.Permutation) for m in modules)

@@ -129,18 +129,18 @@ def test_small_data():
 
 def test_diverging_loses_nothing():
     options = OPTIONS | {"optimizer": optax.sgd(1e300)}
-    with pytest.raises(afflow.NonFiniteLossError, match=r"in epoch \d") as caught:
+    with pytest.raises(afflow.training.NonFiniteLossError, match=r"in epoch \d") as caught:
         afflow.fit(small(), X, max_epochs=3, **options)
     assert np.isfinite(caught.value.flow.log_prob(X)).all()
     assert len(caught.value.history.train) == caught.value.epoch + 1
 
 
 def test_rows_outside_the_domain_are_named():
-    layers = [afflow.Elementwise(afflow.Affine(), 2), afflow.Positive(2)]
+    layers = [afflow.Elementwise(afflow.Affine(), 2), afflow.bijectors.Positive(2)]
     flow = afflow.Flow(afflow.Normal(2), afflow.Chain(layers))
     x = np.abs(X)
     x[[5, 8], 1] = -1.0
-    with pytest.raises(afflow.NonFiniteLossError) as caught:
+    with pytest.raises(afflow.training.NonFiniteLossError) as caught:
         afflow.fit(flow, x, max_epochs=1, **OPTIONS)
     assert caught.value.__notes__[0].startswith("Row 5 had density 0")
 
@@ -220,7 +220,7 @@ def test_an_objective_of_ones_own():
 
 def test_ema_is_validated_and_returned():
     """Of 20 steps of size one down a slope, the average has a mean that is known."""
-    flow = afflow.Flow(afflow.Normal(1), afflow.Elementwise(afflow.Additive(), 1))
+    flow = afflow.Flow(afflow.Normal(1), afflow.Elementwise(afflow.univariates.Additive(), 1))
 
     def slope(model, key, x, context):
         return jnp.zeros(len(x)) + model.bijector.params[...].sum()
@@ -246,7 +246,7 @@ def test_callbacks_see_each_epoch_and_may_stop(tmp_path):
         return epoch.number == 2
 
     log = tmp_path / "log.csv"
-    options = OPTIONS | {"callbacks": [callback, afflow.CSVLogger(log)]}
+    options = OPTIONS | {"callbacks": [callback, afflow.training.CSVLogger(log)]}
     _, history = afflow.fit(small(), X, max_epochs=9, **options)
     assert seen == list(enumerate(history.validation))
     assert len(seen) == 3
@@ -258,7 +258,7 @@ def test_parameters_that_turn_infinite_in_the_last_step():
     """Without validation, no loss would ever show them."""
     optimizer = optax.scale_by_schedule(lambda step: jnp.where(step == 5, jnp.inf, 0.0))
     options = OPTIONS | {"validation": 0, "optimizer": optimizer}
-    with pytest.raises(afflow.NonFiniteLossError, match="finite parameters"):
+    with pytest.raises(afflow.training.NonFiniteLossError, match="finite parameters"):
         afflow.fit(small(), X, max_epochs=1, **options)
 
 
@@ -268,8 +268,8 @@ def test_train_without_data():
         return -flow.log_prob(5 + jax.random.normal(key, (32, 2))).mean()
 
     options = {"num_steps": 40, "max_epochs": 5, "chunk": 16, "learning_rate": 0.1}
-    flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.Additive(), 2))
-    flow, history = afflow.train(flow, loss, key=KEY, progress=False, **options)
+    flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.univariates.Additive(), 2))
+    flow, history = afflow.training.train(flow, loss, key=KEY, progress=False, **options)
     np.testing.assert_allclose(flow.bijector.params[..., 0], 5.0, atol=0.3)
     assert len(history.train) == 5
 
@@ -281,9 +281,9 @@ def test_chunks_change_nothing():
         return jax.random.uniform(key) + 0 * flow.bijector.params[...].sum()
 
     def history(chunk):
-        flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.Additive(), 2))
+        flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.univariates.Additive(), 2))
         options = {"num_steps": 7, "max_epochs": 2, "chunk": chunk, "progress": False}
-        return afflow.train(flow, loss, key=KEY, **options)[1].train
+        return afflow.training.train(flow, loss, key=KEY, **options)[1].train
 
     steps = [float(jax.random.uniform(jax.random.fold_in(KEY, t))) for t in range(14)]
     expected = np.mean([steps[:7], steps[7:]], 1)
@@ -416,7 +416,7 @@ def test_stream_weights_are_checked_and_have_mean_one():
     options = OPTIONS | {"optimizer": optax.sgd(0.0), "validation": 0, "max_epochs": 1}
 
     def train(weights):
-        stream = afflow.Stream(lambda epoch: iter([(X, None, weights)]), num_steps=1)
+        stream = afflow.training.Stream(lambda epoch: iter([(X, None, weights)]), num_steps=1)
         return afflow.fit(start, stream, **options)[1].train
 
     np.testing.assert_allclose(train(np.full(600, 0.8)), train(np.ones(600)), rtol=1e-12)
@@ -469,7 +469,7 @@ def test_a_stream_is_the_same_as_its_rows():
     """One minibatch an epoch of all the rows, from memory and from an iterator."""
     options = OPTIONS | {"validation": X[:50], "max_epochs": 3, "batch_size": 600}
     options |= {"weight_decay": 0.1}
-    stream = afflow.Stream(lambda epoch: iter([(X, None, np.full(600, 1.0))]), num_steps=1)
+    stream = afflow.training.Stream(lambda epoch: iter([(X, None, np.full(600, 1.0))]), num_steps=1)
     streamed, there = afflow.fit(small(), stream, **options)
     in_memory, here = afflow.fit(small(), X, **options)
     np.testing.assert_allclose(there.train, here.train, rtol=1e-9)
@@ -477,7 +477,7 @@ def test_a_stream_is_the_same_as_its_rows():
 
 
 def short_stream():
-    return afflow.Stream(lambda epoch: [X[:10]] * (4 - epoch), num_steps=4)
+    return afflow.training.Stream(lambda epoch: [X[:10]] * (4 - epoch), num_steps=4)
 
 
 ERRORS = {
@@ -528,7 +528,7 @@ def test_validation_over_many_batches():
 
 def changed(before, after):
     """Return the names of the arrays that training has moved."""
-    arrays = zip(afflow.paths_of(before), _copies(before), _copies(after), strict=True)
+    arrays = zip(afflow.training.paths_of(before), _copies(before), _copies(after), strict=True)
     return {name for name, a, b in arrays if (a != b).any()}
 
 
@@ -551,12 +551,14 @@ LAYER = "bijector.bijectors.0.layers"
 )
 def test_parts_are_trained_alone(trainable, expected):
     """Every other array keeps its bits, also without weight decay and with another optimizer."""
-    flow = afflow.maf(2, num_layers=3, hidden=(4,), base=afflow.StudentT(2), rngs=nnx.Rngs(0))
+    flow = afflow.maf(
+        2, num_layers=3, hidden=(4,), base=afflow.distributions.StudentT(2), rngs=nnx.Rngs(0)
+    )
     flow = randomize(flow)
     options = OPTIONS | {"max_epochs": 1, "trainable": trainable}
     for more in ({"weight_decay": 1.0}, {"optimizer": optax.adamw(1e-3, weight_decay=1.0)}):
         trained, _ = afflow.fit(flow, X / 3, **options, **more)
-        assert changed(flow, trained) == set(filter(expected, afflow.paths_of(flow)))
+        assert changed(flow, trained) == set(filter(expected, afflow.training.paths_of(flow)))
 
 
 def test_parts_of_a_table_are_named_from_outside():

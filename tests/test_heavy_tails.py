@@ -12,14 +12,14 @@ import afflow
 from afflow.univariates.heavy_tails import tail_indices
 
 KEY = jax.random.key(0)
-TAILS = afflow.HeavyTails()
+TAILS = afflow.univariates.HeavyTails()
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float64, 1e-13), (jnp.float32, 2e-6)])
 def test_the_inverse_is_lamberts(dtype, rtol):
     """Against mpmath, from 1e-30 to the largest values that a normal is mapped to."""
     for index in (1e-3, 0.1, 0.5, 1.0, 1.9):
-        s = jnp.array(afflow.HeavyTails.params_of([index, index]), dtype)
+        s = jnp.array(afflow.univariates.HeavyTails.params_of([index, index]), dtype)
         delta = 2 / (1 + mpmath.exp(5 - mpmath.mpf(float(s[1]))))
         end = float(8 * mpmath.exp(32 * delta))
         for y in np.array([-1e-30, 1e-3, 1.0, -7.0, min(1e3, end), 0.9 * end], dtype):
@@ -32,7 +32,7 @@ def test_the_inverse_is_lamberts(dtype, rtol):
 
 
 def test_a_straight_line_far_out():
-    s = jnp.array(afflow.HeavyTails.params_of([0.5, 1.9]))
+    s = jnp.array(afflow.univariates.HeavyTails.params_of([0.5, 1.9]))
     slope = jax.grad(lambda x: TAILS.forward(x, s))
     np.testing.assert_allclose(slope(8.1), slope(1e6), rtol=1e-12)
     np.testing.assert_allclose(TAILS.inverse(TAILS.forward(-1e5, s), s), -1e5, rtol=1e-12)
@@ -42,7 +42,7 @@ def test_a_straight_line_far_out():
 
 def test_tails_are_those_of_the_index():
     """Student's t at its own index: the density ratio far out is flat."""
-    s = jnp.array(afflow.HeavyTails.params_of([1 / 3, 1 / 3]))
+    s = jnp.array(afflow.univariates.HeavyTails.params_of([1 / 3, 1 / 3]))
     base = afflow.Flow(afflow.Normal(1), afflow.Elementwise(TAILS, 1))
     base.bijector.params[...] = s[None]
     far = np.geomspace(1e4, 1e5, 5)

@@ -54,3 +54,17 @@ def test_no_name_hides_a_module():
         module = import_module(info.name)
         parent, _, leaf = info.name.rpartition(".")
         assert getattr(import_module(parent), leaf) is module
+
+
+def test_each_name_is_at_the_top_or_in_the_package_of_its_role():
+    """The top has what a first week needs; an old name says where it went."""
+    assert len(afflow.__all__) < 80
+    for role in afflow.__all__:
+        package = getattr(afflow, role)
+        for name in getattr(package, "__all__", ()):
+            found = getattr(package, name)
+            if name in afflow.__all__:
+                assert getattr(afflow, name) is found
+            else:
+                with pytest.raises(AttributeError, match=rf"it is afflow\.\w+\.{name}$"):
+                    getattr(afflow, name)

@@ -19,9 +19,9 @@ from afflow.conditioners.substitution import sweep
 INTERPRETED = jax.default_backend() == "cpu"
 UNIVARIATES = {
     "affine": afflow.Affine,
-    "additive": afflow.Additive,
+    "additive": afflow.univariates.Additive,
     "spline": lambda: afflow.RationalQuadraticSpline(4),
-    "heavy tails": afflow.HeavyTails,
+    "heavy tails": afflow.univariates.HeavyTails,
 }
 NETWORKS = {
     "D=1": (1, (8,), {}),
@@ -183,7 +183,7 @@ def test_blocks_hold_all_slots_and_no_more_units_than_fit():
 @pytest.mark.parametrize(
     ("univariate", "hidden", "activation", "reason"),
     [
-        (lambda: afflow.MixtureCDF(2), (8,), jax.nn.relu, "univariate"),
+        (lambda: afflow.univariates.MixtureCDF(2), (8,), jax.nn.relu, "univariate"),
         (afflow.Affine, (400,), jax.nn.relu, "400 units"),
         (afflow.Affine, (8,), jax.nn.softmax, "softmax"),
     ],
@@ -207,7 +207,7 @@ def test_kernel_is_for_float32_and_for_made():
     layers = made._serial_layers(None)
     emit = afflow.Affine().forward_and_log_det
     assert "float64" in find_obstacle(layers, emit, jnp.zeros((2, 3), jnp.float64), jax.nn.relu)
-    nade = afflow.NADE(2, 2, 4, rngs=nnx.Rngs(0))
+    nade = afflow.conditioners.NADE(2, 2, 4, rngs=nnx.Rngs(0))
     layer = afflow.MaskedAutoregressive(nade, afflow.Affine(), afflow.Incremental(kernel=True))
     with pytest.raises(ValueError, match="MADE for the kernel, got NADE"):
         layer.forward(jnp.zeros(2))

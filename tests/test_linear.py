@@ -20,9 +20,9 @@ def test_positive_inverts():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: afflow.Triangular(4),
+        lambda: afflow.bijectors.Triangular(4),
         lambda: afflow.LU(4),
-        lambda: afflow.Householder(4, 2, rngs=nnx.Rngs(0)),
+        lambda: afflow.bijectors.Householder(4, 2, rngs=nnx.Rngs(0)),
     ],
 )
 def test_linear_starts_as_the_identity(make):
@@ -42,7 +42,7 @@ def test_lu_is_its_factors():
 
 
 def test_householder_is_the_product_of_its_reflections():
-    layer = randomize(afflow.Householder(4, 3, rngs=nnx.Rngs(0)))
+    layer = randomize(afflow.bijectors.Householder(4, 3, rngs=nnx.Rngs(0)))
     product = np.eye(4)
     for v in np.asarray(layer.v[...]):
         product = product @ (np.eye(4) - 2 * np.outer(v, v) / (v @ v))
@@ -52,28 +52,28 @@ def test_householder_is_the_product_of_its_reflections():
 
 
 def test_householder_can_leave_the_identity():
-    layer = afflow.Householder(3, 2, rngs=nnx.Rngs(0))
+    layer = afflow.bijectors.Householder(3, 2, rngs=nnx.Rngs(0))
     grad = jax.grad(lambda layer: layer.forward(jnp.array([1.0, 2.0, 3.0]))[0])(layer)
     assert jnp.abs(grad.v[...]).max() > 0.01
 
 
 def test_rotation_is_drawn_proper():
     for seed in range(4):
-        q = afflow.Rotation.random(3, jax.random.key(seed)).matrix[...]
+        q = afflow.bijectors.Rotation.random(3, jax.random.key(seed)).matrix[...]
         np.testing.assert_allclose(np.linalg.det(q), 1, rtol=1e-6)
 
 
 def test_linear_shapes_are_checked():
     with pytest.raises(ValueError, match="dim >= 1"):
-        afflow.Triangular(0)
+        afflow.bijectors.Triangular(0)
     with pytest.raises(ValueError, match="num_reflections >= 1"):
-        afflow.Householder(2, 0, rngs=nnx.Rngs(0))
+        afflow.bijectors.Householder(2, 0, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="3 coordinates"):
         afflow.LU(3, afflow.Reverse(2))
     with pytest.raises(ValueError, match="orthogonal"):
-        afflow.Rotation(jnp.ones((2, 2)))
+        afflow.bijectors.Rotation(jnp.ones((2, 2)))
     with pytest.raises(ValueError, match="square"):
-        afflow.Rotation(jnp.ones((2, 3)))
+        afflow.bijectors.Rotation(jnp.ones((2, 3)))
 
 
 def nested(kind):
@@ -92,9 +92,9 @@ def skewed(num=200):
 
 
 def test_actnorm_whitens_what_reaches_it():
-    flow, x = nested(afflow.ActNorm), skewed()
+    flow, x = nested(afflow.bijectors.ActNorm), skewed()
     before = jax.tree.leaves(flow)
-    new = afflow.initialize_actnorm(flow, x)
+    new = afflow.bijectors.initialize_actnorm(flow, x)
     for old, leaf in zip(before, jax.tree.leaves(flow), strict=True):
         assert old is leaf
     for start in range(3):  # the noise side, the first of the repeated layers, the whole
@@ -113,7 +113,7 @@ def test_actnorm_whitens_what_reaches_it():
 
 def test_actnorm_counts_pixels():
     x = 5 + 3 * jax.random.normal(KEY, (50, 2, 4, 3))
-    layer = afflow.initialize_actnorm(afflow.ActNorm((2, 4, 3)), x)
+    layer = afflow.bijectors.initialize_actnorm(afflow.bijectors.ActNorm((2, 4, 3)), x)
     z, log_det = jax.vmap(layer.inverse_and_log_det)(x)
     np.testing.assert_allclose(z.mean((0, 1, 2)), 0, atol=1e-9)
     np.testing.assert_allclose(z.std((0, 1, 2)), 1, rtol=1e-9)
@@ -123,65 +123,67 @@ def test_actnorm_counts_pixels():
 def test_actnorm_reports_what_it_cannot_normalise():
     x = skewed().at[:, 1].set(2.0)
     with pytest.raises(ValueError, match=r"channels \[1\]"):
-        afflow.initialize_actnorm(afflow.ActNorm(3), x)
+        afflow.bijectors.initialize_actnorm(afflow.bijectors.ActNorm(3), x)
     with pytest.raises(ValueError, match=r"x.shape \(N, 3\), got \(3,\)"):
-        afflow.initialize_actnorm(afflow.ActNorm(3), x[0])
+        afflow.bijectors.initialize_actnorm(afflow.bijectors.ActNorm(3), x[0])
     with pytest.raises(ValueError, match="inside Inverse"):
-        afflow.initialize_actnorm(afflow.Inverse(afflow.ActNorm(3)), x)
+        afflow.bijectors.initialize_actnorm(afflow.Inverse(afflow.bijectors.ActNorm(3)), x)
 
 
 def test_walk_enters_what_embeds_the_context():
     made = randomize(afflow.MADE(3, 2, (4,), context_dim=2, rngs=nnx.Rngs(0)))
     layer = afflow.MaskedAutoregressive(made, afflow.Affine())
     x, context = skewed(), 100 + jax.random.normal(KEY, (200, 2))
-    inner = afflow.Chain([afflow.ActNorm(3), layer])
-    flow = afflow.Embedded(inner, afflow.ZScores(context), 2)
-    z = jax.vmap(afflow.initialize_actnorm(flow, x, context).inverse)(x, context)
+    inner = afflow.Chain([afflow.bijectors.ActNorm(3), layer])
+    flow = afflow.Embedded(inner, afflow.bijectors.ZScores(context), 2)
+    z = jax.vmap(afflow.bijectors.initialize_actnorm(flow, x, context).inverse)(x, context)
     np.testing.assert_allclose(z.mean(0), 0, atol=1e-9)
     np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
     with pytest.raises(ValueError, match="network that returns"):
-        afflow.Embedded(inner, afflow.ZScores(x), 3)
+        afflow.Embedded(inner, afflow.bijectors.ZScores(x), 3)
 
 
 def test_walk_takes_context():
     made = afflow.MADE(3, 2, (4,), context_dim=2, rngs=nnx.Rngs(0))
     layer = afflow.MaskedAutoregressive(randomize(made), afflow.Affine())
-    flow = afflow.Flow(afflow.Normal(3), afflow.Chain([afflow.ActNorm(3), layer]))
+    flow = afflow.Flow(afflow.Normal(3), afflow.Chain([afflow.bijectors.ActNorm(3), layer]))
     x, context = skewed(), jax.random.normal(KEY, (200, 2))
-    new = afflow.initialize_actnorm(flow, x, context)
+    new = afflow.bijectors.initialize_actnorm(flow, x, context)
     z = jax.vmap(new.bijector.inverse)(x, context)
     np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
     for wrong in (None, context[:, :1]):
         with pytest.raises(ValueError, match=r"context.shape \(..., 2\)"):
-            afflow.initialize_actnorm(flow, x, wrong)
-    of_one = afflow.initialize_actnorm(flow, x, context[0]).bijector
+            afflow.bijectors.initialize_actnorm(flow, x, wrong)
+    of_one = afflow.bijectors.initialize_actnorm(flow, x, context[0]).bijector
     z = jax.vmap(of_one.inverse, (0, None))(x, context[0])
     np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
 
 
 def test_batchnorm_takes_the_statistics_of_the_data():
-    flow, x = nested(afflow.BatchNorm), skewed()
-    new = afflow.update_batchnorm(flow, x)
+    flow, x = nested(afflow.bijectors.BatchNorm), skewed()
+    new = afflow.bijectors.update_batchnorm(flow, x)
     z = jax.vmap(new.bijector.inverse)(x)
     outer = new.bijector.bijectors[0]
     np.testing.assert_allclose(z.mean(0), outer.beta[...], atol=1e-9)
     np.testing.assert_allclose(z.std(0), 1, rtol=1e-3)
-    again = afflow.update_batchnorm(new, 100 * x, momentum=1.0)
+    again = afflow.bijectors.update_batchnorm(new, 100 * x, momentum=1.0)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(new), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_batchnorm_moves_by_momentum():
     x = skewed()
-    layer = afflow.update_batchnorm(afflow.BatchNorm(3), x, momentum=0.75)
+    layer = afflow.bijectors.update_batchnorm(afflow.bijectors.BatchNorm(3), x, momentum=0.75)
     np.testing.assert_allclose(layer.mean[...], 0.25 * x.mean(0), rtol=1e-12)
     np.testing.assert_allclose(layer.variance[...], 0.75 + 0.25 * x.var(0), rtol=1e-12)
     with pytest.raises(ValueError, match="momentum"):
-        afflow.update_batchnorm(layer, x, momentum=2.0)
+        afflow.bijectors.update_batchnorm(layer, x, momentum=2.0)
 
 
 def test_fit_holds_the_statistics():
-    flow = afflow.update_batchnorm(afflow.Flow(afflow.Normal(3), afflow.BatchNorm(3)), skewed())
+    flow = afflow.bijectors.update_batchnorm(
+        afflow.Flow(afflow.Normal(3), afflow.bijectors.BatchNorm(3)), skewed()
+    )
     options = {"key": KEY, "max_epochs": 1, "batch_size": 50, "progress": False}
     fitted, _ = afflow.fit(flow, skewed(), **options)
     np.testing.assert_array_equal(fitted.bijector.mean[...], flow.bijector.mean[...])
@@ -197,9 +199,9 @@ def stiff(make, drive):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: afflow.Planar(3, rngs=nnx.Rngs(0)),
-        lambda: afflow.Radial(3),
-        lambda: afflow.Sylvester(3, 2, rngs=nnx.Rngs(0)),
+        lambda: afflow.bijectors.Planar(3, rngs=nnx.Rngs(0)),
+        lambda: afflow.bijectors.Radial(3),
+        lambda: afflow.bijectors.Sylvester(3, 2, rngs=nnx.Rngs(0)),
     ],
 )
 def test_residual_layers_stay_invertible(make, drive):
@@ -215,9 +217,9 @@ def test_residual_layers_stay_invertible(make, drive):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: afflow.Planar(3, rngs=nnx.Rngs(0)),
-        lambda: afflow.Radial(3),
-        lambda: afflow.Sylvester(3, 2, rngs=nnx.Rngs(0)),
+        lambda: afflow.bijectors.Planar(3, rngs=nnx.Rngs(0)),
+        lambda: afflow.bijectors.Radial(3),
+        lambda: afflow.bijectors.Sylvester(3, 2, rngs=nnx.Rngs(0)),
     ],
 )
 def test_residual_layers_start_as_the_identity(make):
@@ -239,7 +241,7 @@ def test_jacobians_of_both_directions_are_inverse(name):
 
 
 def test_radial_at_its_centre():
-    layer = randomize(afflow.Radial(2))
+    layer = randomize(afflow.bijectors.Radial(2))
     x0 = layer.x0[...]
     for method in (layer.forward_and_log_det, layer.inverse_and_log_det):
         grads = jax.grad(lambda x, f=method: f(x)[0].sum() + f(x)[1])(x0)
@@ -248,10 +250,10 @@ def test_radial_at_its_centre():
 
 
 def test_sylvester_of_rank_one_is_planar():
-    layer = randomize(afflow.Sylvester(3, 1, rngs=nnx.Rngs(0)))
+    layer = randomize(afflow.bijectors.Sylvester(3, 1, rngs=nnx.Rngs(0)))
     r, r_tilde, b = layer._parameters(jnp.zeros(()))
     q = layer._embed(jnp.ones(1))
-    planar = afflow.Planar(3, rngs=nnx.Rngs(0))
+    planar = afflow.bijectors.Planar(3, rngs=nnx.Rngs(0))
     planar.w, planar.b = nnx.Param(r_tilde[0, 0] * q), nnx.Param(b[0])
     kappa = r[0, 0] * r_tilde[0, 0]
     along = positive_inverse(1 + kappa)  # the w.u of which kappa comes
@@ -263,11 +265,11 @@ def test_sylvester_of_rank_one_is_planar():
 
 def test_sylvester_shapes_are_checked():
     with pytest.raises(ValueError, match="rank <= dim"):
-        afflow.Sylvester(2, 3, rngs=nnx.Rngs(0))
+        afflow.bijectors.Sylvester(2, 3, rngs=nnx.Rngs(0))
 
 
 def test_squeeze_moves_blocks_to_channels():
-    layer = afflow.Squeeze(afflow.ActNorm((2, 3, 8)))
+    layer = afflow.bijectors.Squeeze(afflow.bijectors.ActNorm((2, 3, 8)))
     x = jax.random.normal(KEY, (4, 6, 2))
     squeezed = layer.enter(x)
     np.testing.assert_array_equal(squeezed[1, 2], x[2:4, 4:6].reshape(-1))
@@ -275,7 +277,7 @@ def test_squeeze_moves_blocks_to_channels():
 
 
 def test_conv1x1_counts_pixels():
-    layer = randomize(afflow.Conv1x1((2, 5, 3)))
+    layer = randomize(afflow.bijectors.Conv1x1((2, 5, 3)))
     x = jax.random.normal(KEY, (2, 5, 3))
     y, log_det = layer.inverse_and_log_det(x)
     np.testing.assert_allclose(y[1, 4], layer.lu.inverse(x[1, 4]), rtol=1e-12)
@@ -285,7 +287,7 @@ def test_conv1x1_counts_pixels():
 
 def test_multiscale_leaves_early_noise_alone():
     """Half of the first scale reaches the data through one step only."""
-    bijector = afflow.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0))
+    bijector = afflow.bijectors.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0))
     split, step = bijector.bijector.bijectors
     x = jax.random.normal(KEY, (4, 4, 1))
     noise = bijector.enter(bijector.inverse(x))
@@ -294,10 +296,10 @@ def test_multiscale_leaves_early_noise_alone():
 
 
 def test_walk_reaches_every_scale():
-    bijector = afflow.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0))
+    bijector = afflow.bijectors.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0))
     flow = afflow.Flow(afflow.Normal((4, 4, 1)), bijector)
     x = 7 + 2 * jax.random.normal(KEY, (300, 4, 4, 1))
-    new = afflow.initialize_actnorm(flow, x)
+    new = afflow.bijectors.initialize_actnorm(flow, x)
     outer = new.bijector
     split, step = outer.bijector.bijectors
     z = jax.vmap(lambda x: step.bijectors[2].inverse(outer.enter(x)))(x)
@@ -311,10 +313,10 @@ def test_walk_reaches_every_scale():
 
 def test_image_shapes_are_checked():
     with pytest.raises(ValueError, match="H/2"):
-        afflow.Squeeze(afflow.ActNorm((2, 2, 3)))
+        afflow.bijectors.Squeeze(afflow.bijectors.ActNorm((2, 2, 3)))
     with pytest.raises(ValueError, match="one size"):
-        afflow.Reshape(afflow.Reverse(4), (2, 3))
+        afflow.bijectors.Reshape(afflow.Reverse(4), (2, 3))
     with pytest.raises(ValueError, match="H, W, C"):
-        afflow.Conv1x1((2, 2))
+        afflow.bijectors.Conv1x1((2, 2))
     with pytest.raises(ValueError, match="num_levels"):
-        afflow.multiscale(image_step, (6, 4, 1), 2, rngs=nnx.Rngs(0))
+        afflow.bijectors.multiscale(image_step, (6, 4, 1), 2, rngs=nnx.Rngs(0))

@@ -56,7 +56,7 @@ def test_flows_lower_in_float32(name):
 
 
 @pytest.mark.parametrize(
-    "factory", [afflow.fvsbn, afflow.nade, afflow.made_model, afflow.rnade, afflow.deep_nade]
+    "factory", [afflow.fvsbn, afflow.nade, afflow.made_model, afflow.rnade, afflow.zoo.deep_nade]
 )
 def test_density_models_lower_in_float32(factory):
     model = cast(factory(3, rngs=nnx.Rngs(0)), jnp.float32)

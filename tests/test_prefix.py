@@ -22,7 +22,7 @@ def test_marginal_integrates_the_rest_out():
     axis = jnp.linspace(samples.min() - 60, samples.max() + 60, 200001)
     x = jnp.column_stack([jnp.broadcast_to(prefix, (len(axis), 2)), axis])
     expected = jnp.log(jnp.exp(model.log_prob(x)).sum() * (axis[1] - axis[0]))
-    np.testing.assert_allclose(afflow.prefix_log_prob(model, prefix), expected, rtol=1e-6)
+    np.testing.assert_allclose(afflow.models.prefix_log_prob(model, prefix), expected, rtol=1e-6)
 
 
 def test_a_block_neural_layer_has_prefixes():
@@ -30,31 +30,35 @@ def test_a_block_neural_layer_has_prefixes():
     rest = jnp.linspace(-60, 60, 20001)
     x = jnp.column_stack([jnp.broadcast_to(prefix, (len(rest), 1)), rest])
     expected = jnp.log(jnp.exp(model.log_prob(x)).sum() * (rest[1] - rest[0]))
-    np.testing.assert_allclose(afflow.prefix_log_prob(model, prefix), expected, rtol=1e-6)
+    np.testing.assert_allclose(afflow.models.prefix_log_prob(model, prefix), expected, rtol=1e-6)
 
 
 def test_whole_events_and_batches():
     model, x = flow(context_dim=2), jax.random.normal(jax.random.key(1), (4, 5, 3))
     context = jax.random.normal(jax.random.key(2), (5, 2))
-    found = afflow.prefix_log_prob(model, x, context)
+    found = afflow.models.prefix_log_prob(model, x, context)
     np.testing.assert_allclose(found, model.log_prob(x, context), rtol=1e-10)
 
 
-@pytest.mark.parametrize("end", [afflow.Exp(3), afflow.Tanh(3), afflow.LeakyReLU(3)])
+@pytest.mark.parametrize(
+    "end", [afflow.bijectors.Exp(3), afflow.bijectors.Tanh(3), afflow.bijectors.LeakyReLU(3)]
+)
 def test_elementwise_ends_change_a_marginal_by_their_slopes(end):
     model, z = flow(), jnp.array([0.7, 0.2])
     behind = afflow.Flow(model.base, afflow.Chain([*model.bijector.bijectors, end]))
     whole, log_det = end.forward_and_log_det(jnp.array([0.7, 0.2, 0.0]))
     _, rest = end.forward_and_log_det(jnp.zeros(3))
     log_det -= rest / 3  # of the third coordinate, which is zero there
-    expected = afflow.prefix_log_prob(model, z) - log_det
-    np.testing.assert_allclose(afflow.prefix_log_prob(behind, whole[:2]), expected, rtol=1e-10)
+    expected = afflow.models.prefix_log_prob(model, z) - log_det
+    np.testing.assert_allclose(
+        afflow.models.prefix_log_prob(behind, whole[:2]), expected, rtol=1e-10
+    )
 
 
 def test_rest_follows_the_conditional():
     """Of a coordinate drawn given the others, the noise is standard normal."""
     model, prefix = flow(), jnp.broadcast_to(jnp.array([0.7, 2.5]), (4000, 2))
-    x = afflow.sample_rest(model, jax.random.key(3), prefix)
+    x = afflow.models.sample_rest(model, jax.random.key(3), prefix)
     np.testing.assert_array_equal(x[:, :2], prefix)
     z = jax.vmap(model.bijector.inverse)(x)[:, 2]
     assert abs(z.mean()) < 4 / np.sqrt(4000)
@@ -72,9 +76,9 @@ def integrated(model, prefix, low, high, num=200001):
 LOW, HIGH = np.array([0.0, -1.0, 2.0]), np.array([1.0, 3.0, 2.5])
 ENDS = {
     "reordered noise": (afflow.Normal(3), afflow.Standardize(jnp.ones(3), jnp.ones(3)), -60, 60),
-    "positive": (afflow.Normal(3), afflow.Positive(3), 0, 120),
-    "interval": (afflow.Normal(3), afflow.Interval(-HIGH, HIGH), -2.5, 2.5),
-    "ordered": (afflow.Normal(3), afflow.Ordered(3), 1.1, 120),
+    "positive": (afflow.Normal(3), afflow.bijectors.Positive(3), 0, 120),
+    "interval": (afflow.Normal(3), afflow.bijectors.Interval(-HIGH, HIGH), -2.5, 2.5),
+    "ordered": (afflow.Normal(3), afflow.bijectors.Ordered(3), 1.1, 120),
     "a box": (afflow.Uniform(3, LOW, HIGH), afflow.Inverse(afflow.Reverse(3)), -60, 60),
 }
 
@@ -88,11 +92,11 @@ def test_marginals_behind_other_parts(name):
     model, prefix = afflow.Flow(base, afflow.Chain(layers)), jnp.array([0.3, 1.1])
     if name == "a box":
         prefix = model.sample(jax.random.key(5))[:2]
-    found = afflow.prefix_log_prob(model, prefix)
+    found = afflow.models.prefix_log_prob(model, prefix)
     assert np.isfinite(found)
     tol = 1e-3 if name == "a box" else 1e-6  # where the integrand jumps
     np.testing.assert_allclose(found, integrated(model, prefix, low, high), rtol=tol)
-    x = afflow.sample_rest(model, jax.random.key(3), prefix, shape=500)
+    x = afflow.models.sample_rest(model, jax.random.key(3), prefix, shape=500)
     assert x.shape == (500, 3)
     assert np.isfinite(model.log_prob(x)).all()
     again = jax.vmap(model.bijector.inverse)(x)
@@ -101,10 +105,10 @@ def test_marginals_behind_other_parts(name):
 
 def columns() -> afflow.Flow:
     """Return an angle, a positive and a real column, as the README composes them."""
-    to = afflow.Inverse(afflow.Interval(-np.pi, np.pi))
+    to = afflow.Inverse(afflow.bijectors.Interval(-np.pi, np.pi))
     real = afflow.Chain([to, afflow.RationalQuadraticSpline()])
-    positive = afflow.Chain([to, afflow.RationalQuadraticSpline(), afflow.Positive(())])
-    kinds = afflow.PerDimension([afflow.CircularSpline(), positive, real])
+    positive = afflow.Chain([to, afflow.RationalQuadraticSpline(), afflow.bijectors.Positive(())])
+    kinds = afflow.univariates.PerDimension([afflow.univariates.CircularSpline(), positive, real])
     made = randomize(afflow.MADE(3, *kinds.context_shape, (6,), rngs=nnx.Rngs(0)))
     layer = afflow.MaskedAutoregressive(made, kinds)
     return afflow.Flow(afflow.Uniform(3, -np.pi, np.pi), layer)
@@ -113,11 +117,11 @@ def columns() -> afflow.Flow:
 FAR = {
     "columns": (columns, [[0.5, 1.0, 17.0], [-np.pi, 20.0, 1.0], [np.pi, 1.0, -30.0]]),
     "mixture": (
-        lambda: afflow.Flow(afflow.Normal(3), through(afflow.MixtureCDF(3), 3)),
+        lambda: afflow.Flow(afflow.Normal(3), through(afflow.univariates.MixtureCDF(3), 3)),
         [[30.0, -20.0, 25.0], [300.0, 0.0, -200.0]],
     ),
     "inverse": (
-        lambda: afflow.Flow(afflow.Normal(3), afflow.Inverse(afflow.Positive(3))),
+        lambda: afflow.Flow(afflow.Normal(3), afflow.Inverse(afflow.bijectors.Positive(3))),
         [[-90.0, 1.0, -40.0]],
     ),
 }
@@ -127,16 +131,18 @@ FAR = {
 def test_far_out_a_whole_event_is_as_dense_as_the_flow_says(name):
     make, x = FAR[name]
     model, x = cast((make(), jnp.array(x)), jnp.float32)
-    found = afflow.prefix_log_prob(model, x)
+    found = afflow.models.prefix_log_prob(model, x)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, model.log_prob(x), rtol=1e-5)
-    assert np.isfinite(afflow.prefix_log_prob(model, x[:, :2])).all()
+    assert np.isfinite(afflow.models.prefix_log_prob(model, x[:, :2])).all()
 
 
 def test_outside_the_domain_a_prefix_has_no_density():
-    model = afflow.Flow(afflow.Normal(3), afflow.Chain([autoregressive(3), afflow.Positive(3)]))
+    model = afflow.Flow(
+        afflow.Normal(3), afflow.Chain([autoregressive(3), afflow.bijectors.Positive(3)])
+    )
     prefix = jnp.array([-1.0, 1.0])
-    value, gradient = jax.value_and_grad(lambda x: afflow.prefix_log_prob(model, x))(prefix)
+    value, gradient = jax.value_and_grad(lambda x: afflow.models.prefix_log_prob(model, x))(prefix)
     assert value == -np.inf
     assert np.isfinite(gradient).all()
 
@@ -147,39 +153,43 @@ def test_one_layer_of_a_factory_has_prefixes():
     model = randomize(afflow.nsf(3, **options, rngs=nnx.Rngs(0)))
     x, context = jnp.asarray(data[0]), jnp.asarray(data[1])
     expected = model.log_prob(x, context)
-    np.testing.assert_allclose(afflow.prefix_log_prob(model, x, context), expected, rtol=1e-9)
-    found = afflow.prefix_log_prob(model, [[0.5, 1.0]], context)  # lists, and axes that broadcast
-    one = [afflow.prefix_log_prob(model, jnp.array([0.5, 1.0]), h) for h in context]
+    np.testing.assert_allclose(
+        afflow.models.prefix_log_prob(model, x, context), expected, rtol=1e-9
+    )
+    found = afflow.models.prefix_log_prob(
+        model, [[0.5, 1.0]], context
+    )  # lists, and axes that broadcast
+    one = [afflow.models.prefix_log_prob(model, jnp.array([0.5, 1.0]), h) for h in context]
     np.testing.assert_allclose(found, jnp.stack(one), rtol=1e-9)
-    assert afflow.sample_rest(model, jax.random.key(0), [0.5], context, (4, 2)).shape == (
+    assert afflow.models.sample_rest(model, jax.random.key(0), [0.5], context, (4, 2)).shape == (
         4,
         2,
         9,
         3,
     )
     with pytest.raises(ValueError, match="no context"):
-        afflow.prefix_log_prob(model, x)
+        afflow.models.prefix_log_prob(model, x)
     with pytest.raises(ValueError, match="floating"):
-        afflow.prefix_log_prob(model, [1, 2], context)
+        afflow.models.prefix_log_prob(model, [1, 2], context)
 
 
 def test_the_gradient_is_that_of_the_marginal():
     model, prefix = flow(), jnp.array([0.7, 2.5])
-    found = jax.grad(lambda x: afflow.prefix_log_prob(model, x))(prefix)
+    found = jax.grad(lambda x: afflow.models.prefix_log_prob(model, x))(prefix)
     step, prefix = 1e-5 * np.eye(2), np.asarray(prefix)
-    values = [afflow.prefix_log_prob(model, prefix + sign * step) for sign in (1, -1)]
+    values = [afflow.models.prefix_log_prob(model, prefix + sign * step) for sign in (1, -1)]
     np.testing.assert_allclose(found, (values[0] - values[1]) / 2e-5, rtol=1e-6)
 
 
 def test_what_cannot_be_exact_is_refused():
     for bijector in (repeated(3), afflow.Chain([autoregressive(3), afflow.Reverse(3)])):
         with pytest.raises(ValueError, match="keep the order"):
-            afflow.prefix_log_prob(afflow.Flow(afflow.Normal(3), bijector), jnp.zeros(2))
+            afflow.models.prefix_log_prob(afflow.Flow(afflow.Normal(3), bijector), jnp.zeros(2))
     with pytest.raises(ValueError, match="k"):
-        afflow.prefix_log_prob(flow(), jnp.zeros(4))
-    image = afflow.Flow(afflow.Normal((2, 2)), afflow.Positive((2, 2)))
+        afflow.models.prefix_log_prob(flow(), jnp.zeros(4))
+    image = afflow.Flow(afflow.Normal((2, 2)), afflow.bijectors.Positive((2, 2)))
     with pytest.raises(ValueError, match="over vectors"):
-        afflow.prefix_log_prob(image, jnp.zeros(2))
+        afflow.models.prefix_log_prob(image, jnp.zeros(2))
 
 
 def test_coupling_and_graph_refuse_bad_input():
@@ -189,9 +199,9 @@ def test_coupling_and_graph_refuse_bad_input():
     with pytest.raises(ValueError, match="returns"):
         afflow.Coupling([True, False], network, afflow.Affine())
     with pytest.raises(ValueError, match="topological"):
-        afflow.Graphical([[0, 1], [0, 0]], 2, rngs=nnx.Rngs(0))
+        afflow.conditioners.Graphical([[0, 1], [0, 0]], 2, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="adjacency"):
-        afflow.Graphical([[0, 1]], 2, rngs=nnx.Rngs(0))
+        afflow.conditioners.Graphical([[0, 1]], 2, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="sizes|size|Expected"):
         afflow.MLP(1, 0, 2, rngs=nnx.Rngs(0))
 
@@ -200,5 +210,5 @@ def test_graph_decodes_in_as_many_passes_as_its_longest_path():
     """Ten leaves of one root take two passes, and the answer is that of ten and one."""
     star = np.zeros((11, 11), bool)
     star[1:, 0] = True
-    assert afflow.Graphical(star, 2, rngs=nnx.Rngs(0)).num_levels == 2
-    assert afflow.Graphical(np.eye(5, k=-1), 2, rngs=nnx.Rngs(0)).num_levels == 5
+    assert afflow.conditioners.Graphical(star, 2, rngs=nnx.Rngs(0)).num_levels == 2
+    assert afflow.conditioners.Graphical(np.eye(5, k=-1), 2, rngs=nnx.Rngs(0)).num_levels == 5

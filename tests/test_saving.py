@@ -53,7 +53,12 @@ FLOWS = {
     "deep": lambda: afflow.nsf(2, num_layers=9, hidden=(4,), dtype=jnp.bfloat16, **RNGS),
     "bfloat16": lambda: cast(afflow.made(2, hidden=(4,), **RNGS), jnp.bfloat16),
     "bases": lambda: afflow.Flow(
-        afflow.Mixture([afflow.StudentT(2), afflow.DiagonalNormal(jnp.ones(2), jnp.ones(2))]),
+        afflow.distributions.Mixture(
+            [
+                afflow.distributions.StudentT(2),
+                afflow.distributions.DiagonalNormal(jnp.ones(2), jnp.ones(2)),
+            ]
+        ),
         afflow.Reverse(2),
     ),
     "many": lambda: {"a": (afflow.Reverse(2), [1.5, float("inf")]), "b": jnp.ones(2)},

@@ -12,7 +12,7 @@ from afflow.univariates.bins import Grid, divide, locate
 
 SPLINES = {
     "linear tails": afflow.RationalQuadraticSpline(6, 3.0),
-    "circular": afflow.CircularSpline(6, 3.0),
+    "circular": afflow.univariates.CircularSpline(6, 3.0),
 }
 DIRECTIONS = ["forward_and_log_det", "inverse_and_log_det"]
 
@@ -148,6 +148,6 @@ def test_float32_round_trip_is_accurate():
     "sizes", [{"num_bins": 1}, {"bound": 0.0}, {"num_bins": 10, "min_bin": 0.1}, {"min_slope": 1.0}]
 )
 def test_bad_sizes(sizes):
-    for make in (afflow.RationalQuadraticSpline, afflow.CircularSpline):
+    for make in (afflow.RationalQuadraticSpline, afflow.univariates.CircularSpline):
         with pytest.raises(ValueError, match="Expected"):
             make(**sizes)

@@ -17,17 +17,17 @@ import afflow
 from afflow.univariates.monotone import solve_monotone
 
 UNIVARIATES = {
-    "logistic mixture": lambda spread=0.5: afflow.MixtureCDF(3, spread=spread),
-    "gaussian mixture": lambda spread=0.5: afflow.MixtureCDF(
-        3, afflow.GaussianCDF(), spread=spread
+    "logistic mixture": lambda spread=0.5: afflow.univariates.MixtureCDF(3, spread=spread),
+    "gaussian mixture": lambda spread=0.5: afflow.univariates.MixtureCDF(
+        3, afflow.univariates.GaussianCDF(), spread=spread
     ),
-    "ddsf": lambda spread=0.5: afflow.Sigmoidal((3, 2), spread=spread),
-    "linear spline": lambda: afflow.LinearSpline(5),
-    "quadratic spline": lambda: afflow.QuadraticSpline(5),
-    "cubic spline": lambda: afflow.CubicSpline(5),
-    "bernstein": lambda: afflow.BernsteinPolynomial(5),
-    "sum of squares": lambda: afflow.SumOfSquares(2, 3),
-    "umnn": lambda: afflow.UMNN(2, (4,), rngs=nnx.Rngs(0)),
+    "ddsf": lambda spread=0.5: afflow.univariates.Sigmoidal((3, 2), spread=spread),
+    "linear spline": lambda: afflow.univariates.LinearSpline(5),
+    "quadratic spline": lambda: afflow.univariates.QuadraticSpline(5),
+    "cubic spline": lambda: afflow.univariates.CubicSpline(5),
+    "bernstein": lambda: afflow.univariates.BernsteinPolynomial(5),
+    "sum of squares": lambda: afflow.univariates.SumOfSquares(2, 3),
+    "umnn": lambda: afflow.univariates.UMNN(2, (4,), rngs=nnx.Rngs(0)),
 }
 
 
@@ -55,9 +55,14 @@ def test_zeros_are_the_identity(name):
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 8, 30])
-@pytest.mark.parametrize("component", [afflow.LogisticCDF(), afflow.GaussianCDF()], ids=str)
+@pytest.mark.parametrize(
+    "component", [afflow.univariates.LogisticCDF(), afflow.univariates.GaussianCDF()], ids=str
+)
 def test_components_that_start_apart_stay_close_to_the_identity(component, num):
-    for univariate in (afflow.MixtureCDF(num, component), afflow.Sigmoidal((num,))):
+    for univariate in (
+        afflow.univariates.MixtureCDF(num, component),
+        afflow.univariates.Sigmoidal((num,)),
+    ):
         x = jnp.linspace(-3, 3, 61) * component.deviation
         p = jnp.zeros(univariate.context_shape)
         z, log_det = jax.jit(jax.vmap(univariate.inverse_and_log_det, (0, None)))(x, p)
@@ -69,12 +74,14 @@ def test_components_that_start_apart_stay_close_to_the_identity(component, num):
     ("make", "truth"),
     [
         (
-            lambda x: afflow.maf(1, univariate=lambda: afflow.MixtureCDF(4), data=x, rngs=rngs()),
+            lambda x: afflow.maf(
+                1, univariate=lambda: afflow.univariates.MixtureCDF(4), data=x, rngs=rngs()
+            ),
             0.88,
         ),
         (lambda x: afflow.naf(1, data=x, num_layers=1, rngs=rngs()), 0.88),
         (lambda x: afflow.rnade(1, rngs=rngs()), 0.88),
-        (lambda x: afflow.gaussianization_flow(1, num_layers=1, data=x, rngs=rngs()), 0.88),
+        (lambda x: afflow.zoo.gaussianization_flow(1, num_layers=1, data=x, rngs=rngs()), 0.88),
     ],
     ids=["logistic", "naf", "rnade", "gaussianization"],
 )
@@ -139,11 +146,14 @@ def test_nan_stays_nan(name):
 
 @pytest.mark.parametrize(
     ("component", "distribution"),
-    [(afflow.LogisticCDF(), stats.logistic), (afflow.GaussianCDF(), stats.norm)],
+    [
+        (afflow.univariates.LogisticCDF(), stats.logistic),
+        (afflow.univariates.GaussianCDF(), stats.norm),
+    ],
     ids=["logistic", "gaussian"],
 )
 def test_mixture_cdf_gives_the_density_of_the_mixture(component, distribution):
-    univariate = afflow.MixtureCDF(3, component, spread=0.0)
+    univariate = afflow.univariates.MixtureCDF(3, component, spread=0.0)
     p = params(univariate, 1.0)
     logits, mu, s = np.split(np.asarray(p), 3)
     gain = 4 ** np.array([-2 / 3, 0.0, 2 / 3])
@@ -160,17 +170,19 @@ def test_mixture_cdf_gives_the_density_of_the_mixture(component, distribution):
 
 def test_normal_tails_and_their_slopes_are_accurate():
     u = jnp.asarray(np.concatenate([np.linspace(-8, 40, 400), [9.999999, 10.000001, 1e4]]))
-    log_s, log_hazard = jax.jit(afflow.GaussianCDF().log_tail)(u)
+    log_s, log_hazard = jax.jit(afflow.univariates.GaussianCDF().log_tail)(u)
     np.testing.assert_allclose(log_s, stats.norm.logsf(u), rtol=1e-13, atol=2e-16)
-    slopes = jax.jit(jax.vmap(jax.grad(lambda u: afflow.GaussianCDF().log_tail(u)[0])))(u)
+    slopes = jax.jit(jax.vmap(jax.grad(lambda u: afflow.univariates.GaussianCDF().log_tail(u)[0])))(
+        u
+    )
     np.testing.assert_allclose(slopes, -jnp.exp(log_hazard), rtol=1e-12)
-    back = jax.jit(jax.vmap(afflow.GaussianCDF().quantile))(log_s)
+    back = jax.jit(jax.vmap(afflow.univariates.GaussianCDF().quantile))(log_s)
     np.testing.assert_allclose(back[u > 0], u[u > 0], rtol=1e-12)
     assert not np.isnan(back).any()
 
 
 def test_one_hidden_layer_of_sigmoids_is_the_formula_of_the_paper():
-    univariate = afflow.Sigmoidal((3,), spread=0.0)
+    univariate = afflow.univariates.Sigmoidal((3,), spread=0.0)
     p = params(univariate, 0.5)
     gain = 4 ** np.array([-2 / 3, 0.0, 2 / 3])
     s, b, free = gain * p[:3], gain * p[3:6], np.r_[0.0, p[6:]]
@@ -196,7 +208,7 @@ def test_integrals_have_the_integrand_as_slope(name):
 
 
 def test_bernstein_interpolates_its_ends():
-    univariate = afflow.BernsteinPolynomial(4, bound=2.0)
+    univariate = afflow.univariates.BernsteinPolynomial(4, bound=2.0)
     p = jnp.array([0.5, 0.1, -0.2, 0.3, 0.4])
     width = np.exp(p[1:] / (1 + np.abs(p[1:]) / 7)).sum()
     z = jax.vmap(univariate.inverse, (0, None))(jnp.array([-2.0, 2.0]), p)
@@ -271,7 +283,7 @@ def exact_mixture(component, params):
     scale = [mpmath.exp(v / (1 + abs(v) / 7)) for v in s]
 
     def tail(u):
-        if isinstance(component, afflow.GaussianCDF):
+        if isinstance(component, afflow.univariates.GaussianCDF):
             return mpmath.erfc(u / mpmath.sqrt(2)) / 2
         return 1 / (1 + mpmath.exp(u))
 
@@ -283,14 +295,19 @@ def exact_mixture(component, params):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("component", [afflow.LogisticCDF(), afflow.GaussianCDF()], ids=str)
+@pytest.mark.parametrize(
+    "component", [afflow.univariates.LogisticCDF(), afflow.univariates.GaussianCDF()], ids=str
+)
 def test_roots_of_mixtures_are_exact_to_some_ulp(component, dtype):
     """The exact map of the root, moved by some ulp, meets `z`, moved by some ulp.
 
     In a flat place, many roots are as good; in a steep one, one float is all there is.
     """
     mpmath.mp.dps = 50
-    univariate, eps = afflow.MixtureCDF(3, component, spread=0.0), float(jnp.finfo(dtype).eps)
+    univariate, eps = (
+        afflow.univariates.MixtureCDF(3, component, spread=0.0),
+        float(jnp.finfo(dtype).eps),
+    )
     z = jnp.asarray([-6, -2, -0.3, 0, 1e-3, 1, 3, 7], dtype)
     solve = jax.jit(jax.vmap(univariate.forward, (0, None)))
     for seed in range(12):
@@ -306,11 +323,13 @@ def test_roots_of_mixtures_are_exact_to_some_ulp(component, dtype):
             assert probability(x_t - dx, 1) >= tail(mpmath.mpf(z_t) + dz)
 
 
-@pytest.mark.parametrize("component", [afflow.LogisticCDF(), afflow.GaussianCDF()], ids=str)
+@pytest.mark.parametrize(
+    "component", [afflow.univariates.LogisticCDF(), afflow.univariates.GaussianCDF()], ids=str
+)
 @pytest.mark.parametrize("deviation", [0.02, 0.05, 0.1, 0.15, 0.2, 0.25])
 def test_flat_places_between_modes_have_roots(component, deviation):
     """Newton's method left them for 1e38 when its first step had no bound."""
-    univariate = afflow.MixtureCDF(2, component, spread=0.0)
+    univariate = afflow.univariates.MixtureCDF(2, component, spread=0.0)
     s = np.log(deviation) / (1 - abs(np.log(deviation)) / 7)
     for dtype in (jnp.float32, jnp.float64):
         p = jnp.asarray([0, 0, -4, 1, 2 * s, s / 2], dtype)  # means -2 and 2
@@ -340,7 +359,7 @@ def test_roots_in_float32_are_those_of_float64_to_some_ulp(name):
 
 
 def test_a_root_beyond_the_floats_is_nan():
-    affine, wide = afflow.MixtureCDF(1), jnp.array([0.0, 0.0, 1e9])  # a scale of exp(7)
+    affine, wide = afflow.univariates.MixtureCDF(1), jnp.array([0.0, 0.0, 1e9])  # a scale of exp(7)
     for dtype in (jnp.float32, jnp.float64):
         top = jnp.finfo(dtype).max
         for z in (top, -top / 10, jnp.inf, jnp.nan):
@@ -350,11 +369,13 @@ def test_a_root_beyond_the_floats_is_nan():
 @pytest.mark.parametrize(
     ("dtype", "rtol"), [(jnp.float64, 1e-12), (jnp.float32, 1e-3)], ids=["float64", "float32"]
 )
-@pytest.mark.parametrize("component", [afflow.LogisticCDF(), afflow.GaussianCDF()], ids=str)
+@pytest.mark.parametrize(
+    "component", [afflow.univariates.LogisticCDF(), afflow.univariates.GaussianCDF()], ids=str
+)
 def test_derivatives_of_roots_keep_their_digits_in_flat_places(component, dtype, rtol):
     mpmath.mp.dps = 50
-    univariate = afflow.MixtureCDF(2, component, spread=0.0)
-    alpha = np.log(0.25 if isinstance(component, afflow.GaussianCDF) else 0.1)
+    univariate = afflow.univariates.MixtureCDF(2, component, spread=0.0)
+    alpha = np.log(0.25 if isinstance(component, afflow.univariates.GaussianCDF) else 0.1)
     s = 2 * alpha / (1 + alpha / 7)
     p = jnp.asarray([0.0, 0.3, -4, 1, s, s / 4], dtype)
     z = jnp.asarray([-4.0, -0.3, 0.1, 0.14, 0.15, 0.16, 0.5, 4.0], dtype)
@@ -374,7 +395,7 @@ def test_second_derivatives_from_near_to_far(name):
     more = {
         "affine": afflow.Affine,
         "spline": afflow.RationalQuadraticSpline,
-        "circular": afflow.CircularSpline,
+        "circular": afflow.univariates.CircularSpline,
     }
     univariate = (UNIVARIATES | more)[name]()
     single = jax.tree.map(lambda a: a.astype(jnp.float32), univariate)
@@ -400,7 +421,7 @@ def test_second_derivatives_from_near_to_far(name):
 
 @pytest.mark.parametrize("u", [9.5, 9.999999, 10.0, 10.000001, 12.0, -12.0, 1e4])
 def test_one_normal_has_curvature_minus_one_everywhere(u):
-    univariate = afflow.MixtureCDF(1, afflow.GaussianCDF())
+    univariate = afflow.univariates.MixtureCDF(1, afflow.univariates.GaussianCDF())
 
     def log_density(y):
         z, log_det = univariate.inverse_and_log_det(y, jnp.zeros(3, y.dtype))
@@ -414,10 +435,12 @@ def test_one_normal_has_curvature_minus_one_everywhere(u):
 
 @pytest.mark.parametrize("solver", [afflow.Incremental(), afflow.FullPasses(), afflow.Jacobi()])
 def test_per_dimension_is_the_composition_by_hand(solver):
-    affine, bernstein = afflow.Affine(), afflow.BernsteinPolynomial(3)
+    affine, bernstein = afflow.Affine(), afflow.univariates.BernsteinPolynomial(3)
     univariates = [affine, bernstein, affine]
     conditioner = made(3, 4, (5,), context_dim=1)
-    layer = afflow.MaskedAutoregressive(conditioner, afflow.PerDimension(univariates), solver)
+    layer = afflow.MaskedAutoregressive(
+        conditioner, afflow.univariates.PerDimension(univariates), solver
+    )
     z, context = jnp.array([0.3, -1.0, 2.0]), jnp.ones(1)
     x, log_det = jax.jit(layer.forward_and_log_det)(z, context)
     rows = conditioner(x, context)
@@ -431,25 +454,25 @@ def test_per_dimension_is_the_composition_by_hand(solver):
 
 
 def test_per_dimension_shares_what_is_one_object():
-    umnn = afflow.UMNN(2, (3,), rngs=nnx.Rngs(0))
-    univariate = afflow.PerDimension([umnn, afflow.Affine(), umnn])
+    umnn = afflow.univariates.UMNN(2, (3,), rngs=nnx.Rngs(0))
+    univariate = afflow.univariates.PerDimension([umnn, afflow.Affine(), umnn])
     assert len(jax.tree.leaves(univariate)) == len(jax.tree.leaves(umnn))
     with pytest.raises(ValueError, match=r"each coordinate of \(2,\), got 3"):
         afflow.Elementwise(univariate, 2)
     with pytest.raises(ValueError, match="at least one"):
-        afflow.PerDimension([])
+        afflow.univariates.PerDimension([])
     with pytest.raises(ValueError, match="Expected a univariate"):
-        afflow.PerDimension([afflow.Reverse(2)])
+        afflow.univariates.PerDimension([afflow.Reverse(2)])
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: afflow.MixtureCDF(0),
-        lambda: afflow.Sigmoidal(()),
-        lambda: afflow.BernsteinPolynomial(0),
-        lambda: afflow.SumOfSquares(min_slope=0.0),
-        lambda: afflow.UMNN(hidden=(), rngs=nnx.Rngs(0)),
+        lambda: afflow.univariates.MixtureCDF(0),
+        lambda: afflow.univariates.Sigmoidal(()),
+        lambda: afflow.univariates.BernsteinPolynomial(0),
+        lambda: afflow.univariates.SumOfSquares(min_slope=0.0),
+        lambda: afflow.univariates.UMNN(hidden=(), rngs=nnx.Rngs(0)),
     ],
 )
 def test_sizes_out_of_range(make):
@@ -457,7 +480,9 @@ def test_sizes_out_of_range(make):
         make()
 
 
-@pytest.mark.parametrize("make", [*UNIVARIATES.values(), afflow.Affine, afflow.Additive])
+@pytest.mark.parametrize(
+    "make", [*UNIVARIATES.values(), afflow.Affine, afflow.univariates.Additive]
+)
 def test_batches_are_refused(make):
     univariate = make()
     with pytest.raises(ValueError, match=r"jax\.vmap"):
@@ -466,7 +491,14 @@ def test_batches_are_refused(make):
         univariate.inverse(jnp.zeros(3), jnp.zeros(univariate.context_shape))
 
 
-@pytest.mark.parametrize("make", [afflow.LinearSpline, afflow.QuadraticSpline, afflow.CubicSpline])
+@pytest.mark.parametrize(
+    "make",
+    [
+        afflow.univariates.LinearSpline,
+        afflow.univariates.QuadraticSpline,
+        afflow.univariates.CubicSpline,
+    ],
+)
 def test_polynomial_splines_have_whole_gradients_at_knots(make):
     layer = afflow.Elementwise(make(8), 2)
     np.testing.assert_allclose(jax.jacobian(layer.forward)(jnp.zeros(2)), np.eye(2), atol=1e-6)

@@ -62,9 +62,9 @@ def test_the_start_is_not_changed():
 
 
 OBJECTIVES = {
-    "reverse_kl": afflow.reverse_kl,
-    "bound": partial(afflow.doubly_reparameterized, group=4),
-    "forward_kl": afflow.forward_kl,
+    "reverse_kl": afflow.inference.reverse_kl,
+    "bound": partial(afflow.inference.doubly_reparameterized, group=4),
+    "forward_kl": afflow.inference.forward_kl,
 }
 
 
@@ -73,7 +73,7 @@ def test_objectives(name):
     options = OPTIONS | {"objective": OBJECTIVES[name], "num_samples": 256}
     flow, _ = afflow.fit_to_density(small(), target, **options)
     _, log_w = afflow.importance_weights(flow, target, key=KEY, num_samples=2000)
-    assert afflow.elbo(log_w).value > 2 - 0.02
+    assert afflow.inference.elbo(log_w).value > 2 - 0.02
 
 
 def test_amortised():
@@ -119,8 +119,8 @@ def test_one_of_two_modes():
     start = afflow.Chain([small().bijector, afflow.Standardize(jnp.full(2, 8.0), jnp.ones(2))])
     flow, _ = afflow.fit_to_density(afflow.Flow(afflow.Normal(2), start), two_modes, **OPTIONS)
     _, log_w = afflow.importance_weights(flow, two_modes, key=KEY, num_samples=500)
-    np.testing.assert_allclose(afflow.elbo(log_w).value, 2 - np.log(2), atol=0.02)
-    assert afflow.effective_sample_size(log_w) > 490
+    np.testing.assert_allclose(afflow.inference.elbo(log_w).value, 2 - np.log(2), atol=0.02)
+    assert afflow.inference.effective_sample_size(log_w) > 490
 
 
 def test_diverging_loses_nothing():
@@ -130,10 +130,12 @@ def test_diverging_loses_nothing():
         return optax.sgd(lambda t: jnp.where(t > num_steps // 2, 1e30, 0.02))
 
     options = OPTIONS | {"optimizer": optimizer}
-    with pytest.raises(afflow.NonFiniteLossError, match="in epoch 2") as caught:
+    with pytest.raises(afflow.training.NonFiniteLossError, match="in epoch 2") as caught:
         afflow.fit_to_density(small(), target, **options)
     assert len(caught.value.history.train) == 3
-    before, after = (-afflow.reverse_kl(f, target, KEY, 500) for f in (small(), caught.value.flow))
+    before, after = (
+        -afflow.inference.reverse_kl(f, target, KEY, 500) for f in (small(), caught.value.flow)
+    )
     assert after > before + 0.5
 
 

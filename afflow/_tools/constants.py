@@ -19,7 +19,7 @@ class Constant(nnx.Variable):
         >>> units = afflow.Standardize(jax.numpy.zeros(2), jax.numpy.ones(2))
         >>> len(jax.tree.leaves(nnx.state(units, nnx.Param)))
         0
-        >>> len(jax.tree.leaves(nnx.state(units, afflow.Constant)))
+        >>> len(jax.tree.leaves(nnx.state(units, afflow.core.Constant)))
         2
     """
 

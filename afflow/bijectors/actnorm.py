@@ -27,7 +27,7 @@ class ActNorm(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> data = jnp.array([[0.0, 10.0], [2.0, 30.0]])
-        >>> layer = afflow.initialize_actnorm(afflow.ActNorm(2), data)
+        >>> layer = afflow.bijectors.initialize_actnorm(afflow.bijectors.ActNorm(2), data)
         >>> layer.inverse(data[1]).round(5).tolist()
         [1.0, 1.0]
     """
@@ -77,9 +77,9 @@ def initialize_actnorm(model: Model, x: jax.Array, context: jax.Array | None = N
 
     Example:
         >>> import afflow, jax
-        >>> flow = afflow.Flow(afflow.Normal(2), afflow.ActNorm(2))
+        >>> flow = afflow.Flow(afflow.Normal(2), afflow.bijectors.ActNorm(2))
         >>> x = 3 + 0.1 * jax.random.normal(jax.random.key(0), (100, 2))
-        >>> flow = afflow.initialize_actnorm(flow, x)
+        >>> flow = afflow.bijectors.initialize_actnorm(flow, x)
         >>> flow.bijector.mu[...].round().tolist()
         [3.0, 3.0]
     """

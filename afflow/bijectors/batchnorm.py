@@ -32,7 +32,7 @@ class BatchNorm(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> data = jnp.array([[0.0, 10.0], [2.0, 30.0]])
-        >>> layer = afflow.update_batchnorm(afflow.BatchNorm(2), data)
+        >>> layer = afflow.bijectors.update_batchnorm(afflow.bijectors.BatchNorm(2), data)
         >>> layer.inverse(data[1]).round(4).tolist()
         [1.0, 1.0]
     """
@@ -91,7 +91,8 @@ def update_batchnorm(
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> layer = afflow.update_batchnorm(afflow.BatchNorm(1), jnp.ones((4, 1)), momentum=0.5)
+        >>> x, layer = jnp.ones((4, 1)), afflow.bijectors.BatchNorm(1)
+        >>> layer = afflow.bijectors.update_batchnorm(layer, x, momentum=0.5)
         >>> layer.mean[...].tolist(), layer.variance[...].tolist()
         ([0.5], [0.5])
     """

@@ -59,7 +59,7 @@ class BNAF(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> layer = afflow.BNAF(2, (8,), rngs=nnx.Rngs(0))
+        >>> layer = afflow.bijectors.BNAF(2, (8,), rngs=nnx.Rngs(0))
         >>> y = jnp.array([1.0, -2.0])
         >>> jnp.allclose(layer.forward(layer.inverse(y)), y, atol=1e-5).item()
         True

@@ -29,8 +29,8 @@ class Blockwise(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> maps = [afflow.Positive(1), afflow.Interval([0.0], [1.0])]
-        >>> both = afflow.Blockwise(3, maps, [[2], [0]])
+        >>> maps = [afflow.bijectors.Positive(1), afflow.bijectors.Interval([0.0], [1.0])]
+        >>> both = afflow.bijectors.Blockwise(3, maps, [[2], [0]])
         >>> both.forward(jnp.array([0.0, 7.0, 100.0])).tolist()
         [0.5, 7.0, 100.0]
     """

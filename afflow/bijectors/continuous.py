@@ -45,7 +45,7 @@ class MLPField(VectorField):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> field = afflow.MLPField(2, rngs=nnx.Rngs(0))
+        >>> field = afflow.bijectors.MLPField(2, rngs=nnx.Rngs(0))
         >>> field(jnp.array(0.5), jnp.ones(2)).tolist()
         [0.0, 0.0]
     """
@@ -109,7 +109,7 @@ class Hutchinson(Outlined, nnx.Module, Trace):
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
-        >>> trace = afflow.Hutchinson(3, jax.random.key(0))
+        >>> trace = afflow.bijectors.Hutchinson(3, jax.random.key(0))
         >>> trace(lambda v: 2 * v, jnp.zeros(3)).item()  # exact for diagonal Jacobians
         6.0
     """
@@ -152,7 +152,7 @@ class Continuous(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> layer = afflow.Continuous(afflow.MLPField(2, rngs=nnx.Rngs(0)))
+        >>> layer = afflow.bijectors.Continuous(afflow.bijectors.MLPField(2, rngs=nnx.Rngs(0)))
         >>> y, log_det = layer.forward_and_log_det(jnp.ones(2))
         >>> y.tolist(), log_det.item()
         ([1.0, 1.0], 0.0)

@@ -35,7 +35,7 @@ class Interval(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> box = afflow.Interval(jnp.array([0.0, -1.0]), jnp.array([1.0, 3.0]))
+        >>> box = afflow.bijectors.Interval(jnp.array([0.0, -1.0]), jnp.array([1.0, 3.0]))
         >>> box.forward(jnp.zeros(2)).tolist()
         [0.5, 1.0]
         >>> flow = afflow.Flow(afflow.Normal(2), box)
@@ -87,7 +87,7 @@ class Positive(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.Positive(1).forward(jnp.array([1e4])).tolist()
+        >>> afflow.bijectors.Positive(1).forward(jnp.array([1e4])).tolist()
         [10000.0]
     """
 
@@ -121,7 +121,7 @@ class Exp(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.Exp(2).inverse(jnp.array([1.0, jnp.e])).tolist()
+        >>> afflow.bijectors.Exp(2).inverse(jnp.array([1.0, jnp.e])).tolist()
         [0.0, 1.0]
     """
 
@@ -159,7 +159,7 @@ class Power(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.Power(2, 2.0).forward(jnp.array([1.0, 3.0])).tolist()
+        >>> afflow.bijectors.Power(2, 2.0).forward(jnp.array([1.0, 3.0])).tolist()
         [1.0, 9.0]
     """
 
@@ -195,7 +195,7 @@ class Tanh(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.Tanh(1).forward(jnp.array([50.0])).item() < 1
+        >>> afflow.bijectors.Tanh(1).forward(jnp.array([50.0])).item() < 1
         True
     """
 
@@ -238,7 +238,7 @@ class Simplex(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> y = afflow.Simplex(3).forward(jnp.zeros(3))
+        >>> y = afflow.bijectors.Simplex(3).forward(jnp.zeros(3))
         >>> [round(p, 4) for p in (*y.tolist(), 1 - y.sum().item())]
         [0.25, 0.25, 0.25, 0.25]
     """
@@ -339,7 +339,7 @@ class Ordered(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> y = afflow.Ordered(3).forward(jnp.array([5.0, -2.0, -3.0]))
+        >>> y = afflow.bijectors.Ordered(3).forward(jnp.array([5.0, -2.0, -3.0]))
         >>> bool((y[1:] > y[:-1]).all())
         True
     """
@@ -383,7 +383,7 @@ class CircularShift(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> shift = afflow.CircularShift(1)
+        >>> shift = afflow.bijectors.CircularShift(1)
         >>> shift.phase[...] = jnp.array([3.0])
         >>> round(shift.forward(jnp.array([1.0])).item() + 2 * jnp.pi, 4)
         4.0
@@ -461,7 +461,8 @@ def Logit(event_shape: int | Shape, alpha: float = 1e-6) -> Interval:  # noqa: N
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> [round(x, 4) for x in afflow.Logit(2, 0.05).inverse(jnp.array([0.5, 1.0])).tolist()]
+        >>> logit = afflow.bijectors.Logit(2, 0.05)
+        >>> [round(x, 4) for x in logit.inverse(jnp.array([0.5, 1.0])).tolist()]
         [0.0, 2.9444]
     """
     if not 0 <= alpha < 0.5:

@@ -71,7 +71,7 @@ class LeakyReLU(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.LeakyReLU(2, 0.5).forward(jnp.array([3.0, -4.0])).tolist()
+        >>> afflow.bijectors.LeakyReLU(2, 0.5).forward(jnp.array([3.0, -4.0])).tolist()
         [3.0, -2.0]
     """
 

@@ -119,7 +119,7 @@ class ZScores(Outlined, nnx.Module):
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
         >>> flow = afflow.maf(2, hidden=(8,), context_dim=1, rngs=nnx.Rngs(0))
-        >>> in_volts = afflow.ZScores(jnp.array([[210.0], [230.0]]))
+        >>> in_volts = afflow.bijectors.ZScores(jnp.array([[210.0], [230.0]]))
         >>> afflow.Embedded(flow.bijector, in_volts, 1).context_shape
         (1,)
         >>> in_volts(jnp.array([240.0])).tolist()

@@ -70,7 +70,7 @@ def Reshape(bijector: Bijector, event_shape: Shape) -> Rearranged:  # noqa: N802
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
-        >>> afflow.Reshape(afflow.Reverse(4), (2, 2)).forward(x).tolist()
+        >>> afflow.bijectors.Reshape(afflow.Reverse(4), (2, 2)).forward(x).tolist()
         [[4.0, 3.0], [2.0, 1.0]]
     """
     return Rearranged(bijector, event_shape, jnp.reshape, jnp.reshape)
@@ -88,7 +88,7 @@ def Squeeze(bijector: Bijector) -> Rearranged:  # noqa: N802
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> layer = afflow.Squeeze(afflow.ActNorm((14, 14, 4)))
+        >>> layer = afflow.bijectors.Squeeze(afflow.bijectors.ActNorm((14, 14, 4)))
         >>> layer.event_shape, layer.enter(jnp.zeros((28, 28, 1))).shape
         ((28, 28, 1), (14, 14, 4))
     """
@@ -111,7 +111,7 @@ class Split(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.Split(afflow.Reverse(2)).forward(jnp.arange(4.0)).tolist()
+        >>> afflow.bijectors.Split(afflow.Reverse(2)).forward(jnp.arange(4.0)).tolist()
         [1.0, 0.0, 2.0, 3.0]
     """
 
@@ -152,7 +152,7 @@ class Conv1x1(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> layer = afflow.Conv1x1((1, 2, 2), afflow.Reverse(2))
+        >>> layer = afflow.bijectors.Conv1x1((1, 2, 2), afflow.Reverse(2))
         >>> layer.inverse(jnp.arange(4.0).reshape(1, 2, 2)).tolist()
         [[[1.0, 0.0], [3.0, 2.0]]]
     """
@@ -199,8 +199,9 @@ def multiscale(make: Make, event_shape: Shape, num_levels: int, *, rngs: nnx.Rng
         >>> import afflow
         >>> from flax import nnx
         >>> def step(shape, rngs):
-        ...     return afflow.Chain([afflow.Conv1x1(shape), afflow.ActNorm(shape)])
-        >>> bijector = afflow.multiscale(step, (8, 8, 3), 3, rngs=nnx.Rngs(0))
+        ...     layers = [afflow.bijectors.Conv1x1(shape), afflow.bijectors.ActNorm(shape)]
+        ...     return afflow.Chain(layers)
+        >>> bijector = afflow.bijectors.multiscale(step, (8, 8, 3), 3, rngs=nnx.Rngs(0))
         >>> afflow.Flow(afflow.Normal((8, 8, 3)), bijector).event_shape
         (8, 8, 3)
     """

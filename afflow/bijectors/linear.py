@@ -36,7 +36,7 @@ class Triangular(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.Triangular(3).inverse(jnp.ones(3)).tolist()
+        >>> afflow.bijectors.Triangular(3).inverse(jnp.ones(3)).tolist()
         [1.0, 1.0, 1.0]
     """
 
@@ -168,7 +168,7 @@ class Householder(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> rotation = afflow.Householder(3, 2, rngs=nnx.Rngs(0))
+        >>> rotation = afflow.bijectors.Householder(3, 2, rngs=nnx.Rngs(0))
         >>> jnp.allclose(rotation.forward(jnp.ones(3)), 1.0, atol=1e-5).item()
         True
     """
@@ -201,7 +201,7 @@ class Rotation(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> quarter = afflow.Rotation(jnp.array([[0.0, -1.0], [1.0, 0.0]]))
+        >>> quarter = afflow.bijectors.Rotation(jnp.array([[0.0, -1.0], [1.0, 0.0]]))
         >>> quarter.forward(jnp.array([1.0, 0.0])).tolist()
         [0.0, 1.0]
     """

@@ -35,7 +35,7 @@ class Planar(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> afflow.Planar(2, rngs=nnx.Rngs(0)).forward(jnp.ones(2)).tolist()
+        >>> afflow.bijectors.Planar(2, rngs=nnx.Rngs(0)).forward(jnp.ones(2)).tolist()
         [1.0, 1.0]
     """
 

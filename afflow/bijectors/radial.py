@@ -24,7 +24,7 @@ class Radial(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.Radial(2).forward(jnp.ones(2)).tolist()
+        >>> afflow.bijectors.Radial(2).forward(jnp.ones(2)).tolist()
         [1.0, 1.0]
     """
 

@@ -41,7 +41,7 @@ class Sylvester(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> afflow.Sylvester(3, 2, rngs=nnx.Rngs(0)).forward(jnp.ones(3)).tolist()
+        >>> afflow.bijectors.Sylvester(3, 2, rngs=nnx.Rngs(0)).forward(jnp.ones(3)).tolist()
         [1.0, 1.0, 1.0]
     """
 

@@ -10,16 +10,12 @@ from afflow.conditioners.nade import NADE
 from afflow.conditioners.periodic import Periodic
 from afflow.core.conditioner import Conditioner
 from afflow.core.order_agnostic import Draw, OrderAgnostic
-from afflow.nets.convnet import ConvNet
-from afflow.nets.mlp import MLP
 
 __all__ = [
     "MADE",
-    "MLP",
     "NADE",
     "AgnosticMADE",
     "Conditioner",
-    "ConvNet",
     "DeepNADE",
     "Draw",
     "FixedSum",

@@ -25,8 +25,8 @@ class FixedSum(Conditioner):
     Example:
         >>> import afflow, jax
         >>> from flax import nnx
-        >>> two_of_four = afflow.FixedSum(afflow.MADE(4, 1, (8,), rngs=nnx.Rngs(0)), 2)
-        >>> model = afflow.AutoregressiveModel(two_of_four, afflow.Bernoulli())
+        >>> two_of_four = afflow.conditioners.FixedSum(afflow.MADE(4, 1, (8,), rngs=nnx.Rngs(0)), 2)
+        >>> model = afflow.AutoregressiveModel(two_of_four, afflow.conditionals.Bernoulli())
         >>> model.sample(jax.random.key(0), 9).sum(-1).tolist()
         [2, 2, 2, 2, 2, 2, 2, 2, 2]
     """

@@ -41,7 +41,7 @@ class Graphical(Conditioner):
         >>> import afflow, jax, jax.numpy as jnp
         >>> from flax import nnx
         >>> fork = [[0, 0, 0], [1, 0, 0], [1, 0, 0]]  # 0 -> 1, 0 -> 2
-        >>> net = afflow.Graphical(fork, 2, (16,), rngs=nnx.Rngs(0))
+        >>> net = afflow.conditioners.Graphical(fork, 2, (16,), rngs=nnx.Rngs(0))
         >>> net(jnp.ones(3)).shape, net.num_levels
         ((3, 2), 2)
     """

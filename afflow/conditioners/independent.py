@@ -34,7 +34,7 @@ class IndependentMLPs(Conditioner):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> net = afflow.IndependentMLPs(5, 2, 8, rngs=nnx.Rngs(0))
+        >>> net = afflow.conditioners.IndependentMLPs(5, 2, 8, rngs=nnx.Rngs(0))
         >>> net(jnp.ones(5)).shape
         (5, 2)
     """

@@ -39,7 +39,7 @@ class NADE(Conditioner):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> nade = afflow.NADE(5, 2, 8, rngs=nnx.Rngs(0))
+        >>> nade = afflow.conditioners.NADE(5, 2, 8, rngs=nnx.Rngs(0))
         >>> nade(jnp.ones(5)).shape
         (5, 2)
     """

@@ -22,7 +22,7 @@ class Periodic(Conditioner):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> angles = afflow.Periodic(afflow.MADE(6, 2, rngs=nnx.Rngs(0)))
+        >>> angles = afflow.conditioners.Periodic(afflow.MADE(6, 2, rngs=nnx.Rngs(0)))
         >>> angles(jnp.ones(3)).shape
         (3, 2)
     """

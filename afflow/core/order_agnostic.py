@@ -29,8 +29,8 @@ class OrderAgnostic(Outlined, nnx.Module):
     Example:
         >>> import afflow
         >>> from flax import nnx
-        >>> net = afflow.DeepNADE(3, 1, (8,), rngs=nnx.Rngs(0))
-        >>> isinstance(net, afflow.OrderAgnostic)
+        >>> net = afflow.conditioners.DeepNADE(3, 1, (8,), rngs=nnx.Rngs(0))
+        >>> isinstance(net, afflow.core.OrderAgnostic)
         True
     """
 

@@ -29,7 +29,9 @@ class LocationScale(Distribution):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> base = afflow.LocationScale(afflow.Laplace(1), jnp.array([1.0]), jnp.array([2.0]))
+        >>> loc, scale = jnp.array([1.0]), jnp.array([2.0])
+        >>> laplace = afflow.distributions.Laplace(1)
+        >>> base = afflow.distributions.LocationScale(laplace, loc, scale)
         >>> round(base.log_prob(jnp.array([3.0])).item(), 4)
         -2.3863
     """
@@ -70,7 +72,7 @@ def DiagonalNormal(loc: ArrayLike, scale: ArrayLike) -> LocationScale:  # noqa: 
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> base = afflow.DiagonalNormal(jnp.ones(2), jnp.full(2, 3.0))
+        >>> base = afflow.distributions.DiagonalNormal(jnp.ones(2), jnp.full(2, 3.0))
         >>> round(base.log_prob(jnp.ones(2)).item(), 4)
         -4.0351
     """
@@ -94,7 +96,7 @@ class MultivariateNormal(Distribution):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> base = afflow.MultivariateNormal(jnp.zeros(2), 4 * jnp.eye(2))
+        >>> base = afflow.distributions.MultivariateNormal(jnp.zeros(2), 4 * jnp.eye(2))
         >>> round(base.log_prob(jnp.zeros(2)).item(), 4)
         -3.2242
     """

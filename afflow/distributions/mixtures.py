@@ -27,7 +27,7 @@ class Product(Distribution):
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
-        >>> base = afflow.Product([afflow.Normal(2), afflow.Uniform(1)])
+        >>> base = afflow.distributions.Product([afflow.Normal(2), afflow.Uniform(1)])
         >>> base.sample(jax.random.key(0)).shape
         (3,)
     """
@@ -68,7 +68,7 @@ class Mixture(Distribution):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> two = [afflow.Uniform(1, 0.0, 1.0), afflow.Uniform(1, 0.0, 4.0)]
-        >>> round(jnp.exp(afflow.Mixture(two).log_prob(jnp.full(1, 0.5))).item(), 4)
+        >>> round(jnp.exp(afflow.distributions.Mixture(two).log_prob(jnp.full(1, 0.5))).item(), 4)
         0.625
     """
 
@@ -106,7 +106,8 @@ class ClassConditional(Distribution):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> base = afflow.ClassConditional([afflow.Normal(1), afflow.Laplace(1)])
+        >>> classes = [afflow.Normal(1), afflow.distributions.Laplace(1)]
+        >>> base = afflow.distributions.ClassConditional(classes)
         >>> round(base.log_prob(jnp.zeros(1), jnp.array([0.0, 1.0])).item(), 4)
         -0.6931
     """

@@ -23,7 +23,7 @@ class Laplace(Distribution):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> round(afflow.Laplace(1).log_prob(jnp.array([3.0])).item(), 4)
+        >>> round(afflow.distributions.Laplace(1).log_prob(jnp.array([3.0])).item(), 4)
         -3.6931
     """
 
@@ -47,7 +47,7 @@ class Logistic(Distribution):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> round(afflow.Logistic(1).log_prob(jnp.zeros(1)).item(), 4)
+        >>> round(afflow.distributions.Logistic(1).log_prob(jnp.zeros(1)).item(), 4)
         -1.3863
     """
 
@@ -83,7 +83,7 @@ class StudentT(Distribution):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> cauchy = afflow.StudentT(1, 1.0, learn_df=False)
+        >>> cauchy = afflow.distributions.StudentT(1, 1.0, learn_df=False)
         >>> round(jnp.exp(cauchy.log_prob(jnp.ones(1))).item() * jnp.pi, 4)
         0.5
     """
@@ -134,7 +134,7 @@ class VonMises(Distribution):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> angles = afflow.VonMises(1, 4.0)
+        >>> angles = afflow.distributions.VonMises(1, 4.0)
         >>> round((angles.log_prob(jnp.zeros(1)) - angles.log_prob(jnp.full(1, jnp.pi))).item(), 4)
         8.0
     """

@@ -53,7 +53,7 @@ def reverse_kl(
     Example:
         >>> import afflow, jax
         >>> flow = afflow.Flow(afflow.Normal(2), afflow.Reverse(2))
-        >>> loss = afflow.reverse_kl(flow, lambda x: -0.5 * x @ x, jax.random.key(0), 10)
+        >>> loss = afflow.inference.reverse_kl(flow, lambda x: -0.5 * x @ x, jax.random.key(0), 10)
         >>> round(loss.item(), 4)  # -log(2 pi)
         -1.8379
     """
@@ -85,7 +85,7 @@ def sticking_the_landing(
     Example:
         >>> import afflow, jax, jax.numpy as jnp
         >>> flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.Affine(), 2))
-        >>> gradient = jax.grad(afflow.sticking_the_landing)(
+        >>> gradient = jax.grad(afflow.inference.sticking_the_landing)(
         ...     flow, lambda x: -0.5 * x @ x, jax.random.key(0), 10
         ... )
         >>> jnp.abs(gradient.bijector.params[...]).max().item()
@@ -127,7 +127,7 @@ def importance_weighted(
     Example:
         >>> import afflow, functools, jax
         >>> flow = afflow.Flow(afflow.Normal(2), afflow.Reverse(2))
-        >>> objective = functools.partial(afflow.importance_weighted, group=5)
+        >>> objective = functools.partial(afflow.inference.importance_weighted, group=5)
         >>> round(objective(flow, lambda x: -0.5 * x @ x, jax.random.key(0), 10).item(), 4)
         -1.8379
     """
@@ -158,7 +158,7 @@ def doubly_reparameterized(
     Example:
         >>> import afflow, jax
         >>> flow = afflow.Flow(afflow.Normal(2), afflow.Reverse(2))
-        >>> loss = afflow.doubly_reparameterized(
+        >>> loss = afflow.inference.doubly_reparameterized(
         ...     flow, lambda x: -0.5 * x @ x, jax.random.key(0), 16
         ... )
         >>> round(loss.item(), 4)
@@ -193,7 +193,7 @@ def forward_kl(
     Example:
         >>> import afflow, jax
         >>> flow = afflow.Flow(afflow.Normal(2), afflow.Reverse(2))
-        >>> loss = afflow.forward_kl(flow, lambda x: -0.5 * x @ x, jax.random.key(0), 10)
+        >>> loss = afflow.inference.forward_kl(flow, lambda x: -0.5 * x @ x, jax.random.key(0), 10)
         >>> abs(round(loss.item(), 4))
         0.0
     """

@@ -93,7 +93,7 @@ def effective_sample_size(log_weights: jax.Array) -> jax.Array:
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> round(afflow.effective_sample_size(jnp.full(100, 3.0)).item(), 3)
+        >>> round(afflow.inference.effective_sample_size(jnp.full(100, 3.0)).item(), 3)
         100.0
     """
     log_weights = checked_log_weights(log_weights)
@@ -120,7 +120,7 @@ def elbo(log_weights: jax.Array) -> Estimate:
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> bound = afflow.elbo(jnp.array([1.0, 2.0, 3.0, 2.0]))
+        >>> bound = afflow.inference.elbo(jnp.array([1.0, 2.0, 3.0, 2.0]))
         >>> bound.value.item(), round(bound.standard_error.item(), 4)
         (2.0, 0.4082)
     """
@@ -145,7 +145,8 @@ def log_evidence(log_weights: jax.Array) -> Estimate:
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> round(afflow.log_evidence(jnp.log(jnp.array([1.0, 3.0]))).value.item(), 4)  # log 2
+        >>> log_weights = jnp.log(jnp.array([1.0, 3.0]))
+        >>> round(afflow.inference.log_evidence(log_weights).value.item(), 4)  # log 2
         0.6931
     """
     log_weights = checked_log_weights(log_weights)

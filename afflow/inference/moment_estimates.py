@@ -50,7 +50,7 @@ def moments(
     Example:
         >>> import afflow, jax
         >>> flow = afflow.Flow(afflow.Normal(1), afflow.Reverse(1))
-        >>> found = afflow.moments(flow, key=jax.random.key(0), num_samples=10_000)
+        >>> found = afflow.inference.moments(flow, key=jax.random.key(0), num_samples=10_000)
         >>> round(found.entropy.value.item(), 1)  # log(2 pi e) / 2
         1.4
     """

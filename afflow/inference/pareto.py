@@ -31,7 +31,7 @@ def pareto_k(log_weights: jax.Array) -> jax.Array:
     Example:
         >>> import afflow, jax
         >>> log_weights = 0.8 * jax.random.exponential(jax.random.key(0), (100_000,))
-        >>> bool(0.7 < afflow.pareto_k(log_weights) < 0.9)
+        >>> bool(0.7 < afflow.inference.pareto_k(log_weights) < 0.9)
         True
     """
     return pareto_smoothed(log_weights)[1]
@@ -55,7 +55,7 @@ def pareto_smoothed(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     Example:
         >>> import afflow, jax
         >>> log_weights = 2.0 * jax.random.normal(jax.random.key(0), (1000,))
-        >>> smoothed, k = afflow.pareto_smoothed(log_weights)
+        >>> smoothed, k = afflow.inference.pareto_smoothed(log_weights)
         >>> bool(smoothed.max() <= log_weights.max())
         True
     """

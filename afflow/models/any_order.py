@@ -41,8 +41,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
     Example:
         >>> import afflow, jax, jax.numpy as jnp
         >>> from flax import nnx
-        >>> net = afflow.DeepNADE(3, 1, (8,), rngs=nnx.Rngs(0))
-        >>> model = afflow.OrderAgnosticModel(net, afflow.Bernoulli(), num_orders=4)
+        >>> net = afflow.conditioners.DeepNADE(3, 1, (8,), rngs=nnx.Rngs(0))
+        >>> model = afflow.OrderAgnosticModel(net, afflow.conditionals.Bernoulli(), num_orders=4)
         >>> x = jnp.array([0, 1, 1])
         >>> round(model.log_prob(x).item(), 4)
         -2.0794
@@ -127,7 +127,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         if self.network.draws_per_batch:
             raise ValueError(
                 "Expected a model that draws an order for each row, to train on rows with missing "
-                "values: afflow.deep_nade or afflow.eonade."
+                "values: afflow.zoo.deep_nade or afflow.zoo.eonade."
             )
 
     def observed_log_prob(

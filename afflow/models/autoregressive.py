@@ -43,7 +43,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         >>> import afflow, jax, jax.numpy as jnp
         >>> from flax import nnx
         >>> made = afflow.MADE(3, 1, rngs=nnx.Rngs(0))
-        >>> model = afflow.AutoregressiveModel(made, afflow.Bernoulli())
+        >>> model = afflow.AutoregressiveModel(made, afflow.conditionals.Bernoulli())
         >>> round(model.log_prob(jnp.array([0, 1, 1])).item(), 4)
         -2.0794
         >>> model.sample(jax.random.key(0), 5).shape
@@ -88,7 +88,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         if bad.size:
             raise ValueError(
                 f"Expected missing values at the end of the order, got an observed one after a "
-                f"missing one in row {bad[0]}: use an order-agnostic model, afflow.deep_nade say."
+                f"missing one in row {bad[0]}: use an order-agnostic model, say zoo.deep_nade."
             )
 
     def observed_log_prob(
@@ -132,7 +132,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         """Draw the coordinates of `x` `(..., D)` that are not `observed`, given those that are.
 
         Exact, and therefore refused unless the observed coordinates come first in the order:
-        for any other subset use an order-agnostic model such as `afflow.deep_nade`.
+        for any other subset use an order-agnostic model such as `afflow.zoo.deep_nade`.
 
         Args:
             x: events; values that are not observed are ignored.
@@ -151,7 +151,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
             raise ValueError(
                 "Expected observed coordinates to come first in the order, got one after an "
                 "unobserved one: its completion is not exact. Give the model another order, "
-                "or use an order-agnostic one (afflow.deep_nade)."
+                "or use an order-agnostic one (afflow.zoo.deep_nade)."
             )
         events = self._events(x), self._events(observed)
         check_whole(self.conditional, *events)

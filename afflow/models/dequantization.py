@@ -39,7 +39,7 @@ def dequantize(key: jax.Array, x: jax.Array, levels: int = 256) -> jax.Array:
     Example:
         >>> import afflow, jax, jax.numpy as jnp
         >>> x = jnp.array([0, 255])
-        >>> afflow.quantize(afflow.dequantize(jax.random.key(0), x)).tolist()
+        >>> afflow.models.quantize(afflow.dequantize(jax.random.key(0), x)).tolist()
         [0, 255]
     """
     return _fill(x, jax.random.uniform(typed(key), jnp.shape(x)), levels)
@@ -50,7 +50,7 @@ def quantize(y: jax.Array, levels: int = 256) -> jax.Array:
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.quantize(jnp.array([0.0, 0.6, 1.0]), levels=2).tolist()
+        >>> afflow.models.quantize(jnp.array([0.0, 0.6, 1.0]), levels=2).tolist()
         [0, 1, 1]
     """
     return jnp.clip(jnp.floor(y * levels), 0, levels - 1).astype(int)
@@ -97,10 +97,10 @@ class VariationalDequantization(Outlined, nnx.Module):
         >>> from flax import nnx
         >>> made = afflow.MADE(2, 2, (8,), context_dim=2, rngs=nnx.Rngs(0))
         >>> layer = afflow.Inverse(afflow.MaskedAutoregressive(made, afflow.Affine()))
-        >>> unit = afflow.Interval(jnp.zeros(2), jnp.ones(2))
-        >>> noise = afflow.Flow(afflow.Logistic(2), afflow.Chain([layer, unit]))
+        >>> unit = afflow.bijectors.Interval(jnp.zeros(2), jnp.ones(2))
+        >>> noise = afflow.Flow(afflow.distributions.Logistic(2), afflow.Chain([layer, unit]))
         >>> flow = afflow.Flow(afflow.Uniform(2), afflow.Reverse(2))
-        >>> model = afflow.VariationalDequantization(flow, noise)
+        >>> model = afflow.models.VariationalDequantization(flow, noise)
         >>> abs(model.log_prob(jax.random.key(0), jnp.array([3, 255]))).item() < 1e-3
         True
     """
@@ -149,7 +149,7 @@ class Dequantized(Outlined, nnx.Module):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> flow = afflow.Flow(afflow.Uniform(1, 0.0, 4.0), afflow.Reverse(1))
-        >>> dice = afflow.Dequantized(flow, [True])
+        >>> dice = afflow.models.Dequantized(flow, [True])
         >>> round(jnp.exp(dice.log_prob(jnp.array([3.0]))).item(), 4)
         0.25
     """

@@ -44,7 +44,7 @@ def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = N
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
         >>> flow = afflow.made(3, rngs=nnx.Rngs(0))
-        >>> round(afflow.prefix_log_prob(flow, jnp.zeros(2)).item(), 4)
+        >>> round(afflow.models.prefix_log_prob(flow, jnp.zeros(2)).item(), 4)
         -1.8379
     """
     return call(_log_prob, flow, (_checked(flow, prefix),), context)
@@ -67,7 +67,7 @@ def sample_rest(
         >>> import afflow, jax, jax.numpy as jnp
         >>> from flax import nnx
         >>> flow = afflow.made(3, rngs=nnx.Rngs(0))
-        >>> x = afflow.sample_rest(flow, jax.random.key(0), jnp.ones(2), shape=5)
+        >>> x = afflow.models.sample_rest(flow, jax.random.key(0), jnp.ones(2), shape=5)
         >>> x.shape, x[:, :2].mean().item()
         ((5, 3), 1.0)
     """

@@ -30,7 +30,7 @@ class ConvNet(Outlined, nnx.Module):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> net = afflow.ConvNet((4, 4, 3), 2, 8, rngs=nnx.Rngs(0))
+        >>> net = afflow.nets.ConvNet((4, 4, 3), 2, 8, rngs=nnx.Rngs(0))
         >>> net(jnp.ones(48)).shape
         (48, 2)
     """

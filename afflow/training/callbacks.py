@@ -41,8 +41,8 @@ class CSVLogger:
     Example:
         >>> import afflow, pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "run.csv"
-        >>> history = afflow.History([2.0, 1.0], [2.5, 1.5], 1)
-        >>> afflow.CSVLogger(path)(afflow.Epoch(None, history, 10.0))
+        >>> history = afflow.training.History([2.0, 1.0], [2.5, 1.5], 1)
+        >>> afflow.training.CSVLogger(path)(afflow.training.Epoch(None, history, 10.0))
         >>> path.read_text().split()
         ['epoch,train,validation', '0,2.0,2.5', '1,1.0,1.5']
     """
@@ -75,8 +75,8 @@ class ScalarLogger:
         >>> class Print:
         ...     def add_scalar(self, tag, value, step):
         ...         print(step, tag, value)
-        >>> history = afflow.History([2.0, 1.0], [2.5, 1.5], 1)
-        >>> afflow.ScalarLogger(Print())(afflow.Epoch(None, history, 10.0))
+        >>> history = afflow.training.History([2.0, 1.0], [2.5, 1.5], 1)
+        >>> afflow.training.ScalarLogger(Print())(afflow.training.Epoch(None, history, 10.0))
         1 loss/train 1.0
         1 loss/validation 1.5
         1 steps_per_second 10.0

@@ -44,7 +44,8 @@ class Ensemble(Outlined, nnx.Module):
     Example:
         >>> import afflow, jax
         >>> def make(loc):
-        ...     base = afflow.DiagonalNormal(jax.numpy.full(1, loc), jax.numpy.ones(1))
+        ...     loc, scale = jax.numpy.full(1, loc), jax.numpy.ones(1)
+        ...     base = afflow.distributions.DiagonalNormal(loc, scale)
         ...     return afflow.Flow(base, afflow.Reverse(1))
         >>> ensemble = afflow.Ensemble([make(-1.0), make(1.0)])
         >>> ensemble.log_prob(jax.numpy.zeros((3, 1))).shape, ensemble[1].base.loc[...].tolist()

@@ -159,7 +159,7 @@ def fit(
     check_size("patience", patience, least=0)
     if checkpoint is not None:
         check_instance("checkpoint", checkpoint, Checkpoint)
-    check_callable("objective", objective, "afflow.maximum_likelihood")
+    check_callable("objective", objective, "afflow.training.maximum_likelihood")
     placement = placement_on(mesh)
     keys = jax.random.split(typed(key))
     table = table_of(flow)

@@ -177,7 +177,7 @@ def train(
         ...     return -flow.log_prob(3 + jax.random.normal(key, (64, 2))).mean()
         >>> flow = afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.Affine(), 2))
         >>> options = {"num_steps": 50, "max_epochs": 2, "learning_rate": 0.1, "progress": False}
-        >>> flow, history = afflow.train(flow, loss, key=jax.random.key(0), **options)
+        >>> flow, history = afflow.training.train(flow, loss, key=jax.random.key(0), **options)
         >>> history.train[1] < history.train[0]
         True
     """

@@ -26,7 +26,7 @@ def maximum_likelihood(
         >>> import afflow, jax
         >>> flow = afflow.Flow(afflow.Uniform(1, 0.0, 1.0), afflow.Reverse(1))
         >>> x = jax.numpy.full((3, 1), 0.5)
-        >>> afflow.maximum_likelihood(flow, jax.random.key(0), x).tolist()
+        >>> afflow.training.maximum_likelihood(flow, jax.random.key(0), x).tolist()
         [-0.0, -0.0, -0.0]
     """
     if hasattr(model, "training_log_prob"):
@@ -53,7 +53,7 @@ def observed_likelihood(
         >>> from flax import nnx
         >>> model = afflow.fvsbn(2, rngs=nnx.Rngs(0))
         >>> x = jax.numpy.array([[1.0, jax.numpy.nan]])
-        >>> loss = afflow.observed_likelihood(model, jax.random.key(0), x)
+        >>> loss = afflow.training.observed_likelihood(model, jax.random.key(0), x)
         >>> round(loss.item(), 4)  # log 2
         0.6931
     """

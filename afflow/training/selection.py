@@ -25,7 +25,7 @@ def paths_of(model: Any) -> list[str]:
         >>> import afflow
         >>> from flax import nnx
         >>> flow = afflow.maf(2, num_layers=3, hidden=(4,), rngs=nnx.Rngs(0))
-        >>> afflow.paths_of(flow)[0]
+        >>> afflow.training.paths_of(flow)[0]
         'bijector.bijectors.0.layers.0.bijectors.0.b'
     """
     return [name for names in _names(model).values() for name in names]
@@ -127,7 +127,7 @@ def _matching(trainable: str | Sequence[str], names: dict[tuple, list[str]]) -> 
         if not any(_matches(name, pattern) for name in every):
             raise ValueError(
                 f"Expected trainable to name parts of {_some(names)}, got {pattern!r}, which "
-                f"matches nothing: see afflow.paths_of(model)."
+                f"matches nothing: see afflow.training.paths_of(model)."
             )
     return lambda name: any(_matches(name, pattern) for pattern in patterns)
 

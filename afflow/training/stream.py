@@ -41,7 +41,7 @@ class Stream:
         ...         yield rng.normal(size=(32, 1)).astype(np.float32)
         >>> flow = afflow.Flow(afflow.Normal(1), afflow.Elementwise(afflow.Affine(), 1))
         >>> options = {"validation": 0, "max_epochs": 2, "progress": False}
-        >>> stream = afflow.Stream(batches, num_steps=20)
+        >>> stream = afflow.training.Stream(batches, num_steps=20)
         >>> _, history = afflow.fit(flow, stream, key=jax.random.key(0), **options)
         >>> len(history.train)
         2

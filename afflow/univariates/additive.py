@@ -12,7 +12,7 @@ class Additive(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> afflow.Additive().forward(jnp.array(1.0), jnp.array([2.0])).item()
+        >>> afflow.univariates.Additive().forward(jnp.array(1.0), jnp.array([2.0])).item()
         3.0
     """
 

@@ -33,7 +33,7 @@ class BernsteinPolynomial(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> bernstein = afflow.BernsteinPolynomial(degree=4)
+        >>> bernstein = afflow.univariates.BernsteinPolynomial(degree=4)
         >>> round(bernstein.inverse(jnp.array(1.5), jnp.array([1.0, 0, 0, 0, 0])).item(), 4)
         2.5
     """

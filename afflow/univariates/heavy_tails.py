@@ -34,8 +34,8 @@ class HeavyTails(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> s = jnp.array(afflow.HeavyTails.params_of([0.5, 1.0]))
-        >>> round(afflow.HeavyTails().forward(jnp.array(2.0), s).item(), 3)  # 2 e^2
+        >>> s = jnp.array(afflow.univariates.HeavyTails.params_of([0.5, 1.0]))
+        >>> round(afflow.univariates.HeavyTails().forward(jnp.array(2.0), s).item(), 3)  # 2 e^2
         14.778
     """
 

@@ -134,7 +134,7 @@ class MixtureCDF(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> mixture = afflow.MixtureCDF(2, afflow.GaussianCDF(), spread=0.0)
+        >>> mixture = afflow.univariates.MixtureCDF(2, afflow.univariates.GaussianCDF(), spread=0.0)
         >>> params = jnp.array([0.0, 0.0, -4.0, 1.0, 0.0, 0.0])  # means -2 and 2
         >>> abs(round(mixture.inverse(jnp.array(0.0), params).item(), 4))
         0.0

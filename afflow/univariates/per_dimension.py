@@ -38,8 +38,8 @@ class PerDimension(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> real, bounded = afflow.Affine(), afflow.BernsteinPolynomial(4)
-        >>> layer = afflow.Elementwise(afflow.PerDimension([real, bounded, real]), 3)
+        >>> real, bounded = afflow.Affine(), afflow.univariates.BernsteinPolynomial(4)
+        >>> layer = afflow.Elementwise(afflow.univariates.PerDimension([real, bounded, real]), 3)
         >>> layer.params.shape, layer.univariate.kinds
         ((3, 5), (0, 1, 0))
     """

@@ -93,7 +93,8 @@ class LinearSpline(_PolynomialSpline):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> round(afflow.LinearSpline(4).inverse(jnp.array(1.5), jnp.zeros(4)).item(), 4)
+        >>> spline = afflow.univariates.LinearSpline(4)
+        >>> round(spline.inverse(jnp.array(1.5), jnp.zeros(4)).item(), 4)
         1.5
     """
 
@@ -123,7 +124,8 @@ class QuadraticSpline(_PolynomialSpline):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> round(afflow.QuadraticSpline(4).inverse(jnp.array(1.5), jnp.zeros(7)).item(), 4)
+        >>> spline = afflow.univariates.QuadraticSpline(4)
+        >>> round(spline.inverse(jnp.array(1.5), jnp.zeros(7)).item(), 4)
         1.5
     """
 
@@ -159,7 +161,7 @@ class CubicSpline(_PolynomialSpline):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> round(afflow.CubicSpline(4).inverse(jnp.array(1.5), jnp.zeros(8)).item(), 4)
+        >>> round(afflow.univariates.CubicSpline(4).inverse(jnp.array(1.5), jnp.zeros(8)).item(), 4)
         1.5
     """
 

@@ -43,7 +43,7 @@ class Sigmoidal(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> ddsf = afflow.Sigmoidal((4, 4), spread=0.0)
+        >>> ddsf = afflow.univariates.Sigmoidal((4, 4), spread=0.0)
         >>> round(ddsf.inverse(jnp.array(1.5), jnp.zeros(ddsf.context_shape)).item(), 4)
         1.5
     """

@@ -40,7 +40,7 @@ class SumOfSquares(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> sos = afflow.SumOfSquares(num_polynomials=1, degree=1, bound=2.0)
+        >>> sos = afflow.univariates.SumOfSquares(num_polynomials=1, degree=1, bound=2.0)
         >>> round(sos.inverse(jnp.array(1.5), jnp.array([1.0, 0.0, 0.0])).item(), 4)
         2.5
     """

@@ -91,7 +91,7 @@ class CircularSpline(Bijector):
 
     Example:
         >>> import afflow, jax.numpy as jnp
-        >>> spline = afflow.CircularSpline(num_bins=4)
+        >>> spline = afflow.univariates.CircularSpline(num_bins=4)
         >>> round(spline.forward(jnp.array(3.0), jnp.zeros(12)).item(), 4)
         3.0
     """

@@ -44,7 +44,7 @@ class UMNN(Bijector):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> umnn = afflow.UMNN(embedding=4, rngs=nnx.Rngs(0))
+        >>> umnn = afflow.univariates.UMNN(embedding=4, rngs=nnx.Rngs(0))
         >>> round(umnn.inverse(jnp.array(1.5), jnp.array([1.0, 0, 0, 0, 0])).item(), 4)
         2.5
     """

@@ -229,7 +229,7 @@ def circular_nsf(
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> flow = afflow.circular_nsf(2, num_layers=1, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> flow = afflow.zoo.circular_nsf(2, num_layers=1, hidden=(8,), rngs=nnx.Rngs(0))
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)  # - 2 log(2 pi)
         -3.6758
     """

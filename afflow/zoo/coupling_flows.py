@@ -140,7 +140,7 @@ def nice(
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> flow = afflow.nice(2, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> flow = afflow.zoo.nice(2, hidden=(8,), rngs=nnx.Rngs(0))
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
@@ -191,7 +191,7 @@ def glow(
     Example:
         >>> import afflow, jax
         >>> from flax import nnx
-        >>> flow = afflow.glow((4, 4, 1), num_levels=1, num_steps=1, width=4, rngs=nnx.Rngs(0))
+        >>> flow = afflow.zoo.glow((4, 4, 1), num_levels=1, num_steps=1, width=4, rngs=nnx.Rngs(0))
         >>> flow.sample(jax.random.key(0), 2).shape
         (2, 4, 4, 1)
     """

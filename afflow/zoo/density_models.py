@@ -78,7 +78,7 @@ def independent_mlps(
     Example:
         >>> import afflow, jax
         >>> from flax import nnx
-        >>> model = afflow.independent_mlps(4, hidden=3, rngs=nnx.Rngs(0))
+        >>> model = afflow.zoo.independent_mlps(4, hidden=3, rngs=nnx.Rngs(0))
         >>> model.sample(jax.random.key(0), 5).shape
         (5, 4)
     """
@@ -187,7 +187,7 @@ def made_model(
     Example:
         >>> import afflow, jax
         >>> from flax import nnx
-        >>> categorical = afflow.Categorical(3)
+        >>> categorical = afflow.conditionals.Categorical(3)
         >>> model = afflow.made_model(
         ...     4, hidden=(8,), conditional=categorical, rngs=nnx.Rngs(0)
         ... )
@@ -232,7 +232,7 @@ def made_ensemble(
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> model = afflow.made_ensemble(4, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> model = afflow.zoo.made_ensemble(4, hidden=(8,), rngs=nnx.Rngs(0))
         >>> round(model.log_prob(jnp.array([0, 1, 1, 0])).item(), 4)
         -2.7726
     """
@@ -269,7 +269,7 @@ def deep_nade(
     Example:
         >>> import afflow, jax, jax.numpy as jnp
         >>> from flax import nnx
-        >>> model = afflow.deep_nade(4, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> model = afflow.zoo.deep_nade(4, hidden=(8,), rngs=nnx.Rngs(0))
         >>> x, observed = jnp.array([0, 1, 0, 1]), jnp.array([False, True, False, True])
         >>> model.complete(x, observed, jax.random.key(0))[jnp.array([1, 3])].tolist()
         [1, 1]
@@ -295,7 +295,7 @@ def eonade(
     Example:
         >>> import afflow
         >>> from flax import nnx
-        >>> afflow.eonade(4, hidden=(8,), rngs=nnx.Rngs(0)).num_orders
+        >>> afflow.zoo.eonade(4, hidden=(8,), rngs=nnx.Rngs(0)).num_orders
         8
     """
     options = {"context_dim": context_dim, "activation": activation, "rngs": rngs}
@@ -323,7 +323,7 @@ def choose_order(
         ...     model = afflow.fvsbn(2, order=order, rngs=nnx.Rngs(0))
         ...     key = jax.random.key(0)
         ...     return afflow.fit(model, x, key=key, max_epochs=2, progress=False)
-        >>> afflow.choose_order([(0, 1), (1, 0)], train).event_shape
+        >>> afflow.zoo.choose_order([(0, 1), (1, 0)], train).event_shape
         (2,)
     """
     fitted = [train(order) for order in orders]

@@ -35,7 +35,7 @@ def gaussianization_flow(
     Example:
         >>> import afflow, jax
         >>> from flax import nnx
-        >>> flow = afflow.gaussianization_flow(2, num_layers=2, rngs=nnx.Rngs(0))
+        >>> flow = afflow.zoo.gaussianization_flow(2, num_layers=2, rngs=nnx.Rngs(0))
         >>> flow.sample(jax.random.key(0), 3).shape
         (3, 2)
     """

@@ -63,7 +63,7 @@ def umnn(
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> flow = afflow.umnn(2, integrand=(8,), num_layers=1, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> flow = afflow.zoo.umnn(2, integrand=(8,), num_layers=1, hidden=(8,), rngs=nnx.Rngs(0))
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
@@ -87,7 +87,7 @@ def sospf(
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> flow = afflow.sospf(2, degree=2, num_layers=1, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> flow = afflow.zoo.sospf(2, degree=2, num_layers=1, hidden=(8,), rngs=nnx.Rngs(0))
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
@@ -110,7 +110,7 @@ def bpf(
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> flow = afflow.bpf(2, degree=4, num_layers=1, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> flow = afflow.zoo.bpf(2, degree=4, num_layers=1, hidden=(8,), rngs=nnx.Rngs(0))
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
@@ -167,7 +167,7 @@ def triangular_spline_flow(
     Example:
         >>> import afflow, jax
         >>> from flax import nnx
-        >>> flow = afflow.triangular_spline_flow(3, num_layers=2, rngs=nnx.Rngs(0))
+        >>> flow = afflow.zoo.triangular_spline_flow(3, num_layers=2, rngs=nnx.Rngs(0))
         >>> flow.sample(jax.random.key(0), 5).shape
         (5, 3)
     """

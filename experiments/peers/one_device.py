@@ -21,7 +21,7 @@ from peers.cells import SEED, Cell
 
 FIT_STEPS = 50
 """Steps of the timed call of `afflow.fit`."""
-SOLVERS: dict[str, Callable[[], afflow.Solver]] = {
+SOLVERS: dict[str, Callable[[], afflow.bijectors.Solver]] = {
     "afflow": lambda: afflow.Incremental(),
     "afflow XLA steps": lambda: afflow.Incremental(kernel=False),
     "afflow Jacobi": lambda: afflow.Jacobi(),

@@ -41,7 +41,7 @@ class DeepNADE(OrderAgnostic):
     Example:
         >>> import afflow, jax, jax.numpy as jnp
         >>> from flax import nnx
-        >>> net = afflow.DeepNADE(3, 2, (8,), rngs=nnx.Rngs(0))
+        >>> net = afflow.conditioners.DeepNADE(3, 2, (8,), rngs=nnx.Rngs(0))
         >>> net(jnp.ones(3), jnp.array([True, False, False])).shape
         (3, 2)
     """

@@ -41,8 +41,8 @@ class AgnosticMADE(OrderAgnostic):
     Example:
         >>> import afflow, jax, jax.numpy as jnp
         >>> from flax import nnx
-        >>> net = afflow.AgnosticMADE(3, 2, (8,), rngs=nnx.Rngs(0))
-        >>> draw = afflow.Draw(jnp.array([2, 0, 1]), jax.random.key(0))
+        >>> net = afflow.conditioners.AgnosticMADE(3, 2, (8,), rngs=nnx.Rngs(0))
+        >>> draw = afflow.core.Draw(jnp.array([2, 0, 1]), jax.random.key(0))
         >>> net.in_order(jnp.ones(3), draw).shape
         (3, 2)
     """
