@@ -198,3 +198,21 @@ def test_moments_of_each_context():
     )
     assert found.mean.value.shape == found.variance.value.shape == (7, 2)
     assert found.entropy.value.shape == found.entropy.standard_error.shape == (7,)
+
+
+@pytest.mark.parametrize("use", ["importance_weights", "reverse_kl", "moments"])
+def test_tables_with_names_are_refused(use):
+    """Their samples are data frames, which a density of one event cannot be mapped over."""
+    data = {"a": np.arange(20.0), "b": 1.0 + np.arange(20.0)}
+    columns = {"b": afflow.Above(0.0)}
+    flow = afflow.made(2, hidden=(4,), data=data, columns=columns, rngs=nnx.Rngs(0))
+    key = jax.random.key(0)
+    calls = {
+        "importance_weights": lambda: afflow.importance_weights(
+            flow, lambda x: -x.sum(), key=key, num_samples=5
+        ),
+        "reverse_kl": lambda: afflow.inference.reverse_kl(flow, lambda x: -x.sum(), key, 5),
+        "moments": lambda: afflow.inference.moments(flow, key=key, num_samples=5),
+    }
+    with pytest.raises(ValueError, match="samples that are arrays, got a table with names"):
+        calls[use]()

@@ -66,8 +66,10 @@ def test_while_tracing():
 
 def test_help_shows_the_constructor():
     """Every public class with a constructor of its own has its signature."""
-    for name in afflow.__all__:
-        cls = getattr(afflow, name)
+    packages = [package for package in vars(afflow).values() if hasattr(package, "__all__")]
+    assert len(packages) > 10
+    for package, name in ((p, n) for p in (afflow, *packages) for n in p.__all__):
+        cls = getattr(package, name)
         if isinstance(cls, type) and issubclass(cls, nnx.Module) and "__init__" in vars(cls):
             shown = str(inspect.signature(cls))
             assert "*args" not in shown, name

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from afflow.models.flow import Flow
 
@@ -61,10 +62,17 @@ def importance_weights(
     return x, target_log_density(flow, log_density, x, context) - log_q
 
 
+def check_arrays(samples: Any, mend: str) -> None:
+    """Raise `ValueError` for samples that are a table with names."""
+    if not isinstance(samples, jax.Array | np.ndarray):
+        raise ValueError(f"Expected samples that are arrays, got a table with names: {mend}.")
+
+
 def target_log_density(
     flow: Flow, log_density: LogDensity, x: jax.Array, context: jax.Array | None
 ) -> jax.Array:
     """Map a log-density of one event over samples `(S, *batch, *event_shape)` of a flow."""
+    check_arrays(x, "weigh them yourself, by log_density(samples) - log_prob")
     f, lead = log_density, x.ndim - len(flow.event_shape)
     shape = flow.context_shape
     inner = 0 if context is None or shape is None else context.ndim - len(shape)

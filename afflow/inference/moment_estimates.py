@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.shapes import check_size
-from afflow.inference.importance import Estimate
+from afflow.inference.importance import Estimate, check_arrays
 from afflow.models.flow import Flow
 
 
@@ -56,11 +56,7 @@ def moments(
     """
     check_size("num_samples", num_samples, least=2)
     x, log_prob = flow.sample_and_log_prob(key, num_samples, context, chunk=chunk)
-    if not isinstance(x, jax.Array | np.ndarray):
-        raise ValueError(
-            "Expected samples that are arrays, got a table with names: take its own statistics, "
-            "flow.sample(key, n).describe() say."
-        )
+    check_arrays(x, "take the statistics of the table, flow.sample(key, n).describe() say")
     if isinstance(x, np.ndarray) and x.dtype == object:
         raise ValueError("Expected samples that are numbers, got a table with text.")
     deviations = x - x.mean(0, keepdims=True)
