@@ -12,9 +12,11 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_me
 from registry import randomize
 
 import afflow
-from afflow.conditioners.kernel import block_cuts, find_obstacle, kernel_sweep
+from afflow.conditioners.blocks import block_cuts
+from afflow.conditioners.decoding import find_obstacle
+from afflow.conditioners.kernel import substitute_in_kernel
 from afflow.conditioners.lanes import as_lanes, is_tileable, on_tile
-from afflow.conditioners.substitution import sweep
+from afflow.conditioners.substitution import substitute
 
 INTERPRETED = jax.default_backend() == "cpu"
 UNIVARIATES = {
@@ -106,8 +108,8 @@ def test_kernel_solves_the_linear_systems_of_derivatives(network, univariate):
         (network, straight, tangent, (gain, b), jnp.zeros_like(b[0])),
         (made._transposed_network, transposed, cotangent, (gain, b), gain[0] * b[:1]),
     ):
-        expected = jax.jit(lambda args=args: sweep(*args))()
-        found = jax.jit(lambda args=args: kernel_sweep(*args, interpret=INTERPRETED))()
+        expected = jax.jit(lambda args=args: substitute(*args))()
+        found = jax.jit(lambda args=args: substitute_in_kernel(*args, interpret=INTERPRETED))()
         check_close(found, expected)
 
 

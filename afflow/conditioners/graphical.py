@@ -79,14 +79,16 @@ class Graphical(Conditioner):
         return h.reshape(-1, self.num_params)  # (D, P)
 
     def decode(self, emit, inputs, context=None):
-        def sweep(x, _):
+        def decode_level(x, _):
             return jax.vmap(emit)(inputs, self(x, context))
 
         dtype = jnp.result_type(*jax.tree.leaves(inputs))
-        start = jax.eval_shape(sweep, jax.ShapeDtypeStruct(self.event_shape, dtype), None)[0]
+        start = jax.eval_shape(decode_level, jax.ShapeDtypeStruct(self.event_shape, dtype), None)[0]
         x = jnp.zeros(start.shape, start.dtype)
-        x, _ = jax.lax.scan(lambda x, _: (sweep(x, None)[0], None), x, length=self.num_levels - 1)
-        return sweep(x, None)
+        x, _ = jax.lax.scan(
+            lambda x, _: (decode_level(x, None)[0], None), x, length=self.num_levels - 1
+        )
+        return decode_level(x, None)
 
     def _masks(self) -> list[np.ndarray]:
         """Return the masks `(rows, columns)` of the layers."""

@@ -1,104 +1,30 @@
 """A masked network decoded slot by slot in one GPU kernel.
 
-It computes what `sweep` computes. There, every step is several launches of small kernels;
+It computes what `substitute` computes. There, every step is several launches of small kernels;
 here a program of the GPU decodes a tile of events from the first slot to the last without
 leaving the chip. Slots are grouped into *blocks* of a few dozen hidden units. At the start
 of a block, products with all earlier units give the part of every layer that is known. A
 step then multiplies within the block only. Rows of later slots take part in it with
 weights that are masked, and are computed again when their step comes.
 
-Pallas with Triton wants arrays whose sizes are powers of two, so each block is padded
-with zeros. The batch is the last axis, as in `sweep`.
+The batch is the last axis, as in `substitute`.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from afflow._tools.lowering import on_gpu, shared_memory, tensor_core_products
-from afflow.conditioners.lanes import Lanes, as_lanes, is_elementwise, is_tileable, on_tile
+from afflow._tools.lowering import tensor_core_products
+from afflow.conditioners.blocks import Padded, Sizes, Tiling, block_cuts, block_sizes, pad_map
+from afflow.conditioners.lanes import Lanes, as_lanes, on_tile
 from afflow.conditioners.masked import Masked
-from afflow.conditioners.substitution import Network, sweep
+from afflow.conditioners.substitution import Network
 from afflow.core.conditioner import Emit
-
-_LEAST = 16  # the least side of a product that Triton accepts
-_MOST_EVENTS = 65_536  # beyond, the segments of `sweep` are expected to be faster
-_FULLEST = 128  # units in a slot
-_CHUNK = 64  # rows for `emit` that are multiplied at once
-_SHARE = 0.75  # of the shared memory of a program that operands may take
-
-
-class Tiling(NamedTuple):
-    """How the kernel is cut into programs and blocks."""
-
-    events: int  # a program decodes
-    units: int = 64  # in a block
-    warps: int = 4
-
-    @staticmethod
-    def of(batch: int) -> "Tiling":
-        """Return the tiling for a batch.
-
-        On an H200, 5 layers of 2x512 at D=43: 16 events were the fastest for a batch of 1,000; 32
-        took 3.2 ms for 16,384, where 16 took 4.8. Blocks of 32 or 128 units took twice as long.
-        """
-        return Tiling(16 if batch <= 4096 else 32)
-
-
-class Places(NamedTuple):
-    """Where units lie when every block of slots has `size` places for them."""
-
-    units: np.ndarray  # (blocks * size,), the unit in each place, or 0 in an empty one
-    slots: np.ndarray  # its slot, or -1
-    size: int
-
-    @staticmethod
-    def of(slots: np.ndarray, cuts: np.ndarray, *, whole: bool = True) -> "Places":
-        """Lay out units, given their sorted `slots`, in the blocks between `cuts`.
-
-        A block that is held as a `whole` has room for a power of two.
-        """
-        ends = np.searchsorted(slots, cuts)
-        most = int(np.diff(ends).max())
-        size = max(_LEAST, 1 << (most - 1).bit_length())
-        size = size if whole or size <= _CHUNK else -(-most // _CHUNK) * _CHUNK
-        places = ends[:-1, None] + np.arange(size)
-        units = np.where(places < ends[1:, None], places, -1).reshape(-1)
-        return Places(np.maximum(units, 0), np.where(units < 0, -1, slots[units]), size)
-
-    def pad(self, a: jax.Array) -> jax.Array:
-        """Move the rows of `a` `(units, B)` to their places, with zeros in the empty ones."""
-        return jnp.where(self.slots[:, None] < 0, 0, a[self.units])
-
-
-class Padded(NamedTuple):
-    """A masked linear map with its units in their places."""
-
-    kernel: jax.Array  # (rows, columns)
-    bias: jax.Array  # (rows, 1) or (rows, B)
-    before: jax.Array | None  # (columns, B)
-    after: jax.Array | None  # (rows, B)
-
-
-class Sizes(NamedTuple):
-    """How large a block of a masked linear map is."""
-
-    rows: int
-    cols: int
-    coordinates: int  # columns of one slot in a map that reads the event, else 0
-    params: int  # rows of one slot in a map whose rows `emit` reads, else 0
-
-    @property
-    def height(self) -> int:
-        """How many rows are multiplied at once."""
-        return min(self.rows, _CHUNK) if self.params else self.rows
 
 
 class Scratch(NamedTuple):
@@ -108,76 +34,7 @@ class Scratch(NamedTuple):
     known: Any  # (rows, B), what earlier blocks contribute to the rows that `emit` reads
 
 
-def decode(
-    network: Network,
-    layers: Sequence[Masked],
-    emit: Emit,
-    inputs: Any,
-    x_first: jax.Array,
-    *,
-    kernel: bool | tuple[int, int, int] | None = None,
-    activation: Callable | None = None,
-) -> tuple[jax.Array, Any]:
-    """Decode a batch by `sweep` or by `kernel_sweep`, which take the same arguments.
-
-    Args:
-        network: the layers between the masked linear maps.
-        layers: the masked linear maps.
-        emit: maps an input and the parameters of one slot to a coordinate.
-        inputs: a pytree of `(T, ..., B)`.
-        x_first: what slot 0 holds.
-        kernel: whether to use the kernel, interpreted where there is no NVIDIA GPU, or its
-            `Tiling`. By default it is used on these GPUs, for what it can compute and up to
-            `_MOST_EVENTS` events.
-        activation: the nonlinearity inside `network`, if it has one.
-
-    Raises:
-        ValueError: if the kernel is wanted and cannot compute this.
-    """
-    args, batch = (network, layers, emit, inputs, x_first), x_first.shape[-1]
-    if not batch or kernel is False or (kernel is None and not on_gpu()):
-        return sweep(*args)
-    obstacle = find_obstacle(layers, emit, inputs, activation)
-    if kernel and obstacle:
-        raise ValueError(f"Expected a network that the kernel can decode, got {obstacle}.")
-    if obstacle or (kernel is None and (batch > _MOST_EVENTS or not _fits(layers, inputs))):
-        return sweep(*args)
-    tiled = partial(kernel_sweep, tiling=Tiling(*kernel) if isinstance(kernel, tuple) else None)
-    default = partial(tiled, interpret=True) if kernel else sweep
-    return jax.lax.platform_dependent(cuda=lambda: tiled(*args), default=lambda: default(*args))
-
-
-def find_obstacle(
-    layers: Sequence[Masked], emit: Emit, inputs: Any, activation: Callable | None
-) -> str | None:
-    """Return why the kernel cannot decode a network, or `None` if it can."""
-    num_slots = len(jax.tree.leaves(inputs)[0])
-    types = {a.dtype for m in layers for a in (m.bias, *jax.tree.leaves(inputs))}
-    if types != {jnp.dtype(jnp.float32)}:
-        return f"arrays of {', '.join(sorted(map(str, types)))} and not float32"
-    fullest = max(np.bincount(m.cols, minlength=num_slots).max() for m in layers)
-    if fullest > _FULLEST:
-        return f"{fullest} units in a slot, more than {_FULLEST}"
-    if activation is not None and not is_elementwise(activation):
-        return f"the activation {activation}, which is not known to be elementwise"
-    params = jnp.zeros(max(len(m.rows) // num_slots for m in layers if m.emitted), jnp.float32)
-    if not is_tileable(emit, jax.tree.map(lambda a: a[0, ..., 0], inputs), params):
-        return "a univariate with operations that have no rule in `lanes`"
-    return None
-
-
-def _fits(layers: Sequence[Masked], inputs: Any) -> bool:
-    """Return whether the operands of a block fit into the shared memory of this GPU.
-
-    They are a large and a small part of each block of weights. Of 227 KiB on an H200, a network
-    with 176 KiB by this count compiled and one with 320 did not.
-    """
-    cuts = block_cuts(layers, len(jax.tree.leaves(inputs)[0]), Tiling.of(1).units)
-    sizes = [_sizes(layer, cuts) for layer in layers]
-    return sum(8 * size.height * size.cols for size in sizes) <= _SHARE * shared_memory()
-
-
-def kernel_sweep(
+def substitute_in_kernel(
     network: Network,
     layers: Sequence[Masked],
     emit: Emit,
@@ -187,7 +44,7 @@ def kernel_sweep(
     tiling: Tiling | None = None,
     interpret: bool = False,
 ) -> tuple[jax.Array, Any]:
-    """Decode a batch as `sweep` does, with its arguments and results, in one kernel."""
+    """Decode a batch as `substitute` does, with its arguments and results, in one kernel."""
     num_slots, batch = jax.tree.leaves(inputs)[0].shape[0], x_first.shape[-1]
     tiling = tiling or Tiling.of(batch)
     cuts, tile = block_cuts(layers, num_slots, tiling.units), tiling.events
@@ -200,7 +57,7 @@ def kernel_sweep(
     def empty(num_rows, dtype):
         return jax.ShapeDtypeStruct((num_rows, width), dtype)
 
-    sizes = [_sizes(layer, cuts) for layer in layers]
+    sizes = [block_sizes(layer, cuts) for layer in layers]
     maps = [pad_map(layer, cuts, flat) for layer in layers]
     dtype, num_blocks = jnp.result_type(x_first, *(m.bias for m in layers)), len(cuts) - 1
     item = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:-1], a.dtype), inputs)
@@ -246,47 +103,6 @@ def kernel_sweep(
         lambda a: jax.ShapeDtypeStruct((num_slots, *a.shape, batch), a.dtype), out
     )
     return jax.tree.map(lambda a, like: a[:, :batch].reshape(like.shape), found, shapes)
-
-
-def block_cuts(layers: Sequence[Masked], num_slots: int, units: int) -> np.ndarray:
-    """Return where to cut the slots into blocks of at most `units` columns of every map.
-
-    A slot with more columns is a block alone.
-    """
-    counts = np.max([np.bincount(m.cols, minlength=num_slots)[:num_slots] for m in layers], 0)
-    cuts, held = [0], 0
-    for slot, count in enumerate(counts):
-        if held and held + count > units:
-            cuts.append(slot)
-            held = 0
-        held += count
-    return np.array([*cuts, num_slots])
-
-
-def pad_map(layer: Masked, cuts: np.ndarray, flat: Callable) -> Padded:
-    """Return a masked linear map with its units in their places."""
-    rows, cols = _places(layer, cuts)
-    first_seen = np.where(cols.slots < 0, cuts[-1], cols.slots)  # no row sees an empty place
-    seen = jnp.asarray(rows.slots)[:, None] >= jnp.asarray(first_seen)[None]
-    return Padded(
-        jnp.where(seen, layer.kernel[rows.units[:, None], cols.units], 0),
-        rows.pad(layer.bias if layer.bias.shape[1] == 1 else flat(layer.bias)),
-        None if layer.before is None else cols.pad(flat(layer.before)),
-        None if layer.after is None else rows.pad(flat(layer.after)),
-    )
-
-
-def _sizes(layer: Masked, cuts: np.ndarray) -> Sizes:
-    """Return how large the blocks of a map are."""
-    rows, cols = _places(layer, cuts)
-    coordinates = len(layer.cols) // int(cuts[-1]) if layer.placed else 0
-    params = len(layer.rows) // int(cuts[-1]) if layer.emitted else 0
-    return Sizes(rows.size, cols.size, coordinates, params)
-
-
-def _places(layer: Masked, cuts: np.ndarray) -> tuple[Places, Places]:
-    """Return where the rows and the columns of a map lie."""
-    return Places.of(layer.rows, cuts, whole=not layer.emitted), Places.of(layer.cols, cuts)
 
 
 class Block(NamedTuple):

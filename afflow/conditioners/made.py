@@ -14,7 +14,7 @@ from afflow._tools.arguments import check_callable
 from afflow._tools.batch_last import batch_last
 from afflow._tools.lowering import matmul
 from afflow._tools.shapes import Shape, check_sizes
-from afflow.conditioners.kernel import decode
+from afflow.conditioners.decoding import decode
 from afflow.conditioners.masked import Masked
 from afflow.conditioners.substitution import Segment, advance, empty_buffers
 from afflow.core.conditioner import Conditioner, Emit
@@ -171,7 +171,7 @@ class MADE(Conditioner):
         return layers[:last] + [layer._replace(emitted=True) for layer in layers[last:]]
 
     def _serial_layers(self, context: jax.Array | None) -> list[Masked]:
-        """Return the layers as `sweep` wants them, with `context` `(C, B)` in the biases."""
+        """Return the layers as `substitute` wants them, with `context` `(C, B)` in the biases."""
         layers = [layer._replace(bias=layer.bias[:, None]) for layer in self._layers()]
         for reader in {0, len(layers) - 1} if self.direct else {0}:
             layers[reader] = self._fold(layers[reader], context)
@@ -298,7 +298,7 @@ def _cut(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
 
 
 def _spread(width: int, num_slots: int) -> np.ndarray:
-    """Return an even spread of units over slots; slots of a size side by side, for `sweep`."""
+    """Return an even spread of units over slots; slots of a size side by side, for `substitute`."""
     units = np.arange(width)
     return units * num_slots // width if width < num_slots else np.sort(units % num_slots)
 

@@ -21,7 +21,7 @@ class Masked(NamedTuple):
     cols: np.ndarray
     rows: np.ndarray
     kernel: jax.Array  # (rows, columns)
-    bias: jax.Array  # (rows,), or (rows, B) in a sweep
+    bias: jax.Array  # (rows,), or (rows, B) in a substitution
     before: jax.Array | None = None  # (columns, B)
     after: jax.Array | None = None  # (rows, B)
     placed: bool = False  # whether its columns are coordinates of the event

@@ -117,7 +117,7 @@ def empty_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype:
     return [jnp.zeros((cols.stop - cols.start, batch), dtype) for cols in spans]
 
 
-def sweep(
+def substitute(
     network: Network, layers: Sequence[Masked], emit: Emit, inputs: Any, x_first: jax.Array
 ) -> tuple[jax.Array, Any]:
     """Decode a batch: `x[t], aux[t] = emit(inputs[t], row t of the network at x[:t])`.

@@ -1,0 +1,92 @@
+"""The choice between steps of XLA and the GPU kernel, for decoding a masked network."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from afflow._tools.lowering import on_gpu, shared_memory
+from afflow.conditioners.blocks import Tiling, block_cuts, block_sizes
+from afflow.conditioners.kernel import substitute_in_kernel
+from afflow.conditioners.lanes import is_elementwise, is_tileable
+from afflow.conditioners.masked import Masked
+from afflow.conditioners.substitution import Network, substitute
+from afflow.core.conditioner import Emit
+
+_MOST_EVENTS = 65_536  # beyond, the segments of `substitute` are expected to be faster
+_FULLEST = 128  # units in a slot
+_SHARE = 0.75  # of the shared memory of a program that operands may take
+
+
+def decode(
+    network: Network,
+    layers: Sequence[Masked],
+    emit: Emit,
+    inputs: Any,
+    x_first: jax.Array,
+    *,
+    kernel: bool | tuple[int, int, int] | None = None,
+    activation: Callable | None = None,
+) -> tuple[jax.Array, Any]:
+    """Decode a batch by `substitute` or by `substitute_in_kernel`, which take the same arguments.
+
+    Args:
+        network: the layers between the masked linear maps.
+        layers: the masked linear maps.
+        emit: maps an input and the parameters of one slot to a coordinate.
+        inputs: a pytree of `(T, ..., B)`.
+        x_first: what slot 0 holds.
+        kernel: whether to use the kernel, interpreted where there is no NVIDIA GPU, or its
+            `Tiling`. By default it is used on these GPUs, for what it can compute and up to
+            `_MOST_EVENTS` events.
+        activation: the nonlinearity inside `network`, if it has one.
+
+    Raises:
+        ValueError: if the kernel is wanted and cannot compute this.
+    """
+    args, batch = (network, layers, emit, inputs, x_first), x_first.shape[-1]
+    if not batch or kernel is False or (kernel is None and not on_gpu()):
+        return substitute(*args)
+    obstacle = find_obstacle(layers, emit, inputs, activation)
+    if kernel and obstacle:
+        raise ValueError(f"Expected a network that the kernel can decode, got {obstacle}.")
+    if obstacle or (kernel is None and (batch > _MOST_EVENTS or not _fits(layers, inputs))):
+        return substitute(*args)
+    tiled = partial(
+        substitute_in_kernel, tiling=Tiling(*kernel) if isinstance(kernel, tuple) else None
+    )
+    default = partial(tiled, interpret=True) if kernel else substitute
+    return jax.lax.platform_dependent(cuda=lambda: tiled(*args), default=lambda: default(*args))
+
+
+def find_obstacle(
+    layers: Sequence[Masked], emit: Emit, inputs: Any, activation: Callable | None
+) -> str | None:
+    """Return why the kernel cannot decode a network, or `None` if it can."""
+    num_slots = len(jax.tree.leaves(inputs)[0])
+    types = {a.dtype for m in layers for a in (m.bias, *jax.tree.leaves(inputs))}
+    if types != {jnp.dtype(jnp.float32)}:
+        return f"arrays of {', '.join(sorted(map(str, types)))} and not float32"
+    fullest = max(np.bincount(m.cols, minlength=num_slots).max() for m in layers)
+    if fullest > _FULLEST:
+        return f"{fullest} units in a slot, more than {_FULLEST}"
+    if activation is not None and not is_elementwise(activation):
+        return f"the activation {activation}, which is not known to be elementwise"
+    params = jnp.zeros(max(len(m.rows) // num_slots for m in layers if m.emitted), jnp.float32)
+    if not is_tileable(emit, jax.tree.map(lambda a: a[0, ..., 0], inputs), params):
+        return "a univariate with operations that have no rule in `lanes`"
+    return None
+
+
+def _fits(layers: Sequence[Masked], inputs: Any) -> bool:
+    """Return whether the operands of a block fit into the shared memory of this GPU.
+
+    They are a large and a small part of each block of weights. Of 227 KiB on an H200, a network
+    with 176 KiB by this count compiled and one with 320 did not.
+    """
+    cuts = block_cuts(layers, len(jax.tree.leaves(inputs)[0]), Tiling.of(1).units)
+    sizes = [block_sizes(layer, cuts) for layer in layers]
+    return sum(8 * size.height * size.cols for size in sizes) <= _SHARE * shared_memory()
