@@ -14,7 +14,7 @@ from afflow import (
     univariates,
     zoo,
 )
-from afflow._tools.names import saveable
+from afflow._tools.names import RENAMED, saveable
 from afflow.bijectors.autoregressive import MaskedAutoregressive
 from afflow.bijectors.compose import Chain, Inverse, Repeat
 from afflow.bijectors.coupling import Coupling
@@ -136,13 +136,12 @@ _ROLES = (
     training,
     saving,
 )
-_RENAMED = {"Sequential": "FullPasses"}
 
 
 def __getattr__(name: str) -> object:
     """Raise `AttributeError` that says where a name went: to the package of its role."""
-    if name in _RENAMED:
-        mend = f": it is afflow.{_RENAMED[name]} now"
+    if name in RENAMED:
+        mend = f": it is afflow.{RENAMED[name]} now"
     else:
         homes = [role.__name__ for role in _ROLES if name in role.__all__]
         mend = f": it is {homes[0]}.{name}" if homes else ""

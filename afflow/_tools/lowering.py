@@ -29,13 +29,18 @@ def float32_products() -> Iterator[None]:
 @contextmanager
 def lowered_for(arrays: Sequence[Any]) -> Iterator[None]:
     """Trace for the CPU where the user has put `arrays` there on a machine with a GPU."""
-    here = [a for a in arrays if isinstance(a, jax.Array) and not isinstance(a, Tracer)]
-    devices = [device for a in here if a.committed for device in a.devices()]
-    if not devices or not on_gpu() or any(device.platform != "cpu" for device in devices):
+    devices = _committed_to(arrays) if on_gpu() else []
+    if not devices or any(device.platform != "cpu" for device in devices):
         yield
         return
     with jax.default_device(devices[0]):
         yield
+
+
+def _committed_to(arrays: Sequence[Any]) -> list[Any]:
+    """Return the devices on which the user has put arrays."""
+    here = [a for a in arrays if isinstance(a, jax.Array) and not isinstance(a, Tracer)]
+    return [device for a in here if a.committed for device in a.devices()]
 
 
 def on_gpu() -> bool:
@@ -67,7 +72,7 @@ def matmul(kernel: jax.Array, h: jax.Array) -> jax.Array:
     return jnp.matmul(kernel, h, **options)
 
 
-def tensor_core_products() -> jax.lax.DotAlgorithmPreset | None:
+def tensor_core_products() -> jax.lax.DotAlgorithmPreset:
     """Return how tensor cores multiply float32: by three products in TF32, to its accuracy.
 
     Another precision that the user has chosen for JAX's products holds here too.

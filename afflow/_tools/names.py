@@ -18,7 +18,9 @@ Named = TypeVar("Named", bound=Callable)
 
 _PACKAGES = ("afflow", "diffrax", "equinox", "flax", "jax", "optimistix")
 _FUNCTIONS = {"jax.nn": jax.nn, "jax.numpy": jnp, "jax.lax": jax.lax}
-_RENAMED = {"Sequential": "FullPasses"}  # in archives of earlier versions
+RENAMED = {"Sequential": "FullPasses"}
+"""Old names of classes, in archives of earlier versions, and their new ones."""
+
 _registered: dict[str, Any] = {}
 
 
@@ -78,7 +80,7 @@ def named(name: str) -> Any:
     first, *rest = path.split(".")
     try:
         if module.partition(".")[0] == "afflow":
-            found = _defined_in_afflow()[_RENAMED.get(first, first)]
+            found = _defined_in_afflow()[RENAMED.get(first, first)]
         else:
             found = getattr(import_module(module), first)
         for part in rest:

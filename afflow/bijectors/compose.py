@@ -69,10 +69,10 @@ class Repeat(Bijector):
     Args:
         make: builds one copy from `rngs`; every copy must have the same structure.
         n: the number of copies, at least one.
-        unroll: write the copies out where one copy has no loop, as in the density pass of
-            a MAF. On a GPU up to eight copies always are. A training step of
-            narrow layers is quicker without the stacks in which a scan keeps what its steps
-            remember; it takes longer to compile, and up to twice the memory.
+        unroll: write the copies out where one copy has no loop, as in the density pass of a
+            MAF. On a GPU up to eight copies are always written out. A training step of narrow
+            layers is then quicker, because no scan stores its steps in stacks; it takes longer
+            to compile, and up to twice the memory.
         rngs: handed to `make` for each copy in turn.
 
     Raises:

@@ -49,10 +49,8 @@ _CALLS = {
 def is_tileable(f: Callable, *args: Any) -> bool:
     """Return whether `f`, of pytrees of arrays like `args`, has only operations known here."""
     closed = jax.make_jaxpr(f)(*args)
-    return not closed.consts and all(
-        name in _ELEMENTWISE or name in _RENAMING or name in _FOLDS or name in _OTHERS
-        for name in _operations(closed.jaxpr)
-    )
+    known = _ELEMENTWISE | {"iota", *_RENAMING, *_FOLDS, *_OTHERS}
+    return not closed.consts and known.issuperset(_operations(closed.jaxpr))
 
 
 def is_elementwise(f: Callable) -> bool:
@@ -180,7 +178,6 @@ def _dot(params: Any, a: Lanes, b: Lanes) -> list[Lanes]:
 
 _OTHERS: dict[str, Callable[..., list[Lanes]]] = {
     "dot_general": _dot,
-    "iota": list,
     "split": _split,
     "stack": _stack,
     "unstack": _unstack,

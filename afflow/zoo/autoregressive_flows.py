@@ -22,6 +22,7 @@ from afflow.univariates.affine import Affine
 from afflow.univariates.spline import CircularSpline, RationalQuadraticSpline
 from afflow.zoo.stacking import (
     Make,
+    MaskedOptions,
     Mix,
     Outside,
     inverse_lu,
@@ -155,23 +156,16 @@ def nsf(
     dim: int,
     *,
     num_layers: int = 8,
-    hidden: tuple[int, ...] = (64, 64),
     num_bins: int = 8,
     bound: float = 5.0,
-    context_dim: int = 0,
-    activation: Callable[[jax.Array], jax.Array] = jax.nn.tanh,
-    residual: bool = False,
-    dtype: DTypeLike | None = None,
-    solver: Solver = Incremental(),
-    mix: Mix | None = None,
     rngs: nnx.Rngs,
-    **outside: Unpack[Outside],
+    **options: Unpack[MaskedOptions],
 ) -> Flow:
     """Return an autoregressive neural spline flow: `maf` with rational-quadratic splines.
 
-    The arguments are described at `maf`, and `num_bins` of each spline, and the `bound` where
-    the splines end and identity tails begin: in units of the noise and, with `data`, of its
-    standard deviations. Durkan et al. 2019, arXiv:1906.04032.
+    Each spline has `num_bins` bins. Beyond the `bound` it goes on as the identity; the bound is
+    in units of the noise and, with `data`, of its standard deviations. The other arguments are
+    described at `maf`. Durkan et al. 2019, arXiv:1906.04032.
 
     Example:
         >>> import afflow, jax
@@ -181,8 +175,7 @@ def nsf(
         (3, 2)
     """
     spline = partial(RationalQuadraticSpline, num_bins, bound)
-    make = _layer(dim, hidden, context_dim, spline, activation, residual, dtype, solver)
-    return layered(dim, mixed(dim, mix or usual_mix(num_layers), make), num_layers, rngs, **outside)
+    return maf(dim, num_layers=num_layers, univariate=spline, rngs=rngs, **options)
 
 
 def _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver) -> Make:
