@@ -10,7 +10,6 @@ import numpy as np
 
 from afflow._tools.lowering import on_gpu, shared_memory
 from afflow.conditioners.blocks import Tiling, block_cuts, block_sizes
-from afflow.conditioners.kernel import substitute_in_kernel
 from afflow.conditioners.lanes import is_elementwise, is_tileable
 from afflow.conditioners.masked import Masked
 from afflow.conditioners.substitution import Network, substitute
@@ -55,6 +54,9 @@ def decode(
         raise ValueError(f"Expected a network that the kernel can decode, got {obstacle}.")
     if obstacle or (kernel is None and (batch > _MOST_EVENTS or not _fits(layers, inputs))):
         return substitute(*args)
+    # Imported here: at the top, Pallas would add half again to the time of `import afflow`.
+    from afflow.conditioners.kernel import substitute_in_kernel
+
     tiled = partial(
         substitute_in_kernel, tiling=Tiling(*kernel) if isinstance(kernel, tuple) else None
     )
