@@ -77,7 +77,7 @@ def test_linear_shapes_are_checked():
 
 
 def nested(kind):
-    """Return a flow with normalisation at every depth that `walk` reaches."""
+    """Return a flow with normalisation at every depth that a walk reaches."""
 
     def layer(rngs):
         return afflow.Chain([afflow.LU(3), afflow.Reverse(3), kind(3)])
@@ -126,8 +126,66 @@ def test_actnorm_reports_what_it_cannot_normalise():
         afflow.bijectors.initialize_actnorm(afflow.bijectors.ActNorm(3), x)
     with pytest.raises(ValueError, match=r"x.shape \(N, 3\), got \(3,\)"):
         afflow.bijectors.initialize_actnorm(afflow.bijectors.ActNorm(3), x[0])
-    with pytest.raises(ValueError, match="inside Inverse"):
-        afflow.bijectors.initialize_actnorm(afflow.Inverse(afflow.bijectors.ActNorm(3)), x)
+    within = Hidden(afflow.bijectors.ActNorm(3))
+    with pytest.raises(ValueError, match="inside Hidden: override walk"):
+        afflow.bijectors.initialize_actnorm(within, x)
+
+
+class Hidden(afflow.Bijector):
+    """A bijector that does not show the layer inside."""
+
+    def __init__(self, layer):
+        self.layer, self.event_shape, self.context_shape = layer, layer.event_shape, None
+
+    def forward_and_log_det(self, x, context=None):
+        return self.layer.forward_and_log_det(x)
+
+    def inverse_and_log_det(self, y, context=None):
+        return self.layer.inverse_and_log_det(y)
+
+
+def inside_out(rngs):
+    """Return layers whose normalisation runs forward, on the way from data to noise."""
+    return afflow.Inverse(afflow.Chain([afflow.bijectors.ActNorm(3), afflow.LU(3)]))
+
+
+@pytest.mark.parametrize(
+    "bijector",
+    [
+        afflow.Inverse(afflow.bijectors.ActNorm(3)),
+        afflow.Inverse(afflow.Inverse(afflow.bijectors.ActNorm(3))),
+        afflow.Chain([afflow.Inverse(afflow.bijectors.ActNorm(3)), inside_out(None)]),
+        afflow.Inverse(
+            afflow.Chain(
+                [
+                    afflow.LU(3),
+                    afflow.Repeat(lambda _: afflow.bijectors.ActNorm(3), 2, rngs=nnx.Rngs(0)),
+                ]
+            )
+        ),
+    ],
+)
+def test_actnorm_whitens_inside_inverses(bijector):
+    x = skewed()
+    z = jax.vmap(afflow.bijectors.initialize_actnorm(randomize(bijector), x).inverse)(x)
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
+
+
+def test_repeated_inverses_are_visited_in_their_order():
+    x = skewed()
+    repeat = randomize(afflow.Repeat(inside_out, 3, rngs=nnx.Rngs(0)))
+    new = afflow.bijectors.initialize_actnorm(repeat, x)
+    last = jax.tree.map(lambda leaf: leaf[2], new.layers).bijector  # nearest to the data
+    z = jax.vmap(last.bijectors[0].forward)(x)
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
+
+
+def test_batchnorm_is_refused_inside_an_inverse():
+    layer = afflow.Inverse(afflow.bijectors.BatchNorm(3))
+    with pytest.raises(ValueError, match="no BatchNorm inside an Inverse"):
+        afflow.bijectors.update_batchnorm(layer, skewed())
 
 
 def test_walk_enters_what_embeds_the_context():

@@ -35,7 +35,6 @@ from afflow.bijectors.planar import Planar
 from afflow.bijectors.radial import Radial
 from afflow.bijectors.solvers import FullPasses, Incremental, Jacobi, Solver
 from afflow.bijectors.sylvester import Sylvester
-from afflow.bijectors.walking import walk
 
 __all__ = [
     "ActNorm",
@@ -88,5 +87,4 @@ __all__ = [
     "initialize_actnorm",
     "multiscale",
     "update_batchnorm",
-    "walk",
 ]

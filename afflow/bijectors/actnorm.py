@@ -73,7 +73,7 @@ def initialize_actnorm(model: Model, x: jax.Array, context: jax.Array | None = N
 
     Raises:
         ValueError: for `x` or a context of another shape, a channel whose deviation is not
-            between 0.001 and 1000, or an `ActNorm` inside something that `walk` does not know.
+            between 0.001 and 1000, or an `ActNorm` inside a module that does not override `walk`.
 
     Example:
         >>> import afflow, jax
@@ -86,15 +86,17 @@ def initialize_actnorm(model: Model, x: jax.Array, context: jax.Array | None = N
     return change_layers(model, ActNorm, _normalize, x, context)
 
 
-def _normalize(layer: ActNorm, y: jax.Array) -> ActNorm:
-    rows = tuple(range(y.ndim - 1))
-    mean, s = y.mean(rows), positive_inverse(y.std(rows))
-    bad = np.flatnonzero(~np.isfinite(mean + s))
+def _normalize(layer: ActNorm, batch: jax.Array, *, forward: bool) -> None:
+    rows = tuple(range(batch.ndim - 1))
+    mu, sigma = batch.mean(rows), batch.std(rows)
+    if forward:
+        mu, sigma = -mu / sigma, 1 / sigma
+    s = positive_inverse(sigma)
+    bad = np.flatnonzero(~np.isfinite(mu + s))
     if len(bad):
         raise ValueError(
             f"Expected data with deviations between 0.001 and 1000 in every channel that "
             f"reaches ActNorm, got others in channels {bad.tolist()}: standardise the data."
         )
-    layer.mu = nnx.Param(mean.astype(layer.mu.dtype))
+    layer.mu = nnx.Param(mu.astype(layer.mu.dtype))
     layer.s = nnx.Param(s.astype(layer.s.dtype))
-    return layer

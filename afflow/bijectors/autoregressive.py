@@ -6,9 +6,9 @@ from jax.tree_util import Partial
 from afflow._tools.arguments import check_instance
 from afflow._tools.numerics import total
 from afflow.bijectors.solvers import Incremental, Solver, solve
-from afflow.core.bijector import Bijector, num_params, of_one_event
+from afflow.core.bijector import Bijector, of_one_event
 from afflow.core.conditioner import Conditioner
-from afflow.univariates.per_dimension import check_places, located
+from afflow.core.univariate import check_event, count_params, locate
 
 
 class MaskedAutoregressive(Bijector):
@@ -45,13 +45,13 @@ class MaskedAutoregressive(Bijector):
     ):
         check_instance("conditioner", conditioner, Conditioner)
         check_instance("solver", solver, Solver)
-        (expected,) = num_params(univariate)
-        if conditioner.num_params != expected:
+        num_params = count_params(univariate)
+        if conditioner.num_params != num_params:
             raise ValueError(
-                f"Expected a conditioner with num_params={expected} for "
+                f"Expected a conditioner with num_params={num_params} for "
                 f"{type(univariate).__name__}, got {conditioner.num_params}."
             )
-        check_places(univariate, conditioner.event_shape)
+        check_event(univariate, conditioner.event_shape)
         self.conditioner = conditioner
         self.univariate = univariate
         self.solver = solver
@@ -65,14 +65,14 @@ class MaskedAutoregressive(Bijector):
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
         params = self.conditioner(y, self._own(context))  # (D, P)
-        inputs = located(self.univariate, y)
+        inputs = locate(self.univariate, y)
         x, log_dets = jax.vmap(self.univariate.inverse_and_log_det)(inputs, params)
         return x, total(log_dets)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
         emit = Partial(type(self.univariate).forward_and_log_det, self.univariate)
-        inputs = located(self.univariate, x)
+        inputs = locate(self.univariate, x)
         y, log_dets = solve(self.solver, self.conditioner, emit, inputs, self._own(context))
         return y, total(log_dets)
 

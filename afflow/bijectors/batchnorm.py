@@ -87,7 +87,7 @@ def update_batchnorm(
 
     Raises:
         ValueError: for `x` or a context of another shape, a momentum outside [0, 1], or a
-            `BatchNorm` inside something that `walk` does not know.
+            `BatchNorm` inside an `Inverse` or inside a module that does not override `walk`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -99,11 +99,14 @@ def update_batchnorm(
     if not 0 <= momentum <= 1:
         raise ValueError(f"Expected momentum in [0, 1], got {momentum}.")
 
-    def update(layer, y):
+    def update(layer, y, *, forward):
+        if forward:
+            raise ValueError(
+                "Expected no BatchNorm inside an Inverse: its noise is not normalised."
+            )
         rows = tuple(range(y.ndim - 1))
         layer.mean = _moved(layer.mean, y.mean(rows), momentum)
         layer.variance = _moved(layer.variance, y.var(rows), momentum)
-        return layer
 
     return change_layers(model, BatchNorm, update, x, context)
 

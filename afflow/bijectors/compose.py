@@ -1,14 +1,17 @@
 """Composition: a chain of different bijectors, and one bijector repeated."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from afflow._tools.arguments import check_callable, check_instance, check_instances
 from afflow._tools.lowering import on_gpu
 from afflow._tools.shapes import check_size, common_context_shape
+from afflow.bijectors.permutations import Permutation
 from afflow.core.bijector import Bijector
 
 _FEW = 8
@@ -44,6 +47,23 @@ class Chain(Bijector):
     @property
     def is_triangular(self) -> bool:
         return all(bijector.is_triangular for bijector in self.bijectors)
+
+    @property
+    def noise_order(self) -> tuple[int, ...] | None:
+        places = np.arange(math.prod(self.event_shape))
+        may_reorder = True
+        for bijector in self.bijectors:
+            order = bijector.noise_order
+            if order is None or not (may_reorder or bijector.is_triangular):
+                return None
+            places = places[np.array(order)]
+            may_reorder = may_reorder and _only_reorders(bijector)
+        return tuple(places.tolist())
+
+    def walk(self, x, context, visit, *, forward=False):
+        for bijector in self.bijectors if forward else reversed(self.bijectors):
+            x = bijector.walk(x, context, visit, forward=forward)
+        return x
 
     def forward_and_log_det(self, x, context=None):
         log_det = jnp.zeros((), jnp.float32)
@@ -105,7 +125,7 @@ class Repeat(Bijector):
                 "Expected make(rngs) to build copies that differ in their arrays only; "
                 "use Chain for layers of different structure."
             )
-        self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
+        self.layers = _stack(copies)
         self.unroll = unroll
         self.event_shape = copies[0].event_shape
         self.context_shape = copies[0].context_shape
@@ -113,6 +133,14 @@ class Repeat(Bijector):
     @property
     def is_triangular(self) -> bool:
         return self.layers.is_triangular
+
+    def walk(self, x, context, visit, *, forward=False):
+        n = len(jax.tree.leaves(self.layers)[0])
+        copies = [jax.tree.map(lambda leaf, i=i: leaf[i], self.layers) for i in range(n)]
+        for copy in copies if forward else reversed(copies):
+            x = copy.walk(x, context, visit, forward=forward)
+        self.layers = _stack(copies)
+        return x
 
     def forward_and_log_det(self, x, context=None):
         def layer(x, bijector):
@@ -133,6 +161,10 @@ class Repeat(Bijector):
         x, unroll = x.astype(out.dtype), unroll and not _loops(layer, x, first)
         x, log_dets = jax.lax.scan(layer, x, self.layers, reverse=reverse, unroll=unroll)
         return x, log_dets.sum(0)
+
+
+def _stack(copies: list[Bijector]) -> Bijector:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
 
 
 def _loops(f: Callable, *args) -> bool:
@@ -167,8 +199,24 @@ class Inverse(Bijector):
     def is_triangular(self) -> bool:
         return self.bijector.is_triangular
 
+    @property
+    def noise_order(self) -> tuple[int, ...] | None:
+        if not _only_reorders(self):
+            return super().noise_order
+        order = self.bijector.noise_order
+        return None if order is None else tuple(np.argsort(order).tolist())
+
+    def walk(self, x, context, visit, *, forward=False):
+        return self.bijector.walk(x, context, visit, forward=not forward)
+
     def forward_and_log_det(self, x, context=None):
         return self.bijector.inverse_and_log_det(x, context)
 
     def inverse_and_log_det(self, y, context=None):
         return self.bijector.forward_and_log_det(y, context)
+
+
+def _only_reorders(bijector: Bijector) -> bool:
+    while isinstance(bijector, Inverse):
+        bijector = bijector.bijector
+    return isinstance(bijector, Permutation)

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from afflow._tools.numerics import total
-from afflow.core.bijector import Bijector, num_params, of_one_event
-from afflow.univariates.per_dimension import check_places, located
+from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.univariate import check_event, count_params, locate
 
 
 class Coupling(Bijector):
@@ -51,7 +51,7 @@ class Coupling(Bijector):
         self.univariate = univariate
         if not self.rest:
             raise ValueError(f"Expected a mask with coordinates to transform, got {passes}.")
-        check_places(univariate, (len(self.rest),))
+        check_event(univariate, (len(self.rest),))
         self._check_network()
 
     @of_one_event
@@ -64,7 +64,7 @@ class Coupling(Bijector):
 
     def _map(self, f, x, context):
         flat, rest = x.reshape(-1), np.array(self.rest)
-        inputs = located(self.univariate, flat[rest])
+        inputs = locate(self.univariate, flat[rest])
         y, log_dets = jax.vmap(f)(inputs, self._params(flat, context))
         return flat.at[rest].set(y).reshape(x.shape), total(log_dets)
 
@@ -75,6 +75,6 @@ class Coupling(Bijector):
     def _check_network(self):
         shapes = (np.prod(self.event_shape, dtype=int),), self.context_shape or ()
         found = jax.eval_shape(self._params, *(jax.ShapeDtypeStruct(s, float) for s in shapes))
-        expected = (len(self.rest), *num_params(self.univariate))
+        expected = (len(self.rest), count_params(self.univariate))
         if found.shape != expected:
             raise ValueError(f"Expected a network that returns {expected}, got {found.shape}.")

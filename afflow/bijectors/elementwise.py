@@ -10,8 +10,8 @@ from afflow._tools.arrays import cast, double
 from afflow._tools.constants import Constant
 from afflow._tools.numerics import total
 from afflow._tools.shapes import Shape, checked_shape
-from afflow.core.bijector import Bijector, num_params, of_one_event
-from afflow.univariates.per_dimension import check_places, located
+from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.univariate import check_event, count_params, locate
 
 _FEW = 8  # rounding errors that a deviation must exceed
 
@@ -37,9 +37,9 @@ class Elementwise(Bijector):
     def __init__(self, univariate: Bijector, event_shape: int | Shape):
         self.univariate = univariate
         self.event_shape = checked_shape("event_shape", event_shape)
-        check_places(univariate, self.event_shape)
+        check_event(univariate, self.event_shape)
         self.context_shape = None
-        self.params = nnx.Param(jnp.zeros((*self.event_shape, *num_params(univariate))))
+        self.params = nnx.Param(jnp.zeros((*self.event_shape, count_params(univariate))))
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
@@ -52,7 +52,7 @@ class Elementwise(Bijector):
     def _map(self, f, x):
         for _ in self.event_shape:
             f = jax.vmap(f)
-        x, log_dets = f(located(self.univariate, x), self.params[...])
+        x, log_dets = f(locate(self.univariate, x), self.params[...])
         return x, total(log_dets)
 
 

@@ -11,7 +11,6 @@ from afflow._tools.arguments import check_callable, check_instance
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, checked_shape
 from afflow.bijectors.elementwise import Standardize
-from afflow.bijectors.walking import walk
 from afflow.core.bijector import Bijector
 
 
@@ -68,18 +67,20 @@ class Embedded(Bijector):
     def is_triangular(self) -> bool:
         return self.bijector.is_triangular
 
+    @property
+    def noise_order(self) -> tuple[int, ...] | None:
+        return self.bijector.noise_order
+
+    def walk(self, x, context, visit, *, forward=False):
+        return self.bijector.walk(x, jax.vmap(self.network)(context), visit, forward=forward)
+
     def forward_and_log_det(self, x, context=None):
         return self.bijector.forward_and_log_det(x, self.network(context))
 
     def inverse_and_log_det(self, y, context=None):
         return self.bijector.inverse_and_log_det(y, self.network(context))
 
-    def embed_to_train(self, contexts: jax.Array) -> tuple[Bijector, jax.Array]:
-        """Return as `embed` does, with the network in training mode, which changes its statistics.
-
-        Args:
-            contexts: a minibatch `(B, *context_shape)`.
-        """
+    def embed_to_train(self, contexts):
         network: Any = self.network
         if _is_stateful(network):
             network.train()
@@ -87,13 +88,12 @@ class Embedded(Bijector):
             network.eval()
         else:
             seen = jax.vmap(network)(contexts)
-        inner: Any = self.bijector
-        return inner.embed_to_train(seen) if getattr(inner, "is_stateful", False) else (inner, seen)
+        return self.bijector.embed_to_train(seen)
 
     @property
     def is_stateful(self) -> bool:
         """Whether a network has statistics of batches, or randomness."""
-        return _is_stateful(self.network) or getattr(self.bijector, "is_stateful", False)
+        return _is_stateful(self.network) or self.bijector.is_stateful
 
     def embed(self, contexts):
         network = self.network
@@ -132,10 +132,3 @@ class ZScores(Outlined, nnx.Module):
     def __call__(self, context: jax.Array) -> jax.Array:
         """Return the z-scores of one context."""
         return self.units.inverse(context)
-
-
-@walk.register
-def _(embedded: Embedded, y, context, visit):
-    inner = jax.vmap(embedded.network)(context)
-    bijector, y = walk(embedded.bijector, y, inner, visit)
-    return Embedded(bijector, embedded.network, context.shape[1:]), y

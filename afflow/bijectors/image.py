@@ -13,7 +13,6 @@ from afflow._tools.shapes import Shape
 from afflow.bijectors.compose import Chain
 from afflow.bijectors.linear import LU
 from afflow.bijectors.permutations import Permutation, Shuffle
-from afflow.bijectors.walking import walk
 from afflow.core.bijector import Bijector, of_one_event
 
 Make = Callable[[Shape, nnx.Rngs], Bijector]
@@ -52,6 +51,10 @@ class Rearranged(Bijector):
     def inverse_and_log_det(self, y, context=None):
         x, log_det = self.bijector.inverse_and_log_det(self.enter(y), context)
         return self.leave(x), log_det
+
+    def walk(self, x, context, visit, *, forward=False):
+        entered = jax.vmap(self.enter)(x)
+        return jax.vmap(self.leave)(self.bijector.walk(entered, context, visit, forward=forward))
 
     def enter(self, x: jax.Array) -> jax.Array:
         """Reshape an event to the event shape of the inner bijector."""
@@ -132,6 +135,11 @@ class Split(Bijector):
         half, rest = jnp.split(y, 2, axis=-1)
         half, log_det = self.bijector.inverse_and_log_det(half, context)
         return jnp.concatenate([half, rest], -1), log_det
+
+    def walk(self, x, context, visit, *, forward=False):
+        half, rest = jnp.split(x, 2, axis=-1)
+        half = self.bijector.walk(half, context, visit, forward=forward)
+        return jnp.concatenate([half, rest], -1)
 
 
 class Conv1x1(Bijector):
@@ -233,17 +241,3 @@ def _depth_to_space(x, shape):
 def _per_pixel(f, x):
     x, log_dets = jax.vmap(jax.vmap(f))(x)
     return x, total(log_dets)
-
-
-@walk.register
-def _(outer: Rearranged, y, context, visit):
-    bijector, y = walk(outer.bijector, jax.vmap(outer.enter)(y), context, visit)
-    changed = Rearranged(bijector, outer.event_shape, outer.lay_in, outer.lay_out)
-    return changed, jax.vmap(outer.leave)(y)
-
-
-@walk.register
-def _(split: Split, y, context, visit):
-    half, rest = jnp.split(y, 2, axis=-1)
-    bijector, half = walk(split.bijector, half, context, visit)
-    return Split(bijector), jnp.concatenate([half, rest], -1)

@@ -47,6 +47,10 @@ class Permutation(Bijector):
     def is_triangular(self) -> bool:
         return self.order == tuple(range(len(self.order)))
 
+    @property
+    def noise_order(self) -> tuple[int, ...]:
+        return self.order
+
     @of_one_event
     def forward_and_log_det(self, x, context=None):
         return x[np.array(self.order)], jnp.zeros((), jnp.float32)

@@ -1,4 +1,4 @@
-"""The abstract classes: bijector, conditioner, conditional and distribution."""
+"""The abstract classes: bijector, univariate, conditioner, conditional and distribution."""
 
 from afflow._tools.constants import Constant
 from afflow.core.bijector import Bijector
@@ -6,6 +6,7 @@ from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
 from afflow.core.distribution import Distribution
 from afflow.core.order_agnostic import Draw, OrderAgnostic
+from afflow.core.univariate import Univariate
 
 __all__ = [
     "Bijector",
@@ -15,4 +16,5 @@ __all__ = [
     "Distribution",
     "Draw",
     "OrderAgnostic",
+    "Univariate",
 ]

@@ -1,17 +1,20 @@
 """The bijector protocol, and the bijector read backwards."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from afflow._tools.arguments import check_instance
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape
+
+Visit = Callable[..., None]
+"""`visit(layer, batch, forward=...)` looks at a layer, or changes it in place, before it runs."""
 
 
 class Bijector(Outlined, nnx.Module):
@@ -25,6 +28,9 @@ class Bijector(Outlined, nnx.Module):
     writes the two `_and_log_det` methods for a single event, without batch axes;
     log-determinants are scalars. Batch with `jax.vmap`, or wrap in a `Flow`.
     A bijector that takes no context ignores one.
+
+    A bijector made of other bijectors also overrides `walk`, and `is_triangular` and `noise_order`
+    where they hold for it.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -42,11 +48,20 @@ class Bijector(Outlined, nnx.Module):
     context_shape: Shape | None
     has_units: Any = False  # whether it brings standard coordinates to the units of data
     is_elementwise = False  # whether a class maps every coordinate by itself
+    is_stateful: Any = False  # whether training changes statistics or keys of an embedding network
 
     @property
     def is_triangular(self) -> bool:
         """Whether output `t` is known to depend on inputs `0..t` only, in both directions."""
         return self.is_elementwise
+
+    @property
+    def noise_order(self) -> tuple[int, ...] | None:
+        """The permutation of the noise that makes the bijector triangular, or `None`.
+
+        Output `t` is known to depend on the inputs `noise_order[0]` to `noise_order[t]` only.
+        """
+        return tuple(range(math.prod(self.event_shape))) if self.is_triangular else None
 
     @abstractmethod
     def forward_and_log_det(
@@ -78,6 +93,43 @@ class Bijector(Outlined, nnx.Module):
         """
         return self, contexts
 
+    def embed_to_train(self, contexts: jax.Array) -> tuple["Bijector", jax.Array]:
+        """Return the same as `embed`, with the network in training mode.
+
+        A network with statistics or keys changes them. All contexts form one minibatch.
+
+        Args:
+            contexts: `(B, *context_shape)`.
+        """
+        return self.embed(contexts)
+
+    def walk(
+        self, x: jax.Array, context: jax.Array | None, visit: Visit, *, forward: bool = False
+    ) -> jax.Array:
+        """Run a batch of events through the bijector, layer by layer, and visit every layer.
+
+        `visit(layer, batch, forward=forward)` is called before a layer runs, with the batch that
+        reaches the layer. It may change the layer in place. A bijector without layers visits
+        itself.
+
+        Args:
+            x: events `(N, *event_shape)`.
+            context: contexts `(N, *context_shape)`, or `None`.
+            visit: called for every layer in the order in which the layers run.
+            forward: run `forward` instead of `inverse`.
+
+        Returns:
+            The mapped events `(N, *event_shape)`.
+        """
+        visit(self, x, forward=forward)
+        return _run(self, x, context, forward)
+
+
+@partial(jax.jit, static_argnames="forward")
+def _run(layer, x, context, forward):
+    method = layer.forward if forward else layer.inverse
+    return jax.vmap(method, in_axes=(0, None if context is None else 0))(x, context)
+
 
 def of_one_event(method: Callable) -> Callable:
     """Decorate a method of a bijector or distribution: a batch of events is an error there.
@@ -95,15 +147,3 @@ def of_one_event(method: Callable) -> Callable:
         return method(self, x, context)
 
     return checked
-
-
-def num_params(univariate: Bijector) -> tuple[int]:
-    """Return `(P,)`, the parameter shape of a univariate; `ValueError` if it is none."""
-    check_instance("univariate", univariate, Bijector)
-    shape = univariate.context_shape
-    if univariate.event_shape != () or shape is None or len(shape) != 1:
-        raise ValueError(
-            f"Expected a univariate (event_shape (), context_shape (P,)), got "
-            f"event_shape {univariate.event_shape}, context_shape {shape}."
-        )
-    return shape

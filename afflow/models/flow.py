@@ -1,7 +1,5 @@
 """The flow: a base distribution seen through a bijector."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,7 +7,6 @@ from flax import nnx
 from afflow._tools.calls import call, floating, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, common_context_shape
-from afflow.bijectors.walking import walk
 from afflow.core.bijector import Bijector
 from afflow.core.distribution import Distribution
 from afflow.core.table import table_of
@@ -70,7 +67,7 @@ class Flow(Outlined, nnx.Module):
     @property
     def is_stateful(self) -> bool:
         """Whether it is behind an embedding network with statistics or randomness."""
-        return self.base.context_shape is None and getattr(self.bijector, "is_stateful", False)
+        return self.base.context_shape is None and self.bijector.is_stateful
 
     def embed_to_train(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
         """Return the flow behind a network in training mode, if it has one that differs there.
@@ -80,8 +77,7 @@ class Flow(Outlined, nnx.Module):
         """
         if not self.is_stateful:
             return self, contexts
-        bijector: Any = self.bijector
-        bijector, contexts = bijector.embed_to_train(contexts)
+        bijector, contexts = self.bijector.embed_to_train(contexts)
         return Flow(self.base, bijector), contexts
 
     def log_prob(
@@ -159,9 +155,3 @@ def _sample_and_log_prob(flow, item, context):
     z = flow.base.sample(key, context)
     x, log_det = flow.bijector.forward_and_log_det(z, context)
     return x, flow.base.log_prob(z, context) - log_det
-
-
-@walk.register
-def _(flow: Flow, y, context, visit):
-    bijector, y = walk(flow.bijector, y, context, visit)
-    return Flow(flow.base, bijector), y

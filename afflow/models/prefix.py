@@ -9,10 +9,6 @@ import numpy as np
 from afflow._tools.calls import call, floating, per_event
 from afflow._tools.numerics import total
 from afflow._tools.shapes import Shape
-from afflow.bijectors.compose import Chain, Inverse, Repeat
-from afflow.bijectors.embedding import Embedded
-from afflow.bijectors.permutations import Permutation
-from afflow.core.bijector import Bijector
 from afflow.distributions.standard import Normal, Uniform
 from afflow.models.flow import Flow
 
@@ -79,7 +75,7 @@ def _log_prob(flow, item, context):
     """Return log p(prefix, rest) - log p(rest | prefix), which is the same for every `rest`."""
     (prefix,) = item
     rest = jax.lax.stop_gradient(_completed(flow, prefix, _middle(flow.base), context))
-    places = _places(flow)[len(prefix) :]
+    places = np.array(flow.bijector.noise_order)[len(prefix) :]
 
     def noise(rest):
         return flow.bijector.inverse_and_log_det(jnp.concatenate([prefix, rest]), context)
@@ -99,7 +95,8 @@ def _sample(flow, item, context):
 
 def _completed(flow: Flow, prefix: jax.Array, free: jax.Array, context: Any) -> jax.Array:
     """Compute the remaining coordinates `(D - k,)` from the prefix and the end of `free`."""
-    size, places = len(prefix), _places(flow)[: len(prefix)]
+    size = len(prefix)
+    places = np.array(flow.bijector.noise_order)[:size]
     z = flow.bijector.inverse(jnp.pad(prefix, (0, len(free) - size)), context)
     z = free.astype(z.dtype).at[places].set(z[places])
     return flow.bijector.forward(z, context)[size:]
@@ -116,13 +113,11 @@ def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
     """Return the prefix as an array, or raise `ValueError` where the flow has no such prefix."""
     if not isinstance(flow.base, Normal | Uniform):
         raise ValueError(f"Expected a Normal or Uniform base, got {type(flow.base).__name__}.")
-    _, parts = _split(flow.bijector)
-    mixing = [part for part in parts if not part.is_triangular]
-    if mixing:
+    if flow.bijector.noise_order is None:
         raise ValueError(
             f"Expected layers that keep the order of the coordinates (MaskedAutoregressive, BNAF, "
-            f"Triangular, elementwise ones), got {type(mixing[0]).__name__}: use afflow.made, or "
-            f"one layer with the observed coordinates first."
+            f"Triangular, elementwise ones), got others in\n{flow}\nUse afflow.made, or one layer "
+            f"with the observed coordinates first."
         )
     if len(flow.event_shape) != 1:
         raise ValueError(f"Expected a flow over vectors, got event_shape {flow.event_shape}.")
@@ -132,36 +127,3 @@ def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
             f"Expected prefix.shape (..., k) with 1 <= k <= {dim}, got {np.shape(prefix)}."
         )
     return floating("prefix", prefix, size)
-
-
-def _parts(bijector: Bijector) -> list[Bijector]:
-    """Return the layers from noise to data, without `Inverse`s: triangularity is the same."""
-    if isinstance(bijector, Chain):
-        return [part for layer in bijector.bijectors for part in _parts(layer)]
-    if isinstance(bijector, Repeat):
-        return 2 * _parts(bijector.layers)
-    if isinstance(bijector, Embedded):
-        return _parts(bijector.bijector)
-    if isinstance(bijector, Inverse):
-        return [_inverted(part) for part in reversed(_parts(bijector.bijector))]
-    return [bijector]
-
-
-def _inverted(part: Bijector) -> Bijector:
-    return Permutation(np.argsort(part.order)) if isinstance(part, Permutation) else part
-
-
-def _split(bijector: Bijector) -> tuple[list[Permutation], list[Bijector]]:
-    """Return the permutations of the noise, whose parts are independent, and the rest."""
-    permutations, parts = [], _parts(bijector)
-    while parts and isinstance(parts[0], Permutation):
-        permutations.append(parts.pop(0))
-    return permutations, parts
-
-
-def _places(flow: Flow) -> np.ndarray:
-    """Return which coordinate of the noise becomes each of the data."""
-    places = np.arange(*flow.event_shape)
-    for permutation in _split(flow.bijector)[0]:
-        places = places[np.array(permutation.order)]
-    return places

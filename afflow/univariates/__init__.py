@@ -1,5 +1,6 @@
 """Scalar maps whose context is their parameter vector."""
 
+from afflow.core.univariate import Univariate
 from afflow.univariates.additive import Additive
 from afflow.univariates.affine import Affine
 from afflow.univariates.bernstein import BernsteinPolynomial
@@ -30,4 +31,5 @@ __all__ = [
     "RationalQuadraticSpline",
     "Sigmoidal",
     "SumOfSquares",
+    "Univariate",
 ]

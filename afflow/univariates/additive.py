@@ -2,10 +2,11 @@
 
 import jax.numpy as jnp
 
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 
 
-class Additive(Bijector):
+class Additive(Univariate):
     r"""Shift by a parameter, $y = x + \mu$: it keeps volume, $\log|dy/dx| = 0$.
 
     Dinh et al. 2015, arXiv:1410.8516.
@@ -17,8 +18,7 @@ class Additive(Bijector):
     """
 
     def __init__(self):
-        self.event_shape = ()
-        self.context_shape = (1,)
+        super().__init__(1)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):

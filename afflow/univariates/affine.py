@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from afflow._tools.bounds import soft_bound
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 
 
-class Affine(Bijector):
+class Affine(Univariate):
     r"""Scale and shift, with a smoothly bounded log-scale.
 
     $$y = x\,e^{\alpha} + \mu, \qquad \alpha = \frac{s}{1 + |s|/c},
@@ -30,8 +31,7 @@ class Affine(Bijector):
         if not max_log_scale > 0:
             raise ValueError(f"Expected max_log_scale > 0, got {max_log_scale}.")
         self.max_log_scale = float(max_log_scale)
-        self.event_shape = ()
-        self.context_shape = (2,)
+        super().__init__(2)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from afflow._tools.bounds import linear_tails, soft_bound
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 from afflow.univariates.monotone import forward_by_search
 
 
-class BernsteinPolynomial(Bijector):
+class BernsteinPolynomial(Univariate):
     r"""An increasing polynomial on $[-B, B]$ in Bernstein form, with linear tails.
 
     $$x = \sum_{i=0}^M \theta_i \binom{M}{i} t^i (1 - t)^{M - i}, \qquad
@@ -46,8 +47,7 @@ class BernsteinPolynomial(Bijector):
             )
         self.degree = degree
         self.bound, self.max_log_scale = float(bound), float(max_log_scale)
-        self.event_shape = ()
-        self.context_shape = (degree + 1,)
+        super().__init__(degree + 1)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):

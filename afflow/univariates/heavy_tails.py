@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 
 _OFFSET = 5.0  # zeros give an index of 0.013
 _HEAVIEST = 2.0
@@ -16,7 +17,7 @@ _STEPS = 4
 _SHARES, _FEWEST = (0.02, 0.005), 5  # of the rows in a tail, and as many at least
 
 
-class HeavyTails(Bijector):
+class HeavyTails(Univariate):
     r"""A power tail to each side of a normal: Tukey's `hh` transform.
 
     $$y = x\,e^{\delta x^2 / 2}, \qquad
@@ -40,8 +41,7 @@ class HeavyTails(Bijector):
     """
 
     def __init__(self):
-        self.event_shape = ()
-        self.context_shape = (2,)
+        super().__init__(2)
 
     @staticmethod
     def params_of(index: np.ndarray | list[float]) -> np.ndarray:

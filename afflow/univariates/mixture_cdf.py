@@ -14,7 +14,8 @@ from jax.typing import DTypeLike
 
 from afflow._tools.bounds import gains, soft_bound
 from afflow._tools.shapes import check_size
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 from afflow.univariates.monotone import forward_by_search
 
 _LOG_2 = math.log(2)
@@ -105,7 +106,7 @@ class LaplaceCDF(Component):
         return -log_s - _LOG_2
 
 
-class MixtureCDF(Bijector):
+class MixtureCDF(Univariate):
     r"""The CDF of a mixture, read on the scale of one component.
 
     $$x = G^{-1}\Big(\sum_k \pi_k\, G\Big(\frac{y - \mu_k}{s_k}\Big)\Big),$$
@@ -154,8 +155,7 @@ class MixtureCDF(Bijector):
         self.component = component
         self.max_log_scale = float(max_log_scale)
         self.spread = float(spread)
-        self.event_shape = ()
-        self.context_shape = (3 * num_components,)
+        super().__init__(3 * num_components)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):

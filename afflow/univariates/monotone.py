@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from afflow.core.bijector import Bijector
+from afflow.core.univariate import Univariate
 
 Increasing = Callable[[jax.Array, Any], tuple[jax.Array, jax.Array]]
 """`g(x, params) -> (z, log dz/dx)`: a callable pytree, strictly increasing in the scalar `x`."""
@@ -15,7 +15,7 @@ _MAX_STEPS = 300
 
 
 def forward_by_search(
-    univariate: Bijector, z: jax.Array, params: jax.Array | None
+    univariate: Univariate, z: jax.Array, params: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Return `forward_and_log_det` of an increasing univariate that writes its inverse only."""
     g = jax.tree_util.Partial(type(univariate).inverse_and_log_det, univariate)

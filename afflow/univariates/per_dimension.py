@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.shapes import Shape
-from afflow.core.bijector import Bijector, num_params
+from afflow.core.bijector import Bijector
+from afflow.core.univariate import Univariate, count_params
 
 
-class PerDimension(Bijector):
+class PerDimension(Univariate):
     r"""The univariate of a coordinate chosen by its place in the vector.
 
     $$y_t = f_t(x_t;\, \theta_t),$$
@@ -51,12 +51,19 @@ class PerDimension(Bijector):
         places = list(distinct)
         self.univariates = nnx.List(distinct.values())
         self.kinds = tuple(places.index(id(univariate)) for univariate in univariates)
-        self.event_shape = ()
-        self.context_shape = max(map(num_params, univariates))
+        super().__init__(max(map(count_params, univariates)))
 
     def locate(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Pair the coordinates of `x` `(D,)` with the indices of their univariates `(D,)`."""
         return x, jnp.array(self.kinds)
+
+    def check_event(self, event_shape: Shape) -> None:
+        """Raise `ValueError` unless there is one univariate for each coordinate."""
+        if event_shape != (len(self.kinds),):
+            raise ValueError(
+                f"Expected a univariate for each coordinate of {event_shape}, got "
+                f"{len(self.kinds)} in PerDimension."
+            )
 
     def forward_and_log_det(self, x, context=None):
         return self._switch([u.forward_and_log_det for u in self.univariates], x, context)
@@ -67,23 +74,9 @@ class PerDimension(Bijector):
     def _switch(self, methods, located_x, params):
         x, kind = located_x
         pairs = zip(methods, self.univariates, strict=True)
-        branches = [partial(_on_head, method, *num_params(u)) for method, u in pairs]
+        branches = [partial(_on_head, method, count_params(u)) for method, u in pairs]
         return jax.lax.switch(kind, branches, x, params)
 
 
 def _on_head(method, size, x, params):
     return method(x, params[:size])
-
-
-def check_places(univariate: Bijector, event_shape: Shape) -> None:
-    """Raise `ValueError` unless a `PerDimension` has a univariate for each coordinate."""
-    if isinstance(univariate, PerDimension) and event_shape != (len(univariate.kinds),):
-        raise ValueError(
-            f"Expected a univariate for each coordinate of {event_shape}, got "
-            f"{len(univariate.kinds)} in PerDimension."
-        )
-
-
-def located(univariate: Bijector, x: jax.Array) -> Any:
-    """Return the coordinates of `x` as a univariate takes them (`PerDimension`: with kinds)."""
-    return univariate.locate(x) if isinstance(univariate, PerDimension) else x

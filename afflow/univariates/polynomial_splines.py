@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from afflow._tools.arguments import check_number
 from afflow._tools.bounds import soft_bound
 from afflow._tools.shapes import check_size
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 from afflow.univariates.monotone import solve_monotone
 
 _MAX_LOGIT, _MAX_LOG_SLOPE = 30.0, 7.0
@@ -23,7 +24,7 @@ class Pieces(NamedTuple):
     coefficients: jax.Array  # (K, 3)
 
 
-class _PolynomialSpline(Bijector):
+class _PolynomialSpline(Univariate):
     """A spline on $[-B, B]$ with identity tails, of pieces that a subclass makes."""
 
     def __init__(self, num_bins: int = 8, bound: float = 5.0, *, min_bin: float = 1e-3):
@@ -31,8 +32,7 @@ class _PolynomialSpline(Bijector):
         check_number("bound", bound, lambda bound: bound > 0, "> 0")
         check_number("min_bin", min_bin, lambda size: 0 < size * num_bins < 1, "in (0, 1/num_bins)")
         self.num_bins, self.bound, self.min_bin = num_bins, float(bound), float(min_bin)
-        self.event_shape = ()
-        self.context_shape = (self._num_params(),)
+        super().__init__(self._num_params())
 
     @abstractmethod
     def _num_params(self) -> int:

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from jax.nn import log_softmax, logsumexp
 
 from afflow._tools.bounds import gains, soft_bound
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 from afflow.univariates.mixture_cdf import LogisticCDF, check_mixture, mix, start_apart
 from afflow.univariates.monotone import forward_by_search
 
 
-class Sigmoidal(Bijector):
+class Sigmoidal(Univariate):
     r"""A monotone network of sigmoids and their inverses, from data to noise.
 
     $$h^{l} = \sigma^{-1}\big(W^{l}\, \sigma(a^{l} \odot U^{l} h^{l-1} + b^{l})\big),
@@ -59,10 +60,7 @@ class Sigmoidal(Bijector):
             check_mixture(width, max_log_scale, spread)
         self.hidden = tuple(hidden)
         self.max_log_scale, self.spread = float(max_log_scale), float(spread)
-        self.event_shape = ()
-        self.context_shape = (
-            sum(math.prod(shape) for shapes in self._shapes() for shape in shapes),
-        )
+        super().__init__(sum(math.prod(shape) for shapes in self._shapes() for shape in shapes))
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):

@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.bounds import gains, linear_tails, soft_bound
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 from afflow.univariates.monotone import forward_by_search
 
 _MAX_COEFFICIENT = 5.0
 
 
-class SumOfSquares(Bijector):
+class SumOfSquares(Univariate):
     r"""The integral of a sum of squared polynomials on $[-B, B]$, with linear tails.
 
     $$x = c + \int_0^y f(t)\, dt, \qquad
@@ -59,8 +60,7 @@ class SumOfSquares(Bijector):
             )
         self.num_polynomials, self.degree = num_polynomials, degree
         self.bound, self.min_slope = float(bound), float(min_slope)
-        self.event_shape = ()
-        self.context_shape = (1 + num_polynomials * (degree + 1),)
+        super().__init__(1 + num_polynomials * (degree + 1))
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):

@@ -6,11 +6,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 from afflow.univariates.bins import Bin, Grid, locate
 
 
-class RationalQuadraticSpline(Bijector):
+class RationalQuadraticSpline(Univariate):
     r"""A monotone rational-quadratic spline on $[-B, B]$ with identity tails.
 
     In bin $k$ of width $w$ and height $h$, with $s = h / w$, slopes $\delta_k$ at the knots
@@ -52,8 +53,7 @@ class RationalQuadraticSpline(Bijector):
         min_slope: float = 1e-3,
     ):
         self.grid = Grid(num_bins, float(bound), min_bin, min_slope)
-        self.event_shape = ()
-        self.context_shape = (self.grid.num_params,)
+        super().__init__(self.grid.num_params)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
@@ -70,7 +70,7 @@ class RationalQuadraticSpline(Bijector):
         return jnp.where(inside, y, x), jnp.where(inside, log_det, 0.0)
 
 
-class CircularSpline(Bijector):
+class CircularSpline(Univariate):
     r"""A rational-quadratic spline of the circle, slopes matched where it closes.
 
     The circle is $[-B, B)$ with its ends joined. Beyond, the map repeats itself,
@@ -105,8 +105,7 @@ class CircularSpline(Bijector):
         min_slope: float = 1e-3,
     ):
         self.grid = Grid(num_bins, float(bound), min_bin, min_slope, closed=True)
-        self.event_shape = ()
-        self.context_shape = (self.grid.num_params,)
+        super().__init__(self.grid.num_params)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):

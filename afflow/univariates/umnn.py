@@ -11,11 +11,12 @@ from flax import nnx
 
 from afflow._tools.bounds import linear_tails, soft_bound
 from afflow._tools.shapes import Shape
-from afflow.core.bijector import Bijector, of_one_event
+from afflow.core.bijector import of_one_event
+from afflow.core.univariate import Univariate
 from afflow.univariates.monotone import forward_by_search
 
 
-class UMNN(Bijector):
+class UMNN(Univariate):
     r"""The integral of a positive network on $[-B, B]$, with linear tails.
 
     $$x = \beta + \int_0^y f(t; h)\, dt, \qquad \log f(t; h) = h^T M\, \phi(t, h),$$
@@ -67,8 +68,7 @@ class UMNN(Bijector):
             )
         self.num_nodes = num_nodes
         self.bound, self.max_log_scale = float(bound), float(max_log_scale)
-        self.event_shape = ()
-        self.context_shape = (1 + embedding,)
+        super().__init__(1 + embedding)
         widths = (1 + embedding, *hidden, embedding)
         shapes = [(after, before) for before, after in pairwise(widths)]
         self.kernels = nnx.List([_normal(shape, shape[1], rngs) for shape in shapes])

@@ -15,7 +15,8 @@ from afflow.bijectors.domains import CircularShift
 from afflow.bijectors.solvers import Incremental, Solver
 from afflow.conditioners.made import MADE
 from afflow.conditioners.periodic import Periodic
-from afflow.core.bijector import Bijector, num_params
+from afflow.core.bijector import Bijector
+from afflow.core.univariate import count_params
 from afflow.distributions.standard import Uniform
 from afflow.models.flow import Flow
 from afflow.univariates.affine import Affine
@@ -25,9 +26,9 @@ from afflow.zoo.stacking import (
     MaskedOptions,
     Mix,
     Outside,
+    build_univariate,
     inverse_lu,
     layered,
-    made_by,
     mixed,
     reverse,
     usual_mix,
@@ -182,10 +183,10 @@ def _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, so
     """Return a function that builds one autoregressive layer around a MADE."""
 
     def make(rngs):
-        scalar = made_by(univariate)
+        scalar = build_univariate(univariate)
         conditioner = MADE(
             dim,
-            *num_params(scalar),
+            count_params(scalar),
             hidden,
             context_dim=context_dim,
             activation=activation,
@@ -231,7 +232,7 @@ def circular_nsf(
         spline = CircularSpline(num_bins)
         made = MADE(
             2 * dim,
-            *num_params(spline),
+            count_params(spline),
             hidden,
             context_dim=context_dim,
             activation=activation,

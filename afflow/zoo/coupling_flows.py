@@ -14,7 +14,8 @@ from afflow.bijectors.coupling import Coupling
 from afflow.bijectors.elementwise import Elementwise
 from afflow.bijectors.image import Conv1x1, multiscale
 from afflow.bijectors.permutations import Permutation
-from afflow.core.bijector import Bijector, num_params
+from afflow.core.bijector import Bijector
+from afflow.core.univariate import count_params
 from afflow.distributions.standard import Normal
 from afflow.models.flow import Flow
 from afflow.nets.convnet import ConvNet
@@ -27,8 +28,8 @@ from afflow.zoo.stacking import (
     Mix,
     NetworkOptions,
     Outside,
+    build_univariate,
     layered,
-    made_by,
     mixed,
     reverse,
     usual_mix,
@@ -155,8 +156,8 @@ def _coupling(dim, hidden, context_dim, univariate, activation) -> Make:
 
     def make(rngs):
         options = {"context_dim": context_dim, "activation": activation}
-        scalar = made_by(univariate)
-        network = MLP(half, dim - half, *num_params(scalar), hidden, **options, rngs=rngs)
+        scalar = build_univariate(univariate)
+        network = MLP(half, dim - half, count_params(scalar), hidden, **options, rngs=rngs)
         return Coupling([t < half for t in range(dim)], network, scalar)
 
     return make

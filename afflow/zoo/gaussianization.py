@@ -8,7 +8,7 @@ from flax import nnx
 from afflow.bijectors.compose import Chain
 from afflow.bijectors.coupling import Coupling
 from afflow.bijectors.linear import Householder
-from afflow.core.bijector import num_params
+from afflow.core.univariate import count_params
 from afflow.models.flow import Flow
 from afflow.nets.mlp import MLP
 from afflow.univariates.mixture_cdf import GaussianCDF, MixtureCDF
@@ -42,7 +42,7 @@ def gaussianization_flow(
 
     def layer(rngs):
         curve, widths = MixtureCDF(num_components, GaussianCDF()), hidden if context_dim else ()
-        sizes = 0, dim, *num_params(curve), widths
+        sizes = 0, dim, count_params(curve), widths
         network = MLP(*sizes, context_dim=context_dim, rngs=rngs)
         rotation = Householder(dim, dim, rngs=rngs)
         rotation.v = nnx.Param(jax.random.normal(rngs.params(), rotation.v.shape))

@@ -97,7 +97,7 @@ def reverse(dim: int, rngs: nnx.Rngs) -> Bijector:
     return Reverse(dim)
 
 
-def made_by(univariate: Callable[[], Bijector]) -> Bijector:
+def build_univariate(univariate: Callable[[], Bijector]) -> Bijector:
     """Build the univariate of one layer."""
     if isinstance(univariate, Bijector):
         name = type(univariate).__name__
