@@ -12,18 +12,18 @@ from afflow.core.univariate import check_event, count_params, locate
 
 
 class MaskedAutoregressive(Bijector):
-    r"""Each coordinate through a univariate whose parameters see the earlier ones.
+    r"""A map of each coordinate by a univariate whose parameters depend on earlier coordinates.
 
     $$y_t = f(x_t;\, c_t(y_{<t}, h)), \qquad
     \log|\det J_{f^{-1}}(y)| = \sum_t \log|\partial_y f^{-1}(y_t;\, c_t(y_{<t}, h))|.$$
 
-    `inverse` (density) is one parallel pass; `forward` (sampling) is serial in `t` and is
-    run by `solver`, with exact derivatives by the implicit function theorem. This is one
-    layer of MAF (Papamakarios et al. 2017, arXiv:1705.07057); its `Inverse` is one of IAF
-    (Kingma et al. 2016, arXiv:1606.04934).
+    `inverse` (density) is one parallel pass. `forward` (sampling) is serial in `t` and is run by
+    `solver`; its derivatives are exact, by the implicit function theorem. This is one layer of
+    MAF (Papamakarios et al. 2017, arXiv:1705.07057). Its `Inverse` is one layer of IAF (Kingma
+    et al. 2016, arXiv:1606.04934).
 
     Args:
-        conditioner: `(D,)` to `(D, P)`, row `t` seeing `x[:t]` and the context only.
+        conditioner: maps `(D,)` to `(D, P)`; row `t` depends on `x[:t]` and the context only.
         univariate: a scalar bijector with `P` parameters.
         solver: runs the serial direction.
 

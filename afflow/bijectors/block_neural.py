@@ -28,8 +28,8 @@ _MAX_GATE = 7.0
 class BNAF(Bijector):
     r"""A network of block triangular layers, from data to noise.
 
-    Every layer has some units for each coordinate, and those of coordinate $t$ see
-    coordinates up to $t$, through positive weights from $t$ itself:
+    Every layer has several units for each coordinate. The units of coordinate $t$ see
+    coordinates $0, \dots, t$, with positive weights on coordinate $t$:
 
     $$h^l_t = \tanh u^l_t, \qquad u^l_t = W^l_{tt} h^{l-1}_t + c^l_t, \qquad
     c^l_t = \sum_{j<t} W^l_{tj} h^{l-1}_j + b^l_t, \qquad h^0 = y,$$
@@ -37,14 +37,16 @@ class BNAF(Bijector):
     \frac{\partial x_t}{\partial y_t} = 1 - \alpha_t + \alpha_t\, W^L_{tt}
     \prod_{l<L} \mathrm{diag}(\tanh' u^l_t)\, W^l_{tt}.$$
 
-    The network alone is bounded; the gate $\alpha_t < 1$, in the paper an option, makes
-    the map onto the whole space, with straight tails. The product is taken in log space.
-    Each row of $W$ is weight normalised, a vector over its length times a scale;
-    the scales and the entries of $W_{tt}$ are bounded as in `positive`, the logit of the gate
-    by 7. At the start the map is close to the identity on $[-3, 3]$.
+    The network alone is bounded. The gate $\alpha_t < 1$, an option in the paper, makes the map
+    onto the whole space, with straight tails. The product of slopes is computed in log space.
+    Each row of $W$ is weight normalised: a vector divided by its length, times a scale. The
+    scales and the entries of $W_{tt}$ are bounded as in `positive`, the logit of the gate by 7.
+    At the start the map is close to the identity on $[-3, 3]$.
 
-    `forward` searches each coordinate's root in turn, by `solver`, with derivatives by
-    the implicit function theorem. De Cao et al. 2019, arXiv:1904.04676.
+    `forward` finds a root for each coordinate in turn, by `solver`, with derivatives by the
+    implicit function theorem.
+
+    De Cao et al. 2019, arXiv:1904.04676.
 
     Args:
         dim: number of coordinates `D`.
@@ -104,7 +106,7 @@ class BNAF(Bijector):
 
 
 class Blocks(NamedTuple):
-    """The weights of one layer from `a` to `a'` units for each coordinate."""
+    """The weights of one layer that maps `a` units per coordinate to `a'` units per coordinate."""
 
     below: jax.Array  # (D, a', D, a), zero unless j < t
     diagonal: jax.Array  # (D, a', a), positive
@@ -125,7 +127,7 @@ class BlockLinear(Outlined, nnx.Module):
         self.from_context = nnx.Param(0.2 * jax.random.normal(rngs.params(), shape))
 
     def blocks(self, context: jax.Array | None) -> Blocks:
-        """Return the weights, normalised, with the context in the bias."""
+        """Return the normalised weights, with the context added to the bias."""
         kernel, t = self.kernel[...], np.arange(len(self.kernel[...]))
         below = jnp.where((t[:, None] > t)[:, None, :, None], kernel, 0)
         diagonal = positive(kernel[t, :, t])
@@ -138,7 +140,11 @@ class BlockLinear(Outlined, nnx.Module):
 
 
 class BlockNetwork(Conditioner):
-    """The contributions of earlier coordinates to the units of each: row `t` holds the $c^l_t$."""
+    """A conditioner whose row `t` holds $c^l_t$ of all layers: the input from earlier coordinates.
+
+    Raises:
+        ValueError: if `hidden` is empty, or for sizes out of range.
+    """
 
     def __init__(self, dim: int, hidden: tuple[int, ...], *, context_dim: int = 0, rngs: nnx.Rngs):
         check_sizes(dim, 1, hidden, context_dim)
@@ -180,7 +186,7 @@ class BlockNetwork(Conditioner):
 
 
 def _monotone(y: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
-    """Map one coordinate through its diagonal blocks; return the log of the slope too."""
+    """Map one coordinate through its diagonal blocks; return its value and its log-slope."""
     (gate, weights), c = params
     c = jnp.split(c, np.cumsum([len(w) for w in weights])[:-1])
     u, log_slopes = weights[0] @ y[None] + c[0], jnp.log(weights[0][:, 0])  # (a,)

@@ -1,4 +1,4 @@
-"""Continuous normalizing flows: the map is the flow of an ordinary differential equation."""
+"""Continuous normalizing flows: the map is the solution of an ordinary differential equation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,8 +20,8 @@ Linear = Callable[[jax.Array], jax.Array]
 class VectorField(Outlined, nnx.Module):
     """The velocity $g(t, x, h)$ of one event at time `t`, from 0 to 1.
 
-    A subclass sets `event_shape` and `context_shape` (`None`: takes no context). It must
-    be smooth in `x`, so prefer `tanh` to `relu`.
+    A subclass sets `event_shape` and `context_shape` (`None`: takes no context). The velocity
+    must be smooth in `x`, so prefer `tanh` to `relu`.
     """
 
     event_shape: Shape
@@ -33,7 +33,7 @@ class VectorField(Outlined, nnx.Module):
 
 
 class MLPField(VectorField):
-    """A vector field by a multilayer perceptron on `(t, x, context)`, zero at first.
+    """A multilayer perceptron on `(t, x, context)` as a vector field, zero at the start.
 
     Args:
         dim: number of coordinates `D`.
@@ -79,7 +79,7 @@ class MLPField(VectorField):
 
 
 class Trace(ABC):
-    """How to find the trace of a Jacobian, given its product with a vector."""
+    """A method to compute the trace of a Jacobian from its products with vectors."""
 
     @abstractmethod
     def __call__(self, jvp: Linear, x: jax.Array) -> jax.Array:
@@ -88,7 +88,7 @@ class Trace(ABC):
 
 @dataclass(frozen=True)
 class ExactTrace(Trace):
-    r"""The sum of the diagonal, $\sum_i e_i^\top J e_i$: `D` products."""
+    r"""The sum of the diagonal, $\sum_i e_i^\top J e_i$, by `D` products."""
 
     def __call__(self, jvp, x):
         basis = jnp.eye(x.size, dtype=x.dtype).reshape(-1, *x.shape)
@@ -96,16 +96,18 @@ class ExactTrace(Trace):
 
 
 class Hutchinson(Outlined, nnx.Module, Trace):
-    r"""An unbiased estimate, $\epsilon^\top J \epsilon$ with random signs: one product.
+    r"""An unbiased estimate, $\epsilon^\top J \epsilon$ with random signs, by one product.
 
-    The signs are drawn once, here, so that the log-determinant is a deterministic
-    function; build another with another key for an independent estimate, at each step of
-    training for example. Grathwohl et al. 2018, arXiv:1810.01367, section 3.1.
+    The signs are drawn once, at construction, so the log-determinant is a deterministic
+    function. For an independent estimate, such as one for each step of training, build another
+    `Hutchinson` with another key.
+
+    Grathwohl et al. 2018, arXiv:1810.01367, section 3.1.
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
         key: draws the signs.
-        num_probes: estimates to average.
+        num_probes: number of estimates in the average.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -129,22 +131,22 @@ class Continuous(Bijector):
     $$\dot x = g(t, x, h), \qquad
     \log|\det J| = \int_0^1 \mathrm{tr}\,\frac{\partial g}{\partial x}(t, x(t), h)\,dt.$$
 
-    `inverse` integrates from 1 to 0. Both are solved by `diffrax`, with steps that each
-    event chooses for itself, so they undo each other to the tolerances only. An event
-    that the solver cannot finish comes back as NaN, never as an approximation.
+    `inverse` integrates from 1 to 0. `diffrax` solves both, with steps chosen for each event, so
+    the two directions undo each other to the tolerances only. An event that the solver cannot
+    finish is returned as NaN, never as an approximation.
 
     Chen et al. 2018, arXiv:1806.07366; FFJORD with `Hutchinson` (Grathwohl et al. 2018,
     arXiv:1810.01367).
 
     Args:
         vector_field: the velocity $g$.
-        trace: finds the trace: `ExactTrace()`, or a `Hutchinson` of the event's shape.
-        rtol: relative tolerance of a step; not less than the float type resolves.
-        atol: absolute tolerance of a step.
-        max_steps: most steps that one event may take.
+        trace: computes the trace: `ExactTrace()`, or a `Hutchinson` of the event's shape.
+        rtol: relative tolerance of a step; at least 10 rounding errors of the float type.
+        atol: absolute tolerance of a step; bounded below like `rtol`.
+        max_steps: the most steps that one event may take.
         solver: a solver of `diffrax`; by default `Tsit5()`.
-        adjoint: how `diffrax` differentiates; by default `RecursiveCheckpointAdjoint()`,
-            in reverse mode only. `DirectAdjoint()` has forward mode too.
+        adjoint: how `diffrax` differentiates. The default `RecursiveCheckpointAdjoint()` has
+            reverse mode only; `DirectAdjoint()` has forward mode too.
 
     Raises:
         ImportError: if `diffrax` is not installed.
@@ -209,12 +211,12 @@ class Continuous(Bijector):
     def _controller(self, diffrax, dtype):
         eps = float(jnp.finfo(dtype).eps)
         rtol, atol = max(self.rtol, 10 * eps), max(self.atol, 10 * eps)
-        least = eps**2  # a last step may be short by chance: only one this short is a failure
+        least = eps**2  # the last step may be short by chance; only a step below `least` fails
         return diffrax.PIDController(rtol=rtol, atol=atol, dtmin=least, force_dtmin=False)
 
 
 def _velocity(t: jax.Array, state: tuple[jax.Array, jax.Array], args: Any):
-    """Return the velocity of the event and of its log-determinant."""
+    """Return the derivatives in time of the event and of its log-determinant."""
     (x, _), (vector_field, trace, context) = state, args
 
     def g(x):

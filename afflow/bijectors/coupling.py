@@ -1,4 +1,4 @@
-"""Coupling layers: both directions in one pass."""
+"""Coupling layers: one pass in each direction."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,25 +11,25 @@ from afflow.core.univariate import check_event, count_params, locate
 
 
 class Coupling(Bijector):
-    r"""Some coordinates pass unchanged and set the parameters of a univariate for the rest.
+    r"""A map that keeps some coordinates; they set the parameters of a univariate for the rest.
 
     $$y_A = x_A, \qquad y_B = f(x_B;\, n(x_A, h)), \qquad
     \log|\det J| = \sum_{b \in B} \log|\partial_x f(x_b; n_b)|.$$
 
-    With `Additive` it is the layer of NICE (Dinh et al. 2015, arXiv:1410.8516), with `Affine`
+    With `Additive` this is the layer of NICE (Dinh et al. 2015, arXiv:1410.8516), with `Affine`
     of Real NVP (Dinh et al. 2017, arXiv:1605.08803), with `RationalQuadraticSpline` of NSF-C
     (Durkan et al. 2019, arXiv:1906.04032).
 
     Args:
         mask: nested booleans of the shape of an event, true at the coordinates $A$ that pass.
         network: any module that maps the passing coordinates, `(num_passing,)` in their order,
-            to parameters `(num_rest, P)`. If it has a `context_shape`, it is called with the
-            context as second argument.
-        univariate: a scalar bijector with `P` parameters, or a `PerDimension` of those of the
-            coordinates to transform, in their order.
+            to parameters `(num_rest, P)`. If the network has a `context_shape`, its second
+            argument is the context.
+        univariate: a scalar bijector with `P` parameters, or a `PerDimension` with one
+            univariate for each transformed coordinate, in order.
 
     Raises:
-        ValueError: if nothing is left to transform, or the network and the univariate disagree
+        ValueError: if no coordinate is transformed, or the network and the univariate disagree
             on the shape of the parameters.
 
     Example:

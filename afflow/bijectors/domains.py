@@ -1,9 +1,9 @@
 r"""Bijectors from the whole real space onto a domain.
 
-Outside its open domain, boundary included, an inverse gives an interior point and the
-log-determinant $-\infty$, so that the density of a `Flow` is zero there, with a gradient
-that is finite; NaN stays NaN. Forward, what would round onto the boundary is moved to the
-nearest number inside, so that samples have a density too.
+A domain is open: its boundary counts as outside. At a point outside, an inverse returns an
+interior point and the log-determinant $-\infty$. The density of a `Flow` is therefore zero at
+that point, with a finite gradient. NaN stays NaN. A forward result that would round onto the
+boundary is moved to the nearest number inside, so that samples have a density too.
 """
 
 import math
@@ -21,7 +21,7 @@ from afflow.core.bijector import Bijector, of_one_event
 
 
 class Interval(Bijector):
-    r"""Onto the box between two ends, by a scaled sigmoid.
+    r"""A map onto the box between two ends, by a scaled sigmoid.
 
     $$y_i = a_i + (b_i - a_i)\,\sigma(x_i), \qquad
     \log|\det J| = \sum_i \log\big((b_i - a_i)\,\sigma(x_i)\,\sigma(-x_i)\big).$$
@@ -74,13 +74,13 @@ class Interval(Bijector):
 
 
 class Positive(Bijector):
-    r"""Onto the positive reals, by the softplus.
+    r"""A map onto the positive reals, by the softplus.
 
     $$y_i = \log(1 + e^{x_i}), \qquad \log|\det J| = \sum_i \log\sigma(x_i).$$
 
-    The softplus and not the exponential, because it is the identity far out: nothing
-    overflows, and the flow before it sets the tail of the density. For data over
-    many orders of magnitude, model the logarithm instead.
+    Unlike the exponential, the softplus is the identity far out: nothing overflows, and the flow
+    before this map sets the tail of the density. For data over many orders of magnitude, model
+    the logarithm instead.
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
@@ -109,12 +109,12 @@ class Positive(Bijector):
 
 
 class Exp(Bijector):
-    r"""Onto the positive reals, by the exponential.
+    r"""A map onto the positive reals, by the exponential.
 
     $$y_i = e^{x_i}, \qquad \log|\det J| = \sum_i x_i.$$
 
-    A change of the units of $y$ only moves $x$. What would overflow is moved to the largest
-    number; see `Positive` for a map with lighter tails.
+    A change of the units of $y$ only shifts $x$. Results that would overflow become the largest
+    number. For lighter tails see `Positive`.
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
@@ -146,7 +146,7 @@ class Exp(Bijector):
 
 
 class Power(Bijector):
-    r"""From the positive reals onto themselves, by a power.
+    r"""A map from the positive reals onto themselves, by a power.
 
     $$y_i = x_i^p, \qquad \log|\det J| = \sum_i \big(\log p + (p - 1) \log x_i\big).$$
 
@@ -184,11 +184,11 @@ class Power(Bijector):
 
 
 class Tanh(Bijector):
-    r"""Onto the cube between -1 and 1, by the hyperbolic tangent.
+    r"""A map onto the cube between -1 and 1, by the hyperbolic tangent.
 
     $$y_i = \tanh x_i, \qquad \log|\det J| = \sum_i \log(1 - y_i^2).$$
 
-    It is the `Interval` from -1 to 1 of twice its argument; bounded actions use it.
+    It equals the `Interval` from -1 to 1 at twice the argument. Bounded actions use it.
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
@@ -221,17 +221,17 @@ class Tanh(Bijector):
 
 
 class Simplex(Bijector):
-    r"""Onto the probabilities of `D + 1` classes, by breaking a stick.
+    r"""A map onto the probabilities of `D + 1` classes, by breaking a stick.
 
     $$y_k = r_k\,\sigma(x_k - \log(D - k)), \qquad r_k = 1 - \sum_{j<k} y_j, \qquad
     \log|\det J| = \sum_{k=0}^{D} \log y_k.$$
 
-    An event holds the first `D` probabilities; the last is one minus their sum,
-    $y_D = r_D$, so that `D` reals meet `D` coordinates and the density is with
-    respect to these. Zeros give equal probabilities. The Jacobian is lower triangular.
+    An event holds the first `D` probabilities, and the density is with respect to these `D`
+    coordinates. The last probability is one minus their sum, $y_D = r_D$. Zeros give equal
+    probabilities. The Jacobian is lower triangular.
 
     Args:
-        dim: the number `D` of free probabilities: the number of classes less one.
+        dim: the number `D` of free probabilities, one less than the number of classes.
 
     Raises:
         ValueError: if `dim < 1`.
@@ -273,7 +273,7 @@ class Simplex(Bijector):
 def _remainder(y: jax.Array) -> jax.Array:
     """Return `1 - y.sum()`, to about the square of float rounding.
 
-    Every addition keeps its rounding error, and the errors are summed apart.
+    Every addition keeps its rounding error, and the errors are summed separately.
     """
     sums = jnp.concatenate([jnp.ones_like(y[:1]), -y])
     errors = jnp.zeros_like(sums)
@@ -295,16 +295,18 @@ def _rests(y: jax.Array) -> jax.Array:
 
 @_rests.defjvp
 def _rests_jvp(primals, tangents):
-    """The tangent of `r[k + 1]` sums the tangents of coordinates `0..k`: exactly triangular."""
+    """Return `r[1:]` and its tangents, as sums over coordinates `0..k`: exactly triangular."""
     return _rests(*primals), -jnp.cumsum(tangents[0])
 
 
 def _leave(y: jax.Array, rest: jax.Array) -> jax.Array:
-    """Return `y > 0` moved by some ulp, so that its remainder is positive and close to `rest`.
+    """Return `y > 0` moved by some ulp, so that the remainder is positive and close to `rest`.
 
-    The largest coordinate takes up the rounding of all others, but resolves the remainder to
-    an ulp of its own only. So smaller coordinates take up what is left, one by one. A remainder
-    that is `rest` up to rounding stays: near 1, an ulp of it may be larger than all of `y`.
+    Each of four rounds adds the excess of the remainder over `rest` to one coordinate: the
+    smallest that can hold the excess within 32 rounding errors, or else the largest. The ulp of
+    a large coordinate may exceed the excess that is left, so a later round uses a smaller
+    coordinate. An excess within 4 rounding errors of `rest` is left alone: if `rest` is near 1,
+    such an excess may be larger than all of `y`.
     """
     y = jnp.maximum(y, jnp.finfo(y.dtype).tiny)
     moved, rest = jax.lax.stop_gradient((y, rest))
@@ -322,14 +324,14 @@ def _leave(y: jax.Array, rest: jax.Array) -> jax.Array:
 
 
 class Ordered(Bijector):
-    r"""Onto vectors in increasing order, by softplus steps.
+    r"""A map onto the vectors in increasing order, by softplus steps.
 
     $$y_0 = x_0, \qquad y_t = y_{t-1} + \log(1 + e^{x_t}), \qquad
     \log|\det J| = \sum_{t>0} \log\sigma(x_t).$$
 
-    The density is over sorted vectors: of `D` exchangeable values it is `D!` times
-    their joint density. A step too short for the float type leaves two equal
-    coordinates, on the boundary.
+    The density is over sorted vectors. For `D` exchangeable values it is `D!` times their joint
+    density. A step below the resolution of the float type gives two equal coordinates, which lie
+    on the boundary.
 
     Args:
         dim: number of coordinates `D`.
@@ -359,7 +361,7 @@ class Ordered(Bijector):
     def forward_and_log_det(self, x, context=None):
         steps, log_det = _softplus(x[1:])
         y = jnp.cumsum(jnp.concatenate([x[:1], steps]))
-        return y + jax.lax.stop_gradient(jax.lax.cummax(y) - y), log_det  # against rounding
+        return y + jax.lax.stop_gradient(jax.lax.cummax(y) - y), log_det  # rounding may disorder y
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
@@ -368,12 +370,12 @@ class Ordered(Bijector):
 
 
 class CircularShift(Bijector):
-    r"""Turn angles by learned phases: $y_i = x_i + \phi_i$ modulo $2\pi$, on $[-\pi, \pi)$.
+    r"""A shift of angles by learned phases: $y_i = x_i + \phi_i$ modulo $2\pi$, on $[-\pi, \pi)$.
 
-    A bijection of the circle, not of the line: it belongs between maps of $[-\pi, \pi)$
-    onto itself, on a base that lives there, `Uniform(D, -pi, pi)` say, and moves the
-    point where those maps hold the circle fixed. Any real is read as the angle that it
-    is modulo $2\pi$. The log-determinant is zero.
+    This is a bijection of the circle, not of the line. Use it between maps of $[-\pi, \pi)$ onto
+    itself, with a base on that interval such as `Uniform(D, -pi, pi)`. It moves the point of
+    the circle that those maps leave fixed. Any real number is read as an angle modulo $2\pi$.
+    The log-determinant is zero.
 
     Rezende et al. 2020, arXiv:2002.02428, section 2.1.
 
@@ -413,7 +415,7 @@ def _softplus(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _inverse_softplus(y: jax.Array) -> tuple[jax.Array, jax.Array]:
     outside = y <= 0
     y = jnp.where(outside, 1, y)
-    log_slope = jnp.log(-jnp.expm1(-y))  # of the softplus: log(1 - e^-y)
+    log_slope = jnp.log(-jnp.expm1(-y))  # the slope of the softplus is 1 - e^-y
     return y + log_slope, _zero_density(outside, -log_slope)
 
 
@@ -427,28 +429,32 @@ def _power(x: jax.Array, exponent: float) -> tuple[jax.Array, jax.Array]:
 
 
 def _wrap(angle: jax.Array) -> jax.Array:
-    """Return the angle modulo two pi, between -pi and pi; those there already stay exact."""
+    """Return the angle modulo two pi, between -pi and pi. An angle in this range stays exact."""
     turns = jax.lax.stop_gradient(jnp.floor((angle + math.pi) / (2 * math.pi)))
     return jnp.clip(angle - 2 * math.pi * turns, -math.pi, math.pi)
 
 
 def _next(end: jax.Array, towards: jax.Array) -> jax.Array:
-    """Return the nearest number beyond `end` that is not flushed to zero."""
+    """Return the number next to `end` in the direction of `towards`.
+
+    Next to zero this is the smallest normal number: smaller numbers would be flushed to zero.
+    """
     end, towards = jax.lax.stop_gradient((end, towards))
     tiny = jnp.sign(towards) * jnp.finfo(end.dtype).tiny
     return jnp.where(end == 0, tiny, jnp.nextafter(end, towards))
 
 
 def _zero_density(outside: jax.Array, log_dets: jax.Array) -> jax.Array:
-    """Sum log-determinant terms, with minus infinity for those outside."""
+    """Sum log-determinant terms, each replaced by minus infinity where `outside` is true."""
     return total(jnp.where(outside, -jnp.inf, log_dets))
 
 
 def Logit(event_shape: int | Shape, alpha: float = 1e-6) -> Interval:  # noqa: N802
-    r"""Return the `Interval` that reads data in [0, 1] as logits, kept off the ends.
+    r"""Return an `Interval` slightly wider than [0, 1], whose inverse maps data to logits.
 
-    Its inverse is $x = \mathrm{logit}(\alpha + (1 - 2\alpha)\,y)$, with its Jacobian
-    counted: log-densities stay those of $y$. It stands last in a `Chain`.
+    The inverse is $x = \mathrm{logit}(\alpha + (1 - 2\alpha)\,y)$, finite at both ends if
+    $\alpha > 0$. Its Jacobian is included, so log-densities are densities of $y$. Put it last in
+    a `Chain`.
 
     Papamakarios et al. 2017, arXiv:1705.07057, appendix D.
 

@@ -1,4 +1,4 @@
-"""Maps that act on each coordinate by itself."""
+"""Maps that act on each coordinate separately."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from afflow._tools.shapes import Shape, checked_shape
 from afflow.core.bijector import Bijector, of_one_event
 from afflow.core.univariate import check_event, count_params, locate
 
-_FEW = 8  # rounding errors that a deviation must exceed
+_FEW = 8  # a standard deviation must exceed this many rounding errors of the mean
 
 
 class Elementwise(Bijector):
@@ -57,7 +57,7 @@ class Elementwise(Bijector):
 
 
 class LeakyReLU(Bijector):
-    r"""Each coordinate with one slope above zero and another below.
+    r"""A map of each coordinate with slope 1 above zero and another slope below.
 
     $$y_i = \max(x_i, 0) + a \min(x_i, 0), \qquad
     \log|\det J| = \log a \cdot \#\{i : x_i < 0\}.$$
@@ -98,16 +98,20 @@ class LeakyReLU(Bijector):
 
 
 class Standardize(Bijector):
-    r"""Fixed location and scale: from a standard flow to the units of the data.
+    r"""A fixed location and scale, from a standard flow to the units of the data.
 
     $$y = \mu + \sigma \odot x, \qquad \log|\det J| = \sum_i \log\sigma_i.$$
 
-    It stands last in a `Chain`: the inverse turns data into z-scores, and its Jacobian
-    is counted, so log-densities stay in the units of the data.
+    Put it last in a `Chain`: the inverse turns data into z-scores. Its Jacobian is included, so
+    log-densities stay in the units of the data.
 
     Args:
         mean: location $\mu$, `event_shape`.
         std: scale $\sigma > 0$, `event_shape`.
+
+    Raises:
+        ValueError: if the shapes differ, a number is not finite, or a scale is not above 8
+            rounding errors of the location.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -136,12 +140,12 @@ class Standardize(Bijector):
 
     @staticmethod
     def from_data(x: ArrayLike) -> "Standardize":
-        """Standardise by the mean and standard deviation over the rows of `x`."""
+        """Return the map with the mean and standard deviation over the rows of `x`."""
         rows = double("x", x)
         if rows.ndim < 1 or len(rows) == 0:
             raise ValueError(f"Expected rows (N, *event_shape) as x, got shape {rows.shape}.")
         mean = rows.mean(0)
-        return Standardize(mean, (rows - mean).std(0))  # without the digits of the location
+        return Standardize(mean, (rows - mean).std(0))  # centred, so a large mean costs no digits
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
@@ -158,7 +162,7 @@ class Standardize(Bijector):
 
 
 def _check_scale(mean: np.ndarray, std: np.ndarray, eps: float, mend: str) -> None:
-    """Raise `ValueError` for a deviation of a few rounding errors of its mean, or none at all."""
+    """Raise `ValueError` unless each `std` is finite and exceeds `_FEW * eps * abs(mean)`."""
     usable = np.isfinite(mean) & np.isfinite(std) & (std > _FEW * eps * np.abs(mean))
     if not usable.all():
         i = np.flatnonzero(~usable)

@@ -16,17 +16,18 @@ from afflow._tools.shapes import check_size
 from afflow.bijectors.permutations import Permutation, Shuffle
 from afflow.core.bijector import Bijector, of_one_event
 
-# GPUs round float32 products to 10 bits by default, and a solve would not undo them.
+# GPUs round float32 operands to 10 bits by default. At that precision a product and a
+# triangular solve would not be inverses of each other.
 product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Triangular(Bijector):
-    r"""An affine map with a lower triangular matrix of positive diagonal.
+    r"""An affine map with a lower triangular matrix that has a positive diagonal.
 
     $$x = L y + b, \qquad \log|\det J_{f^{-1}}| = \sum_i \log L_{ii}.$$
 
-    The density is a product; sampling solves the triangular system. With a normal base it
-    is the normal of any mean and covariance. It starts as the identity.
+    The density multiplies by $L$; sampling solves the triangular system. With a normal base the
+    flow is a normal with any mean and covariance. The map starts as the identity.
 
     Args:
         dim: number of coordinates `D`.
@@ -75,15 +76,16 @@ class LU(Bijector):
 
     $$x = P L U y + b, \qquad \log|\det J_{f^{-1}}| = \sum_i \log |U_{ii}|,$$
 
-    with $L$ lower triangular of unit diagonal and $U$ upper triangular, whose diagonal has fixed
-    signs. The density is two products; sampling solves two triangular systems. It
-    starts as the permutation $P$, which is not trained. Kingma and Dhariwal 2018,
-    arXiv:1807.03039, eq. 10.
+    where $L$ is lower triangular with unit diagonal. $U$ is upper triangular, and the signs of its
+    diagonal are fixed. The density takes two products; sampling solves two triangular systems.
+    The map starts as the permutation $P$, which is not trained.
+
+    Kingma and Dhariwal 2018, arXiv:1807.03039, eq. 10.
 
     Args:
         dim: number of coordinates `D`.
-        permutation: the $P$ of `D` coordinates; by default none. With `Shuffle` each copy in
-            a `Repeat` has an order of its own.
+        permutation: the $P$ of `D` coordinates; by default the identity. With `Shuffle`, each
+            copy in a `Repeat` draws a separate order.
         signs: +1 or -1 for each entry of the diagonal of $U$, `(D,)`; by default all positive.
 
     Raises:
@@ -113,7 +115,7 @@ class LU(Bijector):
                 f"{self.permutation.event_shape[0]}."
             )
         self.signs = None if signs is None else Constant(_checked_signs(dim, signs))
-        self.factors = nnx.Param(jnp.zeros((dim, dim)))  # L below the diagonal, U from it on
+        self.factors = nnx.Param(jnp.zeros((dim, dim)))  # L below the diagonal, U on and above
         self.b = nnx.Param(jnp.zeros(dim))
         self.event_shape = (dim,)
         self.context_shape = None
@@ -153,13 +155,15 @@ class Householder(Bijector):
     $$y = H_1 \cdots H_K x, \qquad H_k = I - 2\,\frac{v_k v_k^\top}{\|v_k\|^2},
     \qquad \log|\det J| = 0.$$
 
-    The vectors start in equal pairs, so an even number of reflections starts as the
-    identity; `D` reflections reach every rotation, or every rotation followed by a
-    reflection, as `D` is even or odd. Tomczak and Welling 2016, arXiv:1611.09630.
+    The vectors start in equal pairs, so an even number of reflections starts as the identity.
+    With `D` reflections the map reaches every rotation if `D` is even, and every rotation
+    followed by a reflection if `D` is odd.
+
+    Tomczak and Welling 2016, arXiv:1611.09630.
 
     Args:
         dim: number of coordinates `D`.
-        num_reflections: their number `K`.
+        num_reflections: the number of reflections `K`.
         rngs: its `params` stream draws the vectors.
 
     Raises:
@@ -238,17 +242,17 @@ class Rotation(Bijector):
 def reflect(v: jax.Array, x: jax.Array) -> jax.Array:
     r"""Return $H_1 \cdots H_K x$ for the reflections along the rows of `v` `(K, D)`.
 
-    The product is $I - V^\top T^{-1} V$ with $T$ upper triangular: no loop over `K`.
+    The product is $I - V^\top T^{-1} V$ with $T$ upper triangular, so there is no loop over `K`.
     """
     return x - product(v.T, solve_triangular(_interaction(v), product(v, x)))
 
 
 def reflect_back(v: jax.Array, y: jax.Array) -> jax.Array:
-    """Return `x` of `y = reflect(v, x)`, by the transposed product."""
+    """Return the `x` with `y = reflect(v, x)`, by the transposed product."""
     return y - product(v.T, solve_triangular(_interaction(v), product(v, y), trans=1))
 
 
 def _interaction(v: jax.Array) -> jax.Array:
-    """Return the upper triangle of `v v^T`, its diagonal halved."""
+    """Return the upper triangle of `v v^T` with its diagonal halved."""
     gram = product(v, v.T)
     return jnp.triu(gram, 1) + jnp.diag(jnp.diag(gram)) / 2

@@ -13,11 +13,11 @@ from afflow.core.bijector import Bijector, of_one_event
 
 
 class Permutation(Bijector):
-    r"""Reorder coordinates: $y_i = x_{\pi(i)}$, with log-determinant zero.
+    r"""A reordering of coordinates: $y_i = x_{\pi(i)}$, with log-determinant zero.
 
     Args:
-        order: the permutation $\pi$ of `0..D-1`; need not be its own inverse. It is part of
-            the program, so that the copies in a `Repeat` have one order in common: see `Shuffle`.
+        order: the permutation $\pi$ of `0..D-1`. It is a constant of the program, so all copies
+            in a `Repeat` share it. `Shuffle` draws one order per copy.
 
     Raises:
         ValueError: if `order` is not a permutation of `0..D-1`.
@@ -72,9 +72,9 @@ def Reverse(dim: int) -> Permutation:  # noqa: N802 (reads as a bijector)
 
 
 class Shuffle(Bijector):
-    r"""A random reordering that is data: $y_i = x_{\pi(i)}$, with log-determinant zero.
+    r"""A random reordering, stored as an array: $y_i = x_{\pi(i)}$, with log-determinant zero.
 
-    Each copy in a `Repeat` draws an order of its own. The order is not trained.
+    Each copy in a `Repeat` draws a separate order. The order is not trained.
 
     Args:
         dim: number of coordinates `D`.

@@ -13,16 +13,18 @@ from afflow.univariates.monotone import solve_monotone
 
 
 class Planar(Bijector):
-    r"""A move along one direction by a nonlinear function of the place along another.
+    r"""A shift along one direction by a nonlinear function of the position along another.
 
     $$y = x + \hat u \tanh(w^\top x + b), \qquad
     |\det J| = 1 + \kappa \tanh'(w^\top x + b), \qquad
     \hat u = u + (\kappa - w^\top u) \frac{w}{\|w\|^2},$$
 
-    where $\kappa = w^\top \hat u > -1$, a smooth function of $w^\top u$, makes it
-    invertible; $u = 0$ is the identity, the start. `forward` is explicit. `inverse` finds
-    $a = w^\top x$ as the one root of $a + \kappa \tanh(a + b) = w^\top y$, to rounding, with
-    derivatives by the implicit function theorem: read it by `Inverse` to train densities.
+    where $\kappa = w^\top \hat u$ is a smooth function of $w^\top u$. The bound $\kappa > -1$
+    makes the map invertible. It starts as the identity, at $u = 0$. `forward` is explicit.
+    `inverse` finds $a = w^\top x$ to rounding, as the only root of
+    $a + \kappa \tanh(a + b) = w^\top y$; its derivatives use the implicit function theorem. To
+    train densities, wrap the map in `Inverse`.
+
     Rezende and Mohamed 2015, arXiv:1505.05770, eqs. 10-12, 23.
 
     Args:
@@ -68,7 +70,7 @@ class Planar(Bijector):
 
 
 def bend(a: jax.Array, params: tuple[jax.Array, jax.Array, jax.Array]):
-    r"""Return $a + r \tanh(\tilde r a + b)$ and its log-slope, for $r \tilde r > -1$."""
+    r"""Return $a + r \tanh(\tilde r a + b)$ and the log of its slope, for $r \tilde r > -1$."""
     r, r_tilde, b = params
     h = jnp.tanh(r_tilde * a + b)
     return a + r * h, jnp.log1p(r * r_tilde * (1 - h**2))

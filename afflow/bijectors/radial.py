@@ -10,14 +10,16 @@ from afflow.core.bijector import Bijector, of_one_event
 
 
 class Radial(Bijector):
-    r"""A move towards a point, or away from it, that fades with the distance.
+    r"""A move towards or away from a point, which fades with the distance.
 
     $$y = x + \kappa q\,(x - x_0), \qquad q = \frac{\alpha}{\alpha + r}, \quad
     r = \|x - x_0\|, \qquad |\det J| = (1 + \kappa q)^{D-1} (1 + \kappa q^2),$$
 
-    where $\kappa = \beta / \alpha > -1$ makes it invertible. The distance after the move,
-    $r' = r (1 + \kappa q)$, is quadratic in $r$, so both directions are explicit. It starts
-    as the identity, at $\kappa = 0$. Rezende and Mohamed 2015, arXiv:1505.05770, eq. 14.
+    where $\kappa = \beta / \alpha$. The bound $\kappa > -1$ makes the map invertible. The
+    distance after the move is $r' = r (1 + \kappa q)$. This is a quadratic equation for $r$, so
+    both directions are explicit. The map starts as the identity, at $\kappa = 0$.
+
+    Rezende and Mohamed 2015, arXiv:1505.05770, eq. 14.
 
     Args:
         event_shape: the shape of an event, or the length of a vector.

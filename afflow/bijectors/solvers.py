@@ -1,4 +1,4 @@
-"""Solvers for the serial direction, and its derivative by the implicit function theorem."""
+"""Solvers for the serial direction, with derivatives by the implicit function theorem."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from afflow.core.conditioner import Conditioner, Emit
 
 
 class Solver(ABC):
-    """How to run `x[t], aux[t] = emit(inputs[t], params[t])` where `params[t]` needs `x[:t]`.
+    """A way to run `x[t], aux[t] = emit(inputs[t], params[t])`, where `params[t]` needs `x[:t]`.
 
     Solvers are hashable values without parameters, passed as `solver=`. The derivatives of
     a solution do not depend on the solver.
@@ -39,21 +39,23 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Incremental(Solver):
-    """One step of the conditioner a coordinate: about the work of one pass for MADE.
+    """One step of the conditioner per coordinate: for a MADE, about the work of one pass.
 
     A conditioner that overrides neither `step` nor `decode` would make a full pass in each step.
-    `Jacobi()` runs it instead, in `D` passes at most and often in a few.
+    `Jacobi()` runs such a conditioner instead, in at most `D` passes and often in a few.
 
-    On an NVIDIA GPU all steps of a MADE run in one kernel, where the kernel can compute the
-    network and the univariate. Elsewhere each step is a small matrix product.
+    On an NVIDIA GPU all steps of a MADE run in one kernel, if the kernel can compute the network
+    and the univariate. Elsewhere each step is a small matrix product.
 
     Args:
-        kernel: `True` to insist on the kernel, interpreted where there is no GPU (which is
-            slow), `False` to do without. By default it is used where it is the faster way.
-            A triple says how to cut it: events of a program, units of a block, warps.
+        kernel: `True` to insist on the kernel, `False` to do without. Without a GPU the kernel is
+            interpreted, which is slow. By default the kernel runs if it is expected to be faster.
+            A triple also insists, and sets the tiling: events of a program, units of a block,
+            warps.
 
     Raises:
-        ValueError: when it runs with `kernel=True` something that the kernel cannot compute.
+        ValueError: at run time, if `kernel` insists and the conditioner is not a `MADE`, or the
+            kernel cannot compute the network or the univariate.
 
     Example:
         >>> import afflow
@@ -80,7 +82,7 @@ class Incremental(Solver):
 
 @dataclass(frozen=True)
 class FullPasses(Solver):
-    """One full pass of the conditioner a coordinate: `D` passes, the reference."""
+    """One full pass of the conditioner per coordinate: `D` passes, the reference solver."""
 
     def run(self, conditioner, emit, inputs, context):
         return _WithoutSteps(conditioner).decode(emit, inputs, context)
@@ -88,16 +90,18 @@ class FullPasses(Solver):
 
 @dataclass(frozen=True)
 class Jacobi(Solver):
-    r"""Fixed-point sweeps of full passes, $x \leftarrow E(z, C(x))$, until they settle.
+    r"""Fixed-point sweeps of full passes, $x \leftarrow E(z, C(x))$, until $x$ settles.
 
-    After `k` sweeps the first `k` coordinates are exact, so `D` sweeps always suffice;
-    where the coupling is weak a few do. Song et al. 2021, arXiv:2002.03629.
+    After `k` sweeps the first `k` coordinates are exact, so `D` sweeps always suffice. If the
+    coupling is weak, a few suffice.
+
+    Song et al. 2021, arXiv:2002.03629.
 
     Args:
-        tol: a sweep that moves no coordinate by more than `tol * (1 + |x|)` is the last;
-            by default eight times the rounding error of the float type.
-        max_steps: most sweeps to make; by default `D`. An event that has not settled by
-            then comes back as NaN, never as an approximation.
+        tol: the sweeps end when no coordinate moves by more than `tol * (1 + |x|)`; by default
+            eight times the rounding error of the float type.
+        max_steps: the most sweeps; by default `D`. An event that has not settled by then is
+            returned as NaN, never as an approximation.
     """
 
     tol: float | None = None
@@ -108,7 +112,7 @@ class Jacobi(Solver):
         return x, aux
 
     def run_and_count(self, conditioner, emit, inputs, context) -> tuple[jax.Array, Any, Any]:
-        """Return what `run` does, and the number of sweeps that it took."""
+        """Return `x` and `aux` as `run` does, and the number of sweeps."""
         dim = conditioner.event_shape[0]
 
         def sweep(x):
@@ -144,7 +148,7 @@ class Jacobi(Solver):
 
 
 class _WithoutSteps(Conditioner):
-    """A conditioner without its shortcuts."""
+    """A conditioner that calls another and has the default `step` and `decode`."""
 
     def __init__(self, conditioner: Conditioner):
         self.conditioner = conditioner
@@ -160,15 +164,15 @@ class _WithoutSteps(Conditioner):
 def solve(
     solver: Solver, conditioner: Conditioner, emit: Emit, inputs: Any, context: jax.Array | None
 ) -> tuple[jax.Array, Any]:
-    r"""Run `solver`, with derivatives that do not depend on how it found the solution.
+    r"""Run `solver`, with derivatives that do not depend on the solver.
 
-    The solution satisfies $(x, a) = E(z, C(x))$ with $C$ the conditioner and $E$ the
-    emission of all coordinates, so its tangent satisfies a triangular system,
+    The solution satisfies $(x, a) = E(z, C(x))$, where $C$ is the conditioner and $E$ the
+    emission of all coordinates. Its tangent therefore satisfies a triangular system,
 
     $$(\dot x, \dot a) = \dot E + \partial_p E\, C'(x)\, \dot x,$$
 
-    where $\dot E$ is the tangent at fixed $x$. `lax.custom_linear_solve` solves it, and for
-    reverse mode its transpose: nothing is kept of the serial loop.
+    where $\dot E$ is the tangent at fixed $x$. `lax.custom_linear_solve` solves this system, and
+    its transpose for reverse mode. Reverse mode thus keeps nothing of the serial loop.
     """
     return solver.run(conditioner, emit, inputs, context)
 
@@ -179,7 +183,7 @@ def _solve_jvp(solver, primals, tangents):
     conditioner, emit, inputs, context = primals
     d_conditioner, d_emit, d_inputs, d_context = tangents
     x, aux = solve(solver, conditioner, emit, inputs, context)
-    # A checkpoint: of a deep flow, reverse mode keeps x for each layer, not the hidden units.
+    # With the checkpoint, reverse mode keeps x for each layer of a deep flow, not hidden units.
     params, d_params = jax.jvp(
         jax.checkpoint(lambda conditioner, context: conditioner(x, context)),
         (conditioner, context),
@@ -209,6 +213,6 @@ def _solve_jvp(solver, primals, tangents):
 
 
 def _stack(tree: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
-    """Stack the leaves of a tree; return the function that undoes it too."""
+    """Stack the leaves of a tree; return the stack, and the function that unstacks."""
     leaves, structure = jax.tree.flatten(tree)
     return jnp.stack(leaves), lambda stacked: jax.tree.unflatten(structure, list(stacked))

@@ -22,12 +22,13 @@ class Sylvester(Bijector):
     $$y = x + Q R \tanh(\tilde R Q^\top x + b), \qquad
     |\det J| = \prod_i 1 + R_{ii} \tilde R_{ii} \tanh'(\tilde R Q^\top x + b)_i,$$
 
-    with $Q$ `(D, M)` orthonormal, by `M` Householder reflections, and $R$, $\tilde R$ upper
-    triangular with $R_{ii} \tilde R_{ii} > -1$, which makes it invertible. It starts as the
-    identity, at $R = 0$. `forward` is explicit. `inverse` solves for the $v = Q^\top x$ of
-    $v + R \tanh(\tilde R v + b) = Q^\top y$ from the last coordinate to the first, each the
-    one root of an increasing scalar function, to rounding, with derivatives by the
-    implicit function theorem: read it by `Inverse` to train densities.
+    with $Q$ `(D, M)` orthonormal, made of `M` Householder reflections, and $R$, $\tilde R$ upper
+    triangular. The bound $R_{ii} \tilde R_{ii} > -1$ makes the map invertible. It starts as the
+    identity, at $R = 0$. `forward` is explicit. `inverse` solves
+    $v + R \tanh(\tilde R v + b) = Q^\top y$ for $v = Q^\top x$, from the last coordinate to the
+    first. Each coordinate is the only root of an increasing scalar function, found to rounding;
+    derivatives use the implicit function theorem. To train densities, wrap the map in `Inverse`.
+
     Van den Berg et al. 2018, arXiv:1803.05649, section 3, H-SNF.
 
     Args:
@@ -92,7 +93,7 @@ def _log_det(r: jax.Array, r_tilde: jax.Array, h: jax.Array) -> jax.Array:
 
 
 def _solve(r: jax.Array, r_tilde: jax.Array, b: jax.Array, w: jax.Array) -> jax.Array:
-    """Return the `v` `(M,)` with `v + r tanh(r_tilde v + b) = w`, differentiable."""
+    """Return the `v` `(M,)` with `v + r tanh(r_tilde v + b) = w`, with derivatives."""
 
     def residual(v):
         return v + product(r, jnp.tanh(product(r_tilde, v) + b)) - w
@@ -107,10 +108,10 @@ def _solve(r: jax.Array, r_tilde: jax.Array, b: jax.Array, w: jax.Array) -> jax.
 
 
 def _substitute(r, r_tilde, b, w):
-    """Solve for one coordinate after the other, from the last."""
+    """Solve `v + r tanh(r_tilde v + b) = w` for `v`, coordinate by coordinate from the last."""
 
     def step(state, i):
-        v, h = state  # zero from coordinate i down
+        v, h = state  # coordinates 0..i are still zero
         c, target = product(r_tilde[i], v) + b[i], w[i] - product(r[i], h)
         v_i = solve_monotone(Partial(bend), target, (r[i, i], r_tilde[i, i], c))
         return (v.at[i].set(v_i), h.at[i].set(jnp.tanh(r_tilde[i, i] * v_i + c))), None

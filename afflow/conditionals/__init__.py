@@ -1,4 +1,4 @@
-"""Scalar distributions, whose parameters a conditioner computes from the earlier coordinates."""
+"""Scalar distributions whose parameters a conditioner computes from the earlier coordinates."""
 
 from afflow.conditionals.bernoulli import Bernoulli
 from afflow.conditionals.categorical import Categorical

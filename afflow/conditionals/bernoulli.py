@@ -1,4 +1,4 @@
-"""Bernoulli: a coin for every coordinate."""
+"""Bernoulli: a binary value for each coordinate."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from afflow.core.conditional import Conditional, as_float, supported
 class Bernoulli(Conditional):
     r"""$p(x; \theta) = \sigma(\theta)^x (1 - \sigma(\theta))^{1-x}$ over $x \in \{0, 1\}$.
 
-    The one parameter is the logit. Elsewhere the log-probability is $-\infty$.
+    The only parameter is the logit. At any other `x` the log-probability is $-\infty$.
 
     Example:
         >>> import jax.numpy as jnp
@@ -47,7 +47,10 @@ class Bernoulli(Conditional):
 
 
 def _uniform(key: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Draw from (0, 1) with digits near zero, where one draw of `jax.random` has none."""
+    """Draw from (0, 1) in steps finer than the machine epsilon, the step of `jax.random.uniform`.
+
+    Otherwise an event with a probability below epsilon could not be drawn correctly.
+    """
     first, second = jax.random.split(key)
     step = jnp.finfo(dtype).eps
     fine = jax.random.uniform(second, (), dtype, minval=step, maxval=1.0)

@@ -1,4 +1,4 @@
-"""Categorical: one of K symbols for every coordinate."""
+"""Categorical: one of K symbols for each coordinate."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ from afflow.core.conditional import Conditional, as_float, supported
 class Categorical(Conditional):
     r"""$p(x; \theta) = e^{\theta_x} / \sum_k e^{\theta_k}$ over $x \in \{0, \dots, K-1\}$.
 
-    The parameters are `K` logits. A conditioner reads a symbol as its indicator vector, so
-    it needs `features=K`.
+    The parameters are `K` logits. A conditioner reads a symbol as an indicator vector, so the
+    conditioner needs `features=K`.
 
     Args:
         num_classes: the number of symbols `K`, at least 2.

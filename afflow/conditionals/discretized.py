@@ -16,19 +16,20 @@ from afflow.univariates.mixture_cdf import LogisticCDF, check_mixture, mixture_p
 class DiscretizedLogistics(Conditional):
     r"""$p(x; \theta) = \sum_k \pi_k \big[\sigma(b_k) - \sigma(a_k)\big]$ over $0, \dots, L-1$.
 
-    The levels divide $[-1, 1]$ into cells of width $2/(L-1)$ around
-    $\tilde x = 2x/(L-1) - 1$; $a_k$ and $b_k$ are the standardised edges of the cell of $x$,
-    $(\tilde x \mp 1/(L-1) - \mu_k)/s_k$, and the cells at both ends reach to infinity. The
-    difference is taken in log space, $\sigma(b)\sigma(-a)(1 - e^{a-b})$, so that no cell
+    The levels divide $[-1, 1]$ into cells of width $2/(L-1)$ around $\tilde x = 2x/(L-1) - 1$.
+    The cell of $x$ has the standardised edges $a_k$ and $b_k$,
+    $(\tilde x \mp 1/(L-1) - \mu_k)/s_k$. The first and the last cell reach to infinity. The
+    difference is computed in log space as $\sigma(b)\sigma(-a)(1 - e^{a-b})$, so no cell
     underflows. A conditioner reads $\tilde x$.
 
-    The parameters are `K` logits, locations and log-scales as in `MixtureOf`. Salimans et
-    al. 2017, arXiv:1701.05517.
+    The parameters are `K` logits, locations and log-scales as in `MixtureOf`.
+
+    Salimans et al. 2017, arXiv:1701.05517.
 
     Args:
         num_components: the number of components `K`.
         num_levels: the number of integers `L`, at least 2.
-        max_log_scale: the bound on $|\log s_k|$, beside the start.
+        max_log_scale: the bound on $|\log s_k - c|$, where $c$ is the log-scale at the start.
         spread: how far apart the components start, in [0, 1), as in `MixtureCDF`.
 
     Raises:
@@ -57,7 +58,7 @@ class DiscretizedLogistics(Conditional):
 
     @property
     def component(self) -> LogisticCDF:
-        """The distribution whose cells are the levels."""
+        """Return the distribution that the levels divide into cells."""
         return LogisticCDF()
 
     @property

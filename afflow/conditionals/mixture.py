@@ -16,19 +16,19 @@ class MixtureOf(Conditional):
     r"""$p(x; \theta) = \sum_k \pi_k\, g\big((x - \mu_k) / s_k\big) / s_k$ with a kernel $g$.
 
     The kernel is the density of a component: `GaussianCDF()` (RNADE-MoG), `LaplaceCDF()`
-    (RNADE-MoL) or `LogisticCDF()`. The parameters are laid out as in `MixtureCDF`,
-    which is the same density read as a map: $x \mapsto G^{-1}(F(x))$ on noise of
-    distribution $G$.
+    (RNADE-MoL) or `LogisticCDF()`. The parameters have the layout of `MixtureCDF`.
+    `MixtureCDF` reads the same density as a map $x \mapsto G^{-1}(F(x))$ to noise with the
+    distribution function $G$.
 
-    `mode` is the location of the component where the density is highest; at temperature $T$
-    weights are $\pi_k^{1/T}$ and scales $s_k \sqrt T$.
+    `mode` is the location $\mu_k$ with the highest density. At temperature $T$ the weights are
+    $\pi_k^{1/T}$ and the scales $s_k \sqrt T$.
 
     Uria, Murray & Larochelle 2013, arXiv:1306.0186.
 
     Args:
         num_components: the number of components `K`.
         component: the kernel.
-        max_log_scale: the bound on $|\log s_k|$, beside the start.
+        max_log_scale: the bound on $|\log s_k - c|$, where $c$ is the log-scale at the start.
         spread: how far apart the components start, in [0, 1), as in `MixtureCDF`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Networks from `x[:t]` and a context to the parameters of coordinate `t`."""
+"""Networks that map `x[:t]` and a context to the parameters of coordinate `t`."""
 
 from afflow.conditioners.any_order.deep_nade import DeepNADE
 from afflow.conditioners.any_order.made import AgnosticMADE

@@ -1,7 +1,7 @@
 """Masked linear maps cut into blocks of slots, and padded for the GPU kernel.
 
-Pallas with Triton wants arrays whose sizes are powers of two. Units are sorted by slot; each
-block of slots gets the same number of places for its units, and zeros fill the empty ones.
+Pallas with Triton needs arrays with sizes that are powers of two. Units are sorted by slot. Each
+block of slots gets the same number of places for its units, and zeros fill the empty places.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,39 +14,41 @@ import numpy as np
 from afflow.conditioners.masked import Masked
 
 _LEAST = 16  # the least side of a product that Triton accepts
-_CHUNK = 64  # rows for `emit` that are multiplied at once
+_CHUNK = 64  # the most rows for `emit` in one product
 
 
 class Tiling(NamedTuple):
-    """How the kernel is cut into programs and blocks."""
+    """The sizes that cut the kernel's work into programs and blocks."""
 
-    events: int  # a program decodes
-    units: int = 64  # in a block
-    warps: int = 4
+    events: int  # events that one program decodes
+    units: int = 64  # columns of a map in one block
+    warps: int = 4  # warps of one program
 
     @staticmethod
     def of(batch: int) -> "Tiling":
         """Return the tiling for a batch.
 
-        On an H200, 5 layers of 2x512 at D=43: for a batch of 16,384, 32 events took 3.2 ms, 16
-        took 4.8 and 64 took 4.3; for 1,000 only 16 were tried. Blocks of 32 or 128 units took
-        about twice as long as blocks of 64 (`experiments/kernel_tilings.py`).
+        Measured on an H200 with 5 layers of 2x512 at D=43. For a batch of 16,384, 32 events took
+        3.2 ms, 16 took 4.8 ms and 64 took 4.3 ms. For a batch of 1,000 only 16 events were
+        tried. Blocks of 32 or 128 units took about twice as long as blocks of 64
+        (`experiments/kernel_tilings.py`).
         """
         return Tiling(16 if batch <= 4096 else 32)
 
 
 class Places(NamedTuple):
-    """Where units lie when every block of slots has `size` places for them."""
+    """The positions of units when every block of slots has `size` places."""
 
-    units: np.ndarray  # (blocks * size,), the unit in each place, or 0 in an empty one
-    slots: np.ndarray  # its slot, or -1
+    units: np.ndarray  # (blocks * size,), the unit in each place, or 0 in an empty place
+    slots: np.ndarray  # (blocks * size,), the slot of that unit, or -1
     size: int
 
     @staticmethod
     def of(slots: np.ndarray, cuts: np.ndarray, *, whole: bool = True) -> "Places":
         """Lay out units, given their sorted `slots`, in the blocks between `cuts`.
 
-        A block that is held as a `whole` has room for a power of two.
+        The number of places is a power of two. For a block that is not read as a `whole`, a
+        number above `_CHUNK` is instead a multiple of `_CHUNK`.
         """
         ends = np.searchsorted(slots, cuts)
         most = int(np.diff(ends).max())
@@ -57,12 +59,12 @@ class Places(NamedTuple):
         return Places(np.maximum(units, 0), np.where(units < 0, -1, slots[units]), size)
 
     def pad(self, a: jax.Array) -> jax.Array:
-        """Move the rows of `a` `(units, B)` to their places, with zeros in the empty ones."""
+        """Move the rows of `a` `(units, B)` to their places, with zeros in the empty places."""
         return jnp.where(self.slots[:, None] < 0, 0, a[self.units])
 
 
 class Padded(NamedTuple):
-    """A masked linear map with its units in their places."""
+    """A masked linear map whose units lie in their places."""
 
     kernel: jax.Array  # (rows, columns)
     bias: jax.Array  # (rows, 1) or (rows, B)
@@ -71,7 +73,7 @@ class Padded(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How large a block of a masked linear map is."""
+    """The sizes of a block of a masked linear map."""
 
     rows: int
     cols: int
@@ -80,14 +82,14 @@ class Sizes(NamedTuple):
 
     @property
     def height(self) -> int:
-        """How many rows are multiplied at once."""
+        """Return the number of rows in one product."""
         return min(self.rows, _CHUNK) if self.params else self.rows
 
 
 def block_cuts(layers: Sequence[Masked], num_slots: int, units: int) -> np.ndarray:
-    """Return where to cut the slots into blocks of at most `units` columns of every map.
+    """Return the first slot of each block, then `num_slots`.
 
-    A slot with more columns is a block alone.
+    A block has at most `units` columns of every map. A slot with more columns is a block alone.
     """
     counts = np.max([np.bincount(m.cols, minlength=num_slots)[:num_slots] for m in layers], 0)
     cuts, held = [0], 0
@@ -100,7 +102,10 @@ def block_cuts(layers: Sequence[Masked], num_slots: int, units: int) -> np.ndarr
 
 
 def pad_map(layer: Masked, cuts: np.ndarray, flat: Callable) -> Padded:
-    """Return a masked linear map with its units in their places."""
+    """Return a masked linear map with its units moved to their places.
+
+    `flat` reshapes and pads `(..., B)` to the rows and the width that the kernel reads.
+    """
     rows, cols = _places(layer, cuts)
     first_seen = np.where(cols.slots < 0, cuts[-1], cols.slots)  # no row sees an empty place
     seen = jnp.asarray(rows.slots)[:, None] >= jnp.asarray(first_seen)[None]
@@ -113,7 +118,7 @@ def pad_map(layer: Masked, cuts: np.ndarray, flat: Callable) -> Padded:
 
 
 def block_sizes(layer: Masked, cuts: np.ndarray) -> Sizes:
-    """Return how large the blocks of a map are."""
+    """Return the sizes that all blocks of a map share."""
     rows, cols = _places(layer, cuts)
     coordinates = len(layer.cols) // int(cuts[-1]) if layer.placed else 0
     params = len(layer.rows) // int(cuts[-1]) if layer.emitted else 0
@@ -121,5 +126,5 @@ def block_sizes(layer: Masked, cuts: np.ndarray) -> Sizes:
 
 
 def _places(layer: Masked, cuts: np.ndarray) -> tuple[Places, Places]:
-    """Return where the rows and the columns of a map lie."""
+    """Return the places of the rows and of the columns of a map."""
     return Places.of(layer.rows, cuts, whole=not layer.emitted), Places.of(layer.cols, cuts)

@@ -1,4 +1,4 @@
-"""The choice between steps of XLA and the GPU kernel, for decoding a masked network."""
+"""The choice between XLA and the GPU kernel for decoding a masked network."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,8 +16,8 @@ from afflow.conditioners.substitution import Network, substitute
 from afflow.core.conditioner import Emit
 
 _MOST_EVENTS = 65_536  # beyond, the segments of `substitute` are expected to be faster
-_FULLEST = 128  # units in a slot
-_SHARE = 0.75  # of the shared memory of a program that operands may take
+_FULLEST = 128  # the most units that a slot may have
+_SHARE = 0.75  # the share of a program's shared memory that operands may take
 
 
 def decode(
@@ -35,16 +35,20 @@ def decode(
     Args:
         network: the layers between the masked linear maps.
         layers: the masked linear maps.
-        emit: maps an input and the parameters of one slot to a coordinate.
+        emit: maps an input and the parameters of one slot to `x_t, aux_t`.
         inputs: a pytree of `(T, ..., B)`.
-        x_first: what slot 0 holds.
-        kernel: whether to use the kernel, interpreted where there is no NVIDIA GPU, or its
-            `Tiling`. By default it is used on these GPUs, for what it can compute and up to
-            `_MOST_EVENTS` events.
+        x_first: `(..., B)`, the input of slot 0.
+        kernel: whether to use the kernel, or the three numbers of its `Tiling`. Without an
+            NVIDIA GPU the kernel is then interpreted. By default the kernel runs on NVIDIA GPUs
+            if it can compute the network, if the operands fit into shared memory, and for at
+            most `_MOST_EVENTS` events.
         activation: the nonlinearity inside `network`, if it has one.
 
+    Returns:
+        `x` and `aux`, stacked to `(T, ..., B)`.
+
     Raises:
-        ValueError: if the kernel is wanted and cannot compute this.
+        ValueError: if `kernel` asks for the kernel and it cannot compute this network.
     """
     args, batch = (network, layers, emit, inputs, x_first), x_first.shape[-1]
     if not batch or kernel is False or (kernel is None and not on_gpu()):
@@ -54,7 +58,7 @@ def decode(
         raise ValueError(f"Expected a network that the kernel can decode, got {obstacle}.")
     if obstacle or (kernel is None and (batch > _MOST_EVENTS or not _fits(layers, inputs))):
         return substitute(*args)
-    # Imported here: at the top, Pallas would add half again to the time of `import afflow`.
+    # Imported here: at the top, Pallas would make `import afflow` take half as long again.
     from afflow.conditioners.kernel import substitute_in_kernel
 
     tiled = partial(
@@ -67,7 +71,7 @@ def decode(
 def find_obstacle(
     layers: Sequence[Masked], emit: Emit, inputs: Any, activation: Callable | None
 ) -> str | None:
-    """Return why the kernel cannot decode a network, or `None` if it can."""
+    """Return the reason why the kernel cannot decode a network, or `None` if it can."""
     num_slots = len(jax.tree.leaves(inputs)[0])
     types = {a.dtype for m in layers for a in (m.bias, *jax.tree.leaves(inputs))}
     if types != {jnp.dtype(jnp.float32)}:
@@ -86,8 +90,9 @@ def find_obstacle(
 def _fits(layers: Sequence[Masked], inputs: Any) -> bool:
     """Return whether the operands of a block fit into the shared memory of this GPU.
 
-    They are a large and a small part of each block of weights. Of 227 KiB on an H200, a network
-    with 176 KiB by this count compiled and one with 320 did not.
+    Each block of weights is split into a large and a small part, of 4 bytes per weight each.
+    On an H200 with 227 KiB of shared memory, a network with 176 KiB by this count compiled and
+    a network with 320 KiB did not.
     """
     cuts = block_cuts(layers, len(jax.tree.leaves(inputs)[0]), Tiling.of(1).units)
     sizes = [block_sizes(layer, cuts) for layer in layers]

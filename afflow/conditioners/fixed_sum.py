@@ -11,16 +11,19 @@ from afflow.core.conditioner import Conditioner
 class FixedSum(Conditioner):
     r"""A conditioner of binary coordinates that add up to a given number of ones.
 
-    A coordinate is certain to be zero once there are `total` ones before it, and certain to be one
-    where every coordinate left is needed: its logit is $-\infty$ or $+\infty$. So a model with it
-    has no probability outside of the constraint, and its probabilities and samples stay exact.
+    After `total` ones, every further coordinate is zero: its logit is $-\infty$. If all the
+    remaining coordinates are needed, each is one: its logit is $+\infty$. A model with this
+    conditioner has no probability outside of the constraint, and its probabilities and samples
+    stay exact.
 
     Args:
-        conditioner: of `D` coordinates with one logit each, for `Bernoulli`.
+        conditioner: the inner conditioner, of `D` coordinates with one logit each. The
+            conditional of the model is `Bernoulli`.
         total: the number of ones, from 0 to `D`.
 
     Raises:
-        ValueError: for a conditioner of more parameters, or a total out of range.
+        ValueError: for a conditioner with several parameters or features per coordinate, or for
+            a total out of range.
 
     Example:
         >>> import afflow, jax

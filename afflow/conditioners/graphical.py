@@ -13,29 +13,29 @@ from afflow.core.conditioner import Conditioner
 
 
 class Graphical(Conditioner):
-    r"""Parameters of a node from its parents only: $p_t = c_t(x_{\mathrm{pa}(t)}, h)$.
+    r"""A conditioner whose nodes see their parents only: $p_t = c_t(x_{\mathrm{pa}(t)}, h)$.
 
-    One masked network for all nodes. Every hidden unit belongs to a node and sees what that
-    node may see: an input among its parents, and units of nodes whose parents are all among
-    its own. Decoding takes as many passes as the longest path has nodes, not `D`: all
-    nodes whose parents are known are decoded at once.
+    One masked network serves all nodes. Every hidden unit stands for a set of parents that some
+    node has. The unit sees the inputs in that set, the context $h$, and hidden units whose sets
+    are subsets of that set. Decoding computes all nodes with known parents at once. The number
+    of passes is therefore the number of nodes on the longest path, not `D`.
 
     Wehenkel & Louppe 2021, arXiv:2006.02548 (graphical normalizing flows).
 
     Args:
         adjacency: `(D, D)` booleans, row `t` true at the parents of node `t`. Nodes are in
-            topological order: only earlier ones can be parents. A `Permutation` in front
-            brings coordinates in another order.
+            topological order: every parent comes before its children. To use another order,
+            put a `Permutation` in front.
         num_params: parameters per coordinate `P`.
-        hidden: widths of the hidden layers; each has one unit for every distinct set of
-            parents at least, so a narrow one is widened to that.
+        hidden: widths of the hidden layers. A layer needs one unit for each distinct set of
+            parents; a narrower layer is widened to that number.
         context_dim: length of the context vector, which every node sees; 0 for none.
         activation: the elementwise nonlinearity.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
-        ValueError: for a graph that is not square or not in topological order, or sizes
-            out of range.
+        ValueError: for an adjacency matrix that is not square or not in topological order, or
+            for sizes out of range.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -104,12 +104,12 @@ class Graphical(Conditioner):
 
 
 def _subset(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
-    """Return which `inner` sets (columns) lie within which `outer` ones (rows)."""
+    """Return `(outer, inner)` booleans, true where an `inner` set is a subset of an `outer` set."""
     return np.all(~inner[None] | outer[:, None], axis=-1)
 
 
 def _longest_path(parents: np.ndarray) -> int:
-    """Return the number of nodes on the longest path."""
+    """Return the number of nodes on the longest path of the graph."""
     levels = np.ones(len(parents), int)
     for node, row in enumerate(parents):
         levels[node] += levels[row].max(initial=0)

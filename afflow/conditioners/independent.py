@@ -1,4 +1,4 @@
-"""One small network for every coordinate, nothing shared."""
+"""One small network for each coordinate, with no weights shared."""
 
 from collections.abc import Callable
 
@@ -15,8 +15,10 @@ class IndependentMLPs(Conditioner):
 
     $$p_t = V_t\, \sigma(W_t\, [h, x_{<t}] + c_t) + b_t$$
 
-    with the context $h$: $O(D^2 H)$ parameters and time, which NADE and MADE share.
-    Bengio & Bengio 2000 (NIPS 12). The output weights start at zero.
+    with the context $h$. No weights are shared, so parameters and time are $O(D^2 H)$; NADE and
+    MADE share them. The output weights start at zero.
+
+    Bengio & Bengio 2000 (NIPS 12).
 
     Args:
         dim: number of coordinates `D`.
@@ -80,7 +82,7 @@ class IndependentMLPs(Conditioner):
         return V @ self.activation(W @ inputs + c) + b  # (P,)
 
     def _seen(self, t):
-        """Return how many inputs, the context before the event, network `t` sees."""
+        """Return the number of inputs that network `t` sees; the context comes before the event."""
         return (self.context_shape[0] if self.context_shape else 0) + t * self.features
 
 

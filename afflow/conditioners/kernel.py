@@ -1,11 +1,11 @@
 """A masked network decoded slot by slot in one GPU kernel.
 
-It computes what `substitute` computes. There, every step is several launches of small kernels;
-here a program of the GPU decodes a tile of events from the first slot to the last without
-leaving the chip. Slots are grouped into *blocks* of a few dozen hidden units. At the start
-of a block, products with all earlier units give the part of every layer that is known. A
-step then multiplies within the block only. Rows of later slots take part in it with
-weights that are masked, and are computed again when their step comes.
+The kernel computes the results of `substitute`. In `substitute`, every step launches several
+small kernels. Here a program of the GPU decodes a tile of events from the first slot to the last
+without leaving the chip. Slots are grouped into *blocks* of a few dozen hidden units. At the
+start of a block, products with all earlier units give the known part of every layer. A step then
+multiplies within the block only. Its products include rows of later slots. The weights that read
+these rows are masked, and the rows are computed again when their step comes.
 
 The batch is the last axis, as in `substitute`.
 """
@@ -31,7 +31,7 @@ class Scratch(NamedTuple):
     """The memory that a program uses for one masked linear map."""
 
     inputs: Any  # (columns, B), the inputs of earlier blocks
-    known: Any  # (rows, B), what earlier blocks contribute to the rows that `emit` reads
+    known: Any  # (rows, B), the contribution of earlier blocks to the rows that `emit` reads
 
 
 def substitute_in_kernel(
@@ -44,7 +44,10 @@ def substitute_in_kernel(
     tiling: Tiling | None = None,
     interpret: bool = False,
 ) -> tuple[jax.Array, Any]:
-    """Decode a batch as `substitute` does, with its arguments and results, in one kernel."""
+    """Decode a batch in one kernel, with the arguments and results of `substitute`.
+
+    `tiling` sets the sizes of programs and blocks. `interpret` runs the kernel without a GPU.
+    """
     num_slots, batch = jax.tree.leaves(inputs)[0].shape[0], x_first.shape[-1]
     tiling = tiling or Tiling.of(batch)
     cuts, tile = block_cuts(layers, num_slots, tiling.units), tiling.events
@@ -108,10 +111,10 @@ def substitute_in_kernel(
 class Block(NamedTuple):
     """The part of a masked linear map that the steps of one block read."""
 
-    row: jax.Array  # its first row
-    col: jax.Array  # its first column
+    row: jax.Array  # the first row of the block
+    col: jax.Array  # the first column of the block
     kernel: jax.Array | None  # (rows, columns)
-    known: jax.Array  # (rows, tile), what earlier blocks contribute
+    known: jax.Array  # (rows, tile), the contribution of earlier blocks
     before: jax.Array | None  # (columns, tile)
     after: jax.Array | None  # (rows, tile)
 
@@ -119,10 +122,10 @@ class Block(NamedTuple):
 class Slot(NamedTuple):
     """The part of a masked linear map that one step reads, loaded ahead of its use."""
 
-    place: jax.Array  # the first column of its coordinates within the block
-    columns: list[jax.Array]  # of the kernel, one for each coordinate
-    rows: list[jax.Array]  # of the kernel, one for each parameter
-    known: list[jax.Array]  # of these rows
+    place: jax.Array  # the first column of the slot's coordinate within the block
+    columns: list[jax.Array]  # columns of the kernel, one per feature of the coordinate
+    rows: list[jax.Array]  # rows of the kernel, one per parameter
+    known: list[jax.Array]  # the contribution of earlier blocks to these rows
 
 
 class TiledMap(NamedTuple):
@@ -136,11 +139,14 @@ class TiledMap(NamedTuple):
 
     @property
     def is_accumulated(self) -> bool:
-        """Whether hidden units read the event: each new coordinate then adds to all of them."""
+        """Return whether the rows are hidden units that read the event.
+
+        Each new coordinate is then added to all the rows.
+        """
         return self.sizes.coordinates > 0 and not self.sizes.params
 
     def bias(self, row: jax.Array) -> jax.Array:
-        """Return the bias of the `height` rows from `row` on, `(rows, tile)`."""
+        """Return the bias of the `height` rows from `row` on, `(height, tile)`."""
         bias, rows = self.arrays.bias, pl.ds(row, self.sizes.height)
         bias = bias[rows, pl.ds(0, 1) if bias.shape[1] == 1 else self.here]
         return jnp.broadcast_to(bias, (self.sizes.height, self.here.size)).astype(
@@ -148,7 +154,7 @@ class TiledMap(NamedTuple):
         )
 
     def product(self, row: jax.Array, number: jax.Array) -> jax.Array:
-        """Multiply the `height` rows from `row` on with the inputs of a block."""
+        """Multiply the `height` rows from `row` on by the inputs of block `number`."""
         cols = pl.ds(number * self.sizes.cols, self.sizes.cols)
         kernel = self.arrays.kernel[pl.ds(row, self.sizes.height), cols]
         return self._dot(kernel, self.scratch.inputs[cols, self.here])
@@ -177,7 +183,7 @@ class TiledMap(NamedTuple):
         return Block(row, col, kernel, known, before, after)
 
     def read(self, block: Block, offset: jax.Array) -> Slot:
-        """Load the weights of the step of slot `offset` of a block."""
+        """Load the weights that a block needs for its slot number `offset`."""
         kernel, sizes = self.arrays.kernel, self.sizes
         cols, place = pl.ds(block.col, sizes.cols), offset * sizes.coordinates
         columns, row = [], block.row + offset * sizes.params
@@ -191,17 +197,18 @@ class TiledMap(NamedTuple):
     def start(self, block: Block) -> jax.Array:
         """Return the tile that the steps of a block carry.
 
-        It holds the inputs so far, or of hidden units that read the event, these units.
+        If hidden units read the event, the tile holds these units. Otherwise it holds the
+        inputs of the map so far.
         """
         if self.is_accumulated:
             return block.known
         return jnp.zeros((self.sizes.cols, self.here.size), self.scratch.inputs.dtype)
 
     def linear(self, block: Block, slot: Slot, h: Any, tile: jax.Array) -> tuple[Any, jax.Array]:
-        """Apply the map; return its rows and the tile to carry on.
+        """Apply the map; return its rows and the next tile to carry.
 
-        `h` is a tile of hidden units, or the lanes of a coordinate. Rows that `emit` reads are
-        returned as lanes.
+        `h` is a tile of hidden units, or the lanes of a coordinate. The rows that `emit` reads
+        are returned as lanes.
         """
         if self.is_accumulated:
             tile = self._accumulate(block, slot, h, tile)
@@ -231,7 +238,7 @@ class TiledMap(NamedTuple):
         return tile
 
     def _emitted(self, slot, h):
-        """Return the rows of a slot as lanes: one sum for each, since they are few."""
+        """Return the rows of a slot as lanes. The rows are few: each takes one sum."""
         h, lanes = self._rounded(h), []
         for weights, known in zip(slot.rows, slot.known, strict=True):
             lanes.append(known + jnp.sum(weights.astype(h.dtype)[:, None] * h, 0))
@@ -256,16 +263,16 @@ def decode_tile(
 ) -> None:
     """Decode one tile of events, block after block.
 
-    Loads stand at the start of a step, so that the products do not wait for them.
+    Loads come first in a step, ahead of the matrix products that use the loaded values.
 
     Args:
         network: the layers between the masked linear maps.
-        parts: these maps.
+        parts: the masked linear maps.
         load: `load(t)` returns the input of slot `t`.
         emit: `emit(t, input, params)` stores the coordinate of slot `t` and returns its lanes.
-        cuts: the first slot of each block, and the number of slots.
-        first: what slot 0 holds.
-        wait: makes what any thread has stored visible to all threads of the program.
+        cuts: the first slot of each block, then the number of slots.
+        first: the input of slot 0, as a list of lanes.
+        wait: makes the stores of any thread visible to all threads of the program.
     """
 
     def run_block(number, x_prev):
@@ -304,7 +311,7 @@ def decode_tile(
 
 
 def _insert(tile: jax.Array, lanes: Lanes, row: jax.Array) -> jax.Array:
-    """Return a tile with lanes in its rows from `row` on."""
+    """Return `tile` with its rows from `row` on replaced by `lanes`."""
     place = jax.lax.broadcasted_iota(jnp.int32, tile.shape, 0) - row
     for i, lane in enumerate(lanes.flat):
         tile = jnp.where(place == i, lane[None].astype(tile.dtype), tile)
@@ -323,4 +330,4 @@ def _store(ref: Any, t: jax.Array, lanes: Lanes, here: Any) -> None:
 
 
 def _pass() -> None:
-    """Wait for nothing: where programs are interpreted, they have one thread."""
+    """Wait for nothing: an interpreted program has one thread."""

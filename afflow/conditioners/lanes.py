@@ -1,9 +1,9 @@
-"""A function of one event evaluated on a tile of events, one array for each of its numbers.
+"""A function of one event evaluated on a tile of events, with one array per entry of the event.
 
 A GPU kernel written in Pallas holds arrays in registers and cannot index into them. A
 univariate works on a short vector of parameters. Here every entry of that vector becomes
 an array over the events of a tile: a *lane*. Slices and stacks of the vector then only
-rename lanes, and elementwise arithmetic is all that is left.
+rename lanes, and elementwise arithmetic is the only operation left.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from jax.extend.core import Literal
 Lanes = np.ndarray
 """An object array with the shape of one event. Its entries are arrays over a tile of events."""
 
-# Both lists hold operations of univariates, all among the operations that Pallas lowers.
+# Both lists hold operations that univariates use and that Pallas can lower.
 _ELEMENTWISE = frozenset(
     """abs add and clamp convert_element_type copy cos cosh div eq exp expm1 floor ge gt
     integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow rsqrt select_n
@@ -27,7 +27,7 @@ _ELEMENTWISE = frozenset(
 _RENAMING: dict[str, Callable] = {
     "broadcast_in_dim": lambda p, a: _broadcast(a, p["shape"], p["broadcast_dimensions"]),
     "concatenate": lambda p, *parts: np.concatenate(parts, p["dimension"]),
-    "reshard": lambda p, a: a,  # within a mesh
+    "reshard": lambda p, a: a,  # moves an array within a mesh
     "reshape": lambda p, a: a.reshape(p["new_sizes"]),
     "rev": lambda p, a: np.flip(a, p["dimensions"]),
     "slice": lambda p, a: a[tuple(map(slice, p["start_indices"], p["limit_indices"]))],
@@ -47,14 +47,14 @@ _CALLS = {
 
 
 def is_tileable(f: Callable, *args: Any) -> bool:
-    """Return whether `f`, of pytrees of arrays like `args`, has only operations known here."""
+    """Return whether every operation of `f`, on arguments like `args`, has a rule here."""
     closed = jax.make_jaxpr(f)(*args)
     known = _ELEMENTWISE | {"iota", *_RENAMING, *_FOLDS, *_OTHERS}
     return not closed.consts and known.issuperset(_operations(closed.jaxpr))
 
 
 def is_elementwise(f: Callable) -> bool:
-    """Return whether `f` of one array is elementwise arithmetic, as an activation is."""
+    """Return whether `f`, a function of one array such as an activation, acts elementwise."""
     closed = jax.make_jaxpr(f)(jnp.zeros(2, jnp.float32))
     known = _ELEMENTWISE | {"broadcast_in_dim"}
     return not closed.consts and known.issuperset(_operations(closed.jaxpr))
@@ -65,10 +65,10 @@ def on_tile(f: Callable, *args: Any) -> Any:
 
     Args:
         f: maps pytrees of arrays to a pytree of arrays.
-        *args: those pytrees with `Lanes` as leaves.
+        *args: the arguments of `f`, with `Lanes` in place of arrays.
 
     Returns:
-        The result, with `Lanes` as leaves.
+        The result of `f`, with `Lanes` in place of arrays.
     """
     leaves, structure = jax.tree.flatten(args)
     avals = [jax.ShapeDtypeStruct(lanes.shape, lanes.flat[0].dtype) for lanes in leaves]
@@ -170,7 +170,7 @@ def _unstack(params: Any, a: Lanes) -> list[Lanes]:
 
 
 def _dot(params: Any, a: Lanes, b: Lanes) -> list[Lanes]:
-    """Return the inner product of two vectors: all that univariates and solvers need."""
+    """Return the inner product of two vectors, the only case that univariates and solvers need."""
     if a.ndim != 1 or b.ndim != 1:
         raise NotImplementedError(f"Expected vectors, got shapes {a.shape} and {b.shape}.")
     return [as_lanes([reduce(jnp.add, [x * y for x, y in zip(a, b, strict=True)])], ())]

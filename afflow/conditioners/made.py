@@ -21,12 +21,13 @@ from afflow.core.conditioner import Conditioner, Emit
 
 
 class MADE(Conditioner):
-    r"""The masked autoencoder: row `t` of its output depends on `x[:t]` and the context.
+    r"""The masked autoencoder: row `t` of the output depends on `x[:t]` and the context.
 
-    Every unit has a *slot* and is connected to units of no later slot: input $x_i$ has
-    slot $i + 1$, the context 0, output row `t` slot `t`, and the hidden units are spread
-    evenly, in order, over the slots of the inputs (and of the context). A slot is the
-    degree $m(k)$ of the paper plus one. The output layer starts at zero.
+    Every unit has a *slot* and sees only units of the same or an earlier slot. Input $x_i$ has
+    slot $i + 1$, the context has slot 0, and output row `t` has slot `t`. The hidden units are
+    spread evenly, in order, over the slots of the inputs, and over slot 0 if there is a
+    context. The slot of a hidden unit is the degree $m(k)$ of the paper. The output layer
+    starts at zero.
 
     Germain et al. 2015, arXiv:1502.03509; residual blocks as in Durkan et al. 2019,
     arXiv:1906.04032.
@@ -39,16 +40,19 @@ class MADE(Conditioner):
             `(D, features)`, for `AutoregressiveModel`.
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
-        residual: read `hidden` as one layer and then pre-activation residual blocks of
-            two layers, $h + W'\sigma(W\sigma(h))$: an odd number of equal widths.
-        direct: masked linear connections from input to output. By default only where a
-            hidden layer is too narrow to fill every slot, so that some output would not
-            see the input just before it.
-        dtype: the type of the operands of its matrix products, `jnp.bfloat16` say; weights,
-            sums and everything else keep theirs. The default is the type of the weights.
+        residual: read `hidden` as one layer followed by pre-activation residual blocks of
+            two layers, $h + W'\sigma(W\sigma(h))$. The widths must then be equal, and their
+            number odd.
+        direct: whether to add masked linear connections from input to output. By default they
+            are added only if a hidden layer has fewer units than there are slots. Otherwise
+            some output would not see the input just before it.
+        dtype: type of the operands of the matrix products, such as `jnp.bfloat16`. Weights,
+            sums and everything else keep their type. The default is the type of the weights.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
+        ValueError: for sizes out of range, or for residual widths that are unequal or even in
+            number.
         ValueError: for sizes out of range, or residual widths that do not match.
 
     Example:
@@ -102,7 +106,7 @@ class MADE(Conditioner):
     def __call__(self, x, context=None):
         layers = self._layers()
 
-        def linear(layer, h):  # with the activations, which are then made again like the masks
+        def linear(layer, h):  # includes the activation: the backward pass recomputes both
             activated = 0 < layer <= len(self.hidden)
             return layers[layer](h, self.activation) if activated else layers[layer](h)
 
@@ -148,7 +152,7 @@ class MADE(Conditioner):
     def _connections(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the slots of the columns and rows of each masked linear map.
 
-        They are the layers of the stack in order, then the direct map if there is one.
+        The maps are the layers of the stack in order, then the direct map if there is one.
         """
         dim, first = self.event_shape[0], self._first_slot()
         slots = np.repeat(np.arange(1, dim), self.features)
@@ -171,7 +175,7 @@ class MADE(Conditioner):
         return layers[:last] + [layer._replace(emitted=True) for layer in layers[last:]]
 
     def _serial_layers(self, context: jax.Array | None) -> list[Masked]:
-        """Return the layers as `substitute` wants them, with `context` `(C, B)` in the biases."""
+        """Return the layers for `substitute`: the biases take in the context `(C, B)`."""
         layers = [layer._replace(bias=layer.bias[:, None]) for layer in self._layers()]
         for reader in {0, len(layers) - 1} if self.direct else {0}:
             layers[reader] = self._fold(layers[reader], context)
@@ -186,7 +190,7 @@ class MADE(Conditioner):
         return layer._replace(cols=slots, kernel=kernel, bias=bias, placed=True)
 
     def _network(self, act: Callable, linear: Callable, x: jax.Array) -> jax.Array:
-        """Run the layers on `x`, given `linear(layer, h)` for their masked linear maps.
+        """Run the layers on `x` with the masked linear maps `linear(layer, h)`.
 
         `act(layer, h)` is the nonlinearity in front of a layer.
         """
@@ -201,7 +205,7 @@ class MADE(Conditioner):
         return out + linear(last + 1, x) if self.direct else out
 
     def _transposed_network(self, linear: Callable, q: jax.Array) -> jax.Array:
-        """Run the transposed layers on `q`; their scales stand for the nonlinearities."""
+        """Run the transposed layers on `q`; the scales of the layers replace the activations."""
         last = len(self.hidden)
         h = linear(last, q)
         for layer in reversed(range(1, last, 2 if self.residual else 1)):
@@ -216,7 +220,7 @@ class MADE(Conditioner):
         return self.activation(h)
 
     def _slopes(self, x: jax.Array, context: jax.Array | None) -> list[jax.Array | None]:
-        """Return the derivative of the nonlinearity in front of each layer, at `x`."""
+        """Return, for each layer, the derivative at `x` of the nonlinearity in front."""
         layers = self._layers()
         slopes: list[jax.Array | None] = [None] * len(layers)
 
@@ -241,7 +245,7 @@ def _decode(model: tuple[MADE, Emit], arrays, *, kernel: bool | None):
 
 
 def _solve_tangent(made: MADE, arrays):
-    """Solve `v = b + gain . (C' v)`, an autoregressive model that is linear."""
+    """Solve `v = b + gain . (C' v)` by decoding: the equation is a linear autoregressive model."""
     slopes, gain, b = arrays
 
     def emit(inputs, dp):
@@ -257,7 +261,7 @@ def _solve_tangent(made: MADE, arrays):
 
 
 def _solve_cotangent(made: MADE, arrays):
-    """Solve `v = b + C'^T (gain v + source)`, the same model transposed, from the end."""
+    """Solve `v = b + C'^T (gain v + source)` by decoding the transposed model from the end."""
     slopes, gain, source, b = arrays
     dim, units = len(b), np.arange(made.num_params)[::-1]
     gain, source = gain[:, units], source[:, units]  # transposed layers have units reversed
@@ -280,7 +284,11 @@ def _solve_cotangent(made: MADE, arrays):
 
 @jax.jit
 def _initial(masks: list[jax.Array], key: jax.Array) -> tuple[list, list]:
-    """Draw kernels and biases with variance 1 / (number of inputs that a unit sees)."""
+    """Draw kernels and biases for units that see `n` inputs.
+
+    Kernels are normal with variance `1 / n`, biases uniform between `-1 / sqrt(n)` and
+    `1 / sqrt(n)`.
+    """
     kernel_key, bias_key = jax.random.split(key)
     scales = [jax.lax.rsqrt(jnp.maximum(mask.sum(1).astype(float), 1.0)) for mask in masks]
     normal = jax.random.normal(kernel_key, (sum(mask.size for mask in masks),))
@@ -298,7 +306,11 @@ def _cut(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
 
 
 def _spread(width: int, num_slots: int) -> np.ndarray:
-    """Return an even spread of units over slots; slots of a size side by side, for `substitute`."""
+    """Return the slot of each of `width` units, spread evenly over `num_slots` slots.
+
+    If the slots cannot be equally full, the fuller slots come first. The later segments of
+    `substitute` then have no fuller slot, and their steps compute fewer rows.
+    """
     units = np.arange(width)
     return units * num_slots // width if width < num_slots else np.sort(units % num_slots)
 

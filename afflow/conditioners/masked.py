@@ -13,9 +13,11 @@ from afflow._tools.lowering import matmul, on_gpu
 
 
 class Masked(NamedTuple):
-    """A masked linear map: a unit of slot `rows[i]` sees the units with `cols <= rows[i]`.
+    """A masked linear map: row `i` of the kernel sees the columns with `cols <= rows[i]`.
 
-    It computes `after * (kernel @ (before * h) + bias)`; each scale may be absent.
+    `rows` and `cols` hold the slots of the output units and of the input units. The map of
+    `substitute` is `after * (kernel @ (before * h) + bias)`, and either scale may be absent. A
+    direct call leaves the scales out.
     """
 
     cols: np.ndarray
@@ -24,14 +26,14 @@ class Masked(NamedTuple):
     bias: jax.Array  # (rows,), or (rows, B) in a substitution
     before: jax.Array | None = None  # (columns, B)
     after: jax.Array | None = None  # (rows, B)
-    placed: bool = False  # whether its columns are coordinates of the event
-    emitted: bool = False  # whether `emit` reads its rows
+    placed: bool = False  # whether the columns are coordinates of the event
+    emitted: bool = False  # whether `emit` reads the rows
 
     def __call__(self, h: jax.Array, act: Callable = lambda h: h) -> jax.Array:
-        """Apply to `act(h)` of one event, in blocks of rows that skip unseen columns.
+        """Compute `kernel @ act(h) + bias` for one event, in blocks that skip unseen columns.
 
-        Only the operands are kept for the backward pass: masked kernels, activations and
-        their slices are cheap to make again, and much to remember.
+        The backward pass keeps the operands only. It recomputes masked kernels, activations and
+        slices, which are cheap to compute and take much memory to keep.
         """
         product = jax.checkpoint(partial(self._product, act), prevent_cse=False)
         return product(self.kernel, h) + self.bias
@@ -42,11 +44,11 @@ class Masked(NamedTuple):
         return jnp.concatenate(parts)
 
     def _blocks(self) -> list[tuple[slice, slice]]:
-        """Return blocks of rows, with the columns that each can see.
+        """Return blocks of rows, each with the columns that its rows can see.
 
-        Three for 512 rows and more, cut at multiples of 64, was the fastest training step on
-        CPUs; with narrow blocks, or few columns, the matrix products lose more than is skipped.
-        On a GPU one dense product is the fastest.
+        On CPUs, three blocks for 512 rows or more, cut at multiples of 64, gave the fastest
+        training step. Narrower blocks, or blocks of few columns, lose more speed in the matrix
+        products than they save. On a GPU one dense product is the fastest.
         """
         size = len(self.rows)
         num_blocks = min(3, size // 170, len(self.cols) // 80) or 1
@@ -57,11 +59,11 @@ class Masked(NamedTuple):
         return [(slice(start, stop), slice(self._seen(stop))) for start, stop in cuts]
 
     def _seen(self, stop: int) -> int:
-        """Return how many columns the rows before `stop` see."""
+        """Return the number of columns that the rows before `stop` see."""
         return int(np.searchsorted(self.cols, self.rows[stop - 1], side="right"))
 
     def block(self, rows: slice, cols: slice) -> jax.Array:
-        """Return a block of the kernel with its mask applied."""
+        """Return the block `rows`, `cols` of the kernel with its mask applied."""
         return self._masked(self.kernel, rows, cols)
 
     def _masked(self, kernel, rows, cols):
@@ -69,16 +71,16 @@ class Masked(NamedTuple):
         return kernel[rows, cols] if mask.all() else jnp.where(mask, kernel[rows, cols], 0)
 
     def reach(self, lo: int, mid: int, hi: int) -> jax.Array:
-        """Return the block of the kernel from the slots `lo..mid-1` to the slots `mid..hi-1`."""
+        """Return the kernel's block with columns in slots `lo..mid-1`, rows in `mid..hi-1`."""
         return self.kernel[self.spans(mid, hi)[0], self.spans(lo, mid)[1]]
 
     def spans(self, lo: int, hi: int) -> tuple[slice, slice]:
-        """Return the rows and the columns of the slots `lo..hi-1`."""
+        """Return the range of rows and the range of columns in the slots `lo..hi-1`."""
         rows, cols = (np.searchsorted(slots, (lo, hi)) for slots in (self.rows, self.cols))
         return slice(*rows), slice(*cols)
 
     def starts(self, lo: int, hi: int) -> np.ndarray:
-        """Return the first row and column of each slot `lo..hi-1`, counted from `lo`'s."""
+        """Return `(hi - lo, 2)`: the first row and column of each slot, counted from `lo`."""
         first = [np.searchsorted(slots, np.arange(lo, hi)) for slots in (self.rows, self.cols)]
         return np.stack(first, -1) - [span.start for span in self.spans(lo, hi)]
 
@@ -88,11 +90,14 @@ class Masked(NamedTuple):
         return rows.stop - rows.start
 
     def fullest(self, lo: int, hi: int) -> int:
-        """Return the number of rows in the fullest of the slots `lo..hi-1`."""
+        """Return the largest number of rows that any slot of `lo..hi-1` has."""
         return int(np.bincount(self.rows, minlength=hi)[lo:hi].max())
 
     def transpose(self, last: int) -> "Masked":
-        """Return the transposed linear part, with slots `last..0` (and units) as `0..last`."""
+        """Return the transposed map without bias, with slots `last..0` renumbered `0..last`.
+
+        The units are reversed too, which keeps them sorted by slot.
+        """
         rows, cols = np.arange(len(self.rows))[::-1], np.arange(len(self.cols))[::-1]
         kernel = self.kernel.T[cols][:, rows]
         after = None if self.before is None else self.before[cols]

@@ -12,13 +12,13 @@ from afflow.core.conditioner import Conditioner, given
 
 
 class NADE(Conditioner):
-    r"""The neural autoregressive distribution estimator, its parameters shared.
+    r"""The neural autoregressive distribution estimator, with weights shared by all conditionals.
 
     $$a_0 = c + U h, \qquad p_t = V_t\, \sigma(\rho_t a_t) + b_t, \qquad
-    a_{t+1} = a_t + W_t x_t.$$
+    a_{t+1} = a_t + W_t x_t,$$
 
-    The density of an event and a sample of one both take $O(D H)$ time, and the backward
-    pass keeps $O(\sqrt D H)$ numbers. The output weights start at zero.
+    with the context $h$. The density of an event and a sample both take $O(D H)$ time. The
+    backward pass keeps $O(\sqrt D H)$ numbers. The output weights start at zero.
 
     Larochelle & Murray 2011 (AISTATS); with $\rho$ Uria et al. 2013, arXiv:1306.0186.
 
@@ -30,7 +30,7 @@ class NADE(Conditioner):
             `(D, features)`.
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
-        rescale: learn the scale $\rho_t$ of the activations, which else is 1.
+        rescale: whether to learn the scale $\rho_t$ of the activations, otherwise 1.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
@@ -112,9 +112,9 @@ def _float_of(inputs):
 
 
 def scan_in_chunks(body: Callable, carry, xs):
-    r"""Do what `lax.scan(body, carry, xs)[1]` does; keep $\sqrt D$ carries for the backward pass.
+    r"""Return `lax.scan(body, carry, xs)[1]`, with $\sqrt D$ carries kept for the backward pass.
 
-    Between them the steps are run again.
+    The backward pass runs the steps between two of these carries again.
     """
     size = len(jax.tree.leaves(xs)[0])
     width = math.isqrt(size)

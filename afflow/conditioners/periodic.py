@@ -7,14 +7,15 @@ from afflow.core.conditioner import Conditioner
 
 
 class Periodic(Conditioner):
-    r"""A conditioner that sees angles by their cosines and sines.
+    r"""A conditioner that sees angles through their cosines and sines.
 
-    So its parameters, and a density made of them, close around the circle. Row `t` of it is
-    row `2 t` of a conditioner of $(\cos x_0, \sin x_0, \cos x_1, \dots)$.
+    The parameters, and a density with these parameters, are therefore periodic. Row `t` is row
+    `2 t` of the inner conditioner at $(\cos x_0, \sin x_0, \cos x_1, \dots)$.
+
     Rezende et al. 2020, arXiv:2002.02428.
 
     Args:
-        conditioner: of `2 D` coordinates.
+        conditioner: the inner conditioner, of `2 D` coordinates.
 
     Raises:
         ValueError: if the conditioner has an odd number of coordinates.

@@ -1,14 +1,14 @@
 """A masked network evaluated slot by slot, for the work of one dense pass.
 
-The serial direction of an autoregressive model needs row `t` of the conditioner only
-when `x[:t]` is known. Units sorted by slot make every masked matrix block lower
-triangular, so decoding is a forward substitution: at slot `t` place `x[t - 1]`, compute
-the hidden units of slot `t` layer by layer from those already known, read row `t` of the
-output, and emit `x[t]`. No unit is computed twice.
+The serial direction of an autoregressive model needs row `t` of the conditioner only when
+`x[:t]` is known. Units are sorted by slot, so every masked matrix is block lower triangular, and
+decoding is a forward substitution. Step `t` does four things: place `x[t - 1]`, compute the
+hidden units of slot `t` layer by layer from known units, read row `t` of the output, and emit
+`x[t]`. No unit is computed twice.
 
-Slots are halved into segments, as in a recursive triangular solve: what the second half
-reads from the first is one large matrix product, and only the triangle within a segment
-is left to the serial loop. The batch is the last axis, so that a step is a product
+Slots are halved into segments, as in a recursive triangular solve. One large matrix product
+computes the contribution of the first half to the second. Only the triangle within a segment is
+left to the serial loop. The batch is the last axis, so a step is a product
 (units, known) @ (known, B).
 """
 
@@ -30,20 +30,20 @@ Network = Callable[[Callable, jax.Array], jax.Array]
 class Segment(NamedTuple):
     """The part of a masked linear map that the serial loop reads between two slots.
 
-    Every step computes as many rows as the fullest slot has, from the first row of its
-    own slot on. Rows of later slots among them meet masked weights only, and are
-    overwritten when their step comes. At the end of the segment it begins earlier instead
-    (as dynamic slices do), and computes rows of earlier slots again.
+    Every step starts at the first row of its slot and computes as many rows as the fullest slot
+    has. The surplus rows belong to later slots. Only masked weights read them, and a later step
+    overwrites them. At the end of the segment, where dynamic slices are shifted to fit, a step
+    starts earlier and computes rows of earlier slots again.
     """
 
     kernel: jax.Array  # (rows, columns)
-    base: jax.Array  # (rows, B): the bias and what earlier slots contribute
+    base: jax.Array  # (rows, B): the bias and the contribution of earlier slots
     before: jax.Array | None  # (columns, B)
     after: jax.Array | None  # (rows, B)
 
     @staticmethod
     def cut(masked: Masked, base: jax.Array, lo: int, hi: int) -> "Segment":
-        """Cut out the slots `lo..hi-1`; `base` holds their rows."""
+        """Cut the slots `lo..hi-1` out of `masked`; `base` holds the rows of these slots."""
         rows, cols = masked.spans(lo, hi)
         return Segment(
             masked.block(rows, cols),
@@ -54,9 +54,10 @@ class Segment(NamedTuple):
 
 
 def rounded(h: jax.Array, dtype: Any) -> jax.Array:
-    """Return `h` with the precision of `dtype`, in its own type: products of few rows are faster.
+    """Round `h` to the precision of `dtype` without a change of type.
 
-    XLA may remove a pair of conversions, and would then decode with other numbers than score.
+    Products of few rows are faster in the wider type. XLA may remove a pair of conversions:
+    decoding would then use other numbers than the density.
     """
     if jnp.dtype(dtype).itemsize > 2:
         return h
@@ -65,14 +66,15 @@ def rounded(h: jax.Array, dtype: Any) -> jax.Array:
 
 
 def add_rows(out: jax.Array, base: jax.Array, row: jax.Array) -> jax.Array:
-    """Return `out` plus the rows of `base` from `row` on."""
+    """Return `out` plus the rows of `base` from index `row` on."""
     return out + jax.lax.dynamic_slice_in_dim(base, row, len(out))
 
 
 def add_singly(out: jax.Array, base: jax.Array, row: jax.Array) -> jax.Array:
-    """Return the same, row by row: for a reader that takes rows out of the sum.
+    """Return the sum of `add_rows`, computed row by row.
 
-    XLA's CPU compiler does not vectorise that reader where the rows are one slice.
+    The code that reads `out` then takes single rows out of the sum. XLA's CPU compiler does not
+    vectorise such code if the rows come from one slice.
     """
     picked = [jax.lax.dynamic_slice_in_dim(base, row + k, 1)[0] for k in range(len(out))]
     return jnp.stack([a + b for a, b in zip(out, picked, strict=True)])
@@ -87,10 +89,16 @@ def advance(
     x_prev: jax.Array,
     buffers: Sequence[jax.Array],
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Compute one slot: place `x_prev` `(..., B)`, return its output rows `(P, B)`.
+    """Compute one slot: place `x_prev` `(..., B)`, return the output rows `(P, B)` and the buffers.
 
-    `segments` are cut from the `layers` between two `ends`; `starts` holds the first row and
-    column of the slot in each, and `buffers` the inputs of each so far, `(columns, B)`.
+    Args:
+        network: the layers between the masked linear maps.
+        layers: the masked linear maps.
+        ends: the first slot of the segment, and the slot after its last.
+        segments: the parts of `layers` between the two `ends`.
+        starts: for each layer, the first row and column of the slot within the segment.
+        x_prev: the input of the slot.
+        buffers: for each layer, its inputs so far, `(columns, B)`.
     """
     buffers = list(buffers)
 
@@ -112,7 +120,7 @@ def advance(
 
 
 def empty_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype: Any) -> list:
-    """Return zeros for the inputs, of type `dtype`, of every layer at the slots `lo..hi-1`."""
+    """Return zeros of type `dtype` for the inputs of every layer at the slots `lo..hi-1`."""
     spans = [masked.spans(lo, hi)[1] for masked in layers]
     return [jnp.zeros((cols.stop - cols.start, batch), dtype) for cols in spans]
 
@@ -124,11 +132,11 @@ def substitute(
 
     Args:
         network: the layers between the masked linear maps.
-        layers: the masked linear maps, biases `(rows, 1)` or `(rows, B)`. Those that read
-            the input have as many columns in every slot: slot `t` holds `x[t - 1]`.
+        layers: the masked linear maps, with biases `(rows, 1)` or `(rows, B)`. A map that reads
+            the event has the same number of columns in every slot: slot `t` holds `x[t - 1]`.
         emit: maps an input and the parameters `(P,)` of one slot to `x_t, aux_t`.
         inputs: a pytree of `(T, ..., B)`.
-        x_first: `(..., B)`, what slot 0 holds.
+        x_first: `(..., B)`, the input of slot 0.
 
     Returns:
         `x` and `aux`, stacked to `(T, ..., B)`.
@@ -138,7 +146,7 @@ def substitute(
     dtype, batch = jnp.result_type(x_first, *arrays), x_first.shape[-1]
 
     def solve(cuts, bases, x_prev):
-        """Return the last `x`, the inputs of every layer, and the outputs, of some segments."""
+        """Return the last `x`, the inputs of every layer, and the results of several segments."""
         if len(cuts) == 2:
             return serial(cuts[0], cuts[1], bases, x_prev)
         middle = len(cuts) // 2
@@ -153,7 +161,7 @@ def substitute(
         return x_prev, *jax.tree.map(lambda *parts: jnp.concatenate(parts), early, late)
 
     def serial(lo, hi, bases, x_prev):
-        """Return the same of one segment."""
+        """Return the last `x`, the inputs of every layer, and the results of one segment."""
         pairs = zip(layers, bases, strict=True)
         segments = [Segment.cut(masked, base, lo, hi) for masked, base in pairs]
 
@@ -175,10 +183,11 @@ def substitute(
 
 
 def segment_cuts(num_slots: int, num_units: int) -> list[int]:
-    """Return where to cut the slots: few into single ones, many into 2, 4 or 8 segments.
+    """Return the slots between which to cut: the first slot of each segment, then `num_slots`.
 
-    About 12 slots, or 64 units of the widest layer, in a segment was the fastest on CPUs; more
-    than 8 take long to compile.
+    Up to 4 slots become single segments; more slots become 2, 4 or 8 segments. Segments of about
+    12 slots, or of 64 units of the widest layer, were the fastest on CPUs. More than 8 segments
+    take long to compile.
     """
     wanted = max(num_slots / 12, min(num_units / 64, num_slots / 2))
     num_segments = num_slots if num_slots <= 4 else 2 ** min(max(round(np.log2(wanted)), 1), 3)

@@ -1,4 +1,4 @@
-"""Distributions of one event: bases of flows."""
+"""Distributions of one event, for the bases of flows."""
 
 from afflow.distributions.location_scale import DiagonalNormal, LocationScale, MultivariateNormal
 from afflow.distributions.mixtures import ClassConditional, Mixture, Product

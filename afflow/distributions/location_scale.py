@@ -15,14 +15,14 @@ from afflow.distributions.standard import Normal
 
 
 class LocationScale(Distribution):
-    r"""A distribution moved and stretched at every coordinate, both learned.
+    r"""A distribution with a learned location and scale at every coordinate.
 
     $$\log p(x) = \log p_0\Big(\frac{x - \mu}{\sigma}\Big) - \sum_i \log\sigma_i.$$
 
     Args:
         base: the distribution $p_0$.
-        loc: location $\mu$ to start from, `event_shape`.
-        scale: scale $\sigma > 0$ to start from, `event_shape`.
+        loc: the initial location $\mu$, `event_shape`.
+        scale: the initial scale $\sigma > 0$, `event_shape`.
 
     Raises:
         ValueError: for other shapes, or scales that are not positive and finite.
@@ -64,11 +64,14 @@ class LocationScale(Distribution):
 
 
 def DiagonalNormal(loc: ArrayLike, scale: ArrayLike) -> LocationScale:  # noqa: N802
-    """Return the normal with learned means and deviations: `LocationScale` of `Normal`.
+    """Return `LocationScale` of `Normal`: a normal with learned means and standard deviations.
 
     Args:
-        loc: means to start from, `event_shape`.
-        scale: standard deviations to start from, `event_shape`.
+        loc: the initial means, `event_shape`.
+        scale: the initial standard deviations, `event_shape`.
+
+    Raises:
+        ValueError: if the shapes differ, or a scale is not positive and finite.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -80,7 +83,7 @@ def DiagonalNormal(loc: ArrayLike, scale: ArrayLike) -> LocationScale:  # noqa: 
 
 
 class MultivariateNormal(Distribution):
-    r"""The normal with learned mean and full covariance $\Sigma = L L^\top$.
+    r"""The normal with a learned mean and a learned full covariance $\Sigma = L L^\top$.
 
     $$\log p(x) = -\tfrac12 \lVert L^{-1}(x - \mu)\rVert^2 - \sum_i \log L_{ii}
     - \tfrac{D}{2}\log 2\pi.$$
@@ -88,8 +91,8 @@ class MultivariateNormal(Distribution):
     The Cholesky factor `L` is lower triangular with a positive diagonal.
 
     Args:
-        mean: to start from, `(D,)`.
-        covariance: to start from, `(D, D)`, positive definite.
+        mean: the initial mean, `(D,)`.
+        covariance: the initial covariance, `(D, D)`, positive definite.
 
     Raises:
         ValueError: for other shapes, or a covariance that is not positive definite.
@@ -120,9 +123,9 @@ class MultivariateNormal(Distribution):
 
     @staticmethod
     def from_data(x: ArrayLike) -> "MultivariateNormal":
-        """Start from the mean and covariance of the rows of `x` `(N, D)`."""
+        """Return a normal with the mean and covariance of the rows of `x` `(N, D)`."""
         rows = double("x", x)
-        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # the constructor raises an error
             covariance = np.cov(rows, rowvar=False, bias=True).reshape(2 * rows.shape[1:])
         return MultivariateNormal(rows.mean(0), covariance)
 
@@ -148,10 +151,10 @@ def _set_diagonal(matrix: jax.Array, diagonal: jax.Array) -> jax.Array:
 
 
 def _cholesky(covariance: np.ndarray) -> np.ndarray:
-    """Return the Cholesky factor in float64; `ValueError` for what rounding makes definite.
+    """Return the Cholesky factor in float64. Raise `ValueError` unless clearly positive definite.
 
-    All is judged on correlations, whatever the units. A coordinate of which the others leave
-    less than rounding is dependent on them.
+    All tests use correlations, so they do not depend on units. A coordinate counts as dependent
+    if its variance given the other coordinates is within rounding of zero.
     """
     try:
         variances = np.diag(covariance)

@@ -1,4 +1,4 @@
-"""Products, mixtures and distributions of classes."""
+"""Products, mixtures and class-conditional distributions."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,11 @@ from afflow.core.distribution import Distribution
 class Product(Distribution):
     r"""Independent distributions side by side: $p(x) = \prod_k p_k(x_{B_k})$.
 
-    So the coordinates of a base can be of different kinds: an angle beside heavy tails, say.
+    The coordinates of a base can thus be of different kinds, such as an angle and a heavy tail.
 
     Args:
-        parts: distributions of vectors, whose coordinates $B_k$ follow each other.
+        parts: distributions of vectors. Part $k$ has the coordinates $B_k$ that follow part
+            $k - 1$.
 
     Raises:
         ValueError: if empty, if a part has events that are not vectors, or if contexts disagree.
@@ -56,11 +57,11 @@ class Product(Distribution):
 class Mixture(Distribution):
     r"""A mixture of distributions with learned weights: $p(x) = \sum_k w_k\,p_k(x)$.
 
-    Sampling is exact: a component is drawn, then an event of it. The draw of the
+    Sampling is exact: first draw a component, then an event from that component. The draw of the
     component has no derivative, so train by likelihood.
 
     Args:
-        components: at least one, with one event shape; they start with equal weights.
+        components: at least one, all of one event shape. The weights start equal.
 
     Raises:
         ValueError: if empty, or if event or context shapes disagree.
@@ -91,18 +92,18 @@ class Mixture(Distribution):
 
 
 class ClassConditional(Distribution):
-    r"""One distribution for each class; the context is the class, one-hot.
+    r"""One distribution for each class, with the class as a one-hot context.
 
     $$p(x \mid c) = \sum_k c_k\,p_k(x).$$
 
-    A context of probabilities, for a class known in part, gives their mixture. Contexts are
-    divided by their sum.
+    If the class is uncertain, pass class probabilities as the context; the result is their
+    mixture. Contexts are divided by their sum.
 
     Args:
-        components: one for each of the `K` classes, with one event shape and no context.
+        components: one for each of the `K` classes, all of one event shape and without context.
 
     Raises:
-        ValueError: if empty, if event shapes disagree, or if one takes a context.
+        ValueError: if empty, if event shapes disagree, or if a component takes a context.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -143,7 +144,7 @@ def _mixture_sample(components, log_weights, key, context):
 
 
 def _log_probabilities(p: jax.Array | None) -> jax.Array:
-    """Return the logarithm of `p`, divided by its sum, with derivative zero at zero."""
+    """Return `log(p / p.sum())`, with the derivative at an entry of zero set to zero."""
     if p is None:
         raise ValueError("Expected the class as context (one-hot), got no context.")
     p = p / jnp.sum(p)

@@ -1,4 +1,4 @@
-"""Independent coordinates of one kind: normal, uniform, and those with heavier or lighter tails."""
+"""Distributions with independent coordinates of one kind: normal, uniform and other tails."""
 
 import math
 
@@ -65,18 +65,18 @@ class Logistic(Distribution):
 
 
 class StudentT(Distribution):
-    r"""Student's t at every coordinate, each with trained degrees of freedom.
+    r"""Student's t at every coordinate, each with its own degrees of freedom.
 
     $$\log p(x) = \sum_i \log\frac{\Gamma(\frac{\nu_i + 1}{2})}{\Gamma(\frac{\nu_i}{2})
     \sqrt{\pi\nu_i}} - \frac{\nu_i + 1}{2}\log\Big(1 + \frac{x_i^2}{\nu_i}\Big).$$
 
-    A flow of bounded slopes keeps the tail of its base: heavy tails must start here
+    A flow with bounded slopes keeps the tail of its base, so heavy tails must be in the base
     (Jaini et al. 2020, arXiv:1907.04481).
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
-        df: the degrees of freedom $\nu > 0$ to start from.
-        learn_df: whether they are trained.
+        df: the initial degrees of freedom $\nu > 0$.
+        learn_df: whether to train the degrees of freedom.
 
     Raises:
         ValueError: unless `df > 0`, and finite.
@@ -110,24 +110,24 @@ class StudentT(Distribution):
 
     def sample(self, key, context=None):
         normal_key, gamma_key = jax.random.split(key)
-        log_gamma = jax.random.loggamma(gamma_key, self.df / 2)  # its own scale: never zero
+        log_gamma = jax.random.loggamma(gamma_key, self.df / 2)  # a gamma draw may round to zero
         deviation = jnp.exp((jnp.log(self.df / 2) - log_gamma) / 2)
         return deviation * jax.random.normal(normal_key, self.event_shape)
 
 
 class VonMises(Distribution):
-    r"""The normal of the circle at every angle, around zero, on $[-\pi, \pi)$.
+    r"""The von Mises distribution of every angle, around zero, on $[-\pi, \pi)$.
 
     $$\log p(x) = \sum_i \big(\kappa_i \cos x_i - \log 2\pi I_0(\kappa_i)\big).$$
 
-    Any real is read as the angle that it is modulo $2\pi$. `CircularShift` moves it to another
-    mean. Samples are drawn by rejection (Best and Fisher 1979) and have no derivative: train
+    Any real number is read as an angle modulo $2\pi$. `CircularShift` moves the mean away from
+    zero. Samples are drawn by rejection (Best and Fisher 1979) and have no derivative, so train
     by likelihood.
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
-        concentration: $\kappa > 0$ to start from; the deviation is about $\kappa^{-1/2}$.
-        learn_concentration: whether it is trained.
+        concentration: the initial $\kappa > 0$; the standard deviation is about $\kappa^{-1/2}$.
+        learn_concentration: whether to train the concentrations.
 
     Raises:
         ValueError: unless `concentration > 0`, and finite.
@@ -206,8 +206,8 @@ def _log_gamma_step(a: jax.Array) -> jax.Array:
 class Normal(Distribution):
     r"""The standard normal: $\log p(x) = -\tfrac12 \sum_i (x_i^2 + \log 2\pi)$.
 
-    Coordinates so far out that a gradient through a flow would overflow (beyond 1e15 in
-    float32) get a gradient of zero.
+    The gradient at a coordinate is zero where a gradient through a flow would overflow: beyond
+    1e15 in float32.
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
@@ -227,7 +227,7 @@ class Normal(Distribution):
         return jnp.sum(self.log_probs(x))
 
     def log_probs(self, x: jax.Array) -> jax.Array:
-        """Return the log-density of each coordinate, `event_shape`: they are independent."""
+        """Return the log-density of each coordinate, `event_shape`."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         far = jnp.abs(x) > float(jnp.finfo(x.dtype).max) ** 0.4
         x = jnp.where(far, jax.lax.stop_gradient(x), x)
@@ -242,11 +242,11 @@ class Uniform(Distribution):
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
-        low: lower bounds $a$, of the shape of an event or one for all coordinates.
-        high: upper bounds $b > a$.
+        low: lower bounds $a$, of the shape of an event, or one number for all coordinates.
+        high: upper bounds $b > a$, of the shape of an event or one number.
 
     Raises:
-        ValueError: unless `low < high` everywhere, both finite, in shapes that fit.
+        ValueError: unless all bounds are finite with `low < high`, in shapes that fit.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -269,7 +269,7 @@ class Uniform(Distribution):
         return jnp.sum(self.log_probs(x))
 
     def log_probs(self, x: jax.Array) -> jax.Array:
-        """Return the log-density of each coordinate, `event_shape`: they are independent."""
+        """Return the log-density of each coordinate, `event_shape`."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         low, high = self.low[...].astype(x.dtype), self.high[...].astype(x.dtype)
         inside = 0 * x - jnp.log(high - low)  # 0 * x keeps NaN

@@ -12,20 +12,24 @@ from afflow._tools.shapes import Shape
 
 
 class ConvNet(Outlined, nnx.Module):
-    r"""Convolutions of 3x3, 1x1 and 3x3 pixels from channels to the parameters of others.
+    r"""A network of 3x3, 1x1 and 3x3 convolutions for the coupling of images.
 
-    It takes the passing half of the channels, flattened as `Coupling` hands them over, and
-    returns parameters of the other half. The last convolution starts at zero.
+    It maps one half of the channels, flattened as `Coupling` passes them, to the parameters of
+    the other half. The last convolution starts at zero.
+
     Kingma and Dhariwal 2018, arXiv:1807.03039, appendix B.
 
     Args:
         shape: `(H, W, C)` of the half that passes, equal to the shape of the transformed half.
         num_params: parameters per transformed element `P`.
         width: channels of the two hidden layers.
-        context_dim: length of the context vector, seen at every pixel, or the shape
-            `(f H, f W, C')` of a context image, of which a pixel sees its `f x f` pixels; 0 for
-            none.
+        context_dim: length of the context vector, which every pixel sees; 0 for none. Or the
+            shape `(f H, f W, C')` of a context image: a pixel sees the `f x f` context pixels
+            at its place.
         rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: if the size of a context image is not a multiple of `(H, W)`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -84,7 +88,7 @@ def _channels(context_shape: Shape, shape: Shape) -> int:
 
 
 def _spread(context: jax.Array, shape: Shape) -> jax.Array:
-    """Return what each pixel sees of a context, `(H, W, C')`."""
+    """Return `(H, W, C')`: for each pixel, the numbers of the context that the pixel sees."""
     height, width, _ = shape
     if context.ndim == 1:
         return jnp.broadcast_to(context, (height, width, len(context)))
@@ -94,7 +98,7 @@ def _spread(context: jax.Array, shape: Shape) -> jax.Array:
 
 
 def _convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolve one `(H, W, C)` image with `(side, side, C, C')`, keeping its size."""
+    """Convolve one `(H, W, C)` image with a `(side, side, C, C')` kernel; keep height and width."""
     axes = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
         image[None], kernel, (1, 1), "SAME", dimension_numbers=axes

@@ -14,13 +14,13 @@ from afflow._tools.shapes import check_size, check_widths
 
 
 class MLP(Outlined, nnx.Module):
-    """A multilayer perceptron from a vector, and a context, to the parameters of others.
+    """A multilayer perceptron that maps a vector and a context to parameters of coordinates.
 
-    The output layer starts at zero, so that a flow starts as the identity.
+    The output layer starts at zero, so a flow starts as the identity.
 
     Args:
-        num_inputs: length of the input; it may be 0 where there is a context.
-        num_outputs: coordinates whose parameters to return.
+        num_inputs: length of the input; may be 0 if there is a context.
+        num_outputs: number of coordinates that get parameters.
         num_params: parameters per coordinate `P`.
         hidden: widths of the hidden layers.
         context_dim: length of the context vector; 0 for none.

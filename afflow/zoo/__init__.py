@@ -1,4 +1,4 @@
-"""The published recipes, each a function that builds a model."""
+"""The published recipes: each is a function that builds a model."""
 
 from afflow.zoo.autoregressive_flows import circular_nsf, iaf, made, maf, nsf
 from afflow.zoo.continuous_flows import cnf

@@ -20,13 +20,14 @@ def cnf(
     rngs: nnx.Rngs,
     **outside: Unpack[Outside],
 ) -> Flow:
-    """Return a continuous flow on a standard normal; before training, the identity.
+    """Return a continuous flow on a standard normal. It starts as the identity.
 
     Args:
         dim: number of coordinates `D`.
         hidden: widths of the hidden layers of the vector field.
         context_dim: length of the context vector; 0 for an unconditional flow.
-        trace: finds the trace of the Jacobian; `Hutchinson(dim, key)` for many coordinates.
+        trace: computes the trace of the Jacobian. For many coordinates, use
+            `Hutchinson(dim, key)`.
         rtol: relative tolerance of the solver.
         atol: absolute tolerance of the solver.
         rngs: its `params` stream draws the initial weights.

@@ -1,4 +1,4 @@
-"""Factories: flows of couplings, in one pass both ways."""
+"""Factories: flows of couplings, with one pass per layer in both directions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -48,10 +48,12 @@ def coupling_flow(
     rngs: nnx.Rngs,
     **outside: Unpack[Outside],
 ) -> Flow:
-    """Return a flow of couplings: one pass a layer in both directions.
+    """Return a flow of couplings: one pass per layer in both directions.
 
-    The first half of the coordinates sets the parameters of the others, and then the order
-    is reversed. Dinh et al. 2017, arXiv:1605.08803.
+    In each layer, the first half of the coordinates sets the parameters of the second half. The
+    map of `mix` before the layer changes which coordinates are first.
+
+    Dinh et al. 2017, arXiv:1605.08803.
 
     Args:
         dim: number of coordinates `D`.
@@ -60,7 +62,7 @@ def coupling_flow(
         context_dim: length of the context vector; 0 for an unconditional flow.
         univariate: makes the scalar map of the coordinates.
         activation: the nonlinearity of each network.
-        mix: makes what stands before each layer, as for `maf`.
+        mix: makes the bijector before each layer from `(dim, rngs)`, as for `maf`.
         rngs: its `params` stream draws the initial weights.
         **outside: `data`, `columns` and `base`, see `Outside`: the units of the flow.
 
@@ -85,7 +87,7 @@ def realnvp(
     rngs: nnx.Rngs,
     **options: Unpack[NetworkOptions],
 ) -> Flow:
-    """Return affine couplings: Real NVP, with the arguments of `coupling_flow`.
+    """Return a flow of affine couplings: Real NVP, with the arguments of `coupling_flow`.
 
     Dinh et al. 2017, arXiv:1605.08803.
 
@@ -108,7 +110,7 @@ def nsf_coupling(
     rngs: nnx.Rngs,
     **options: Unpack[NetworkOptions],
 ) -> Flow:
-    """Return spline couplings: NSF-C, with the arguments of `coupling_flow` and `nsf`.
+    """Return a flow of spline couplings: NSF-C, with the arguments of `coupling_flow` and `nsf`.
 
     Durkan et al. 2019, arXiv:1906.04032.
 
@@ -134,7 +136,9 @@ def nice(
     rngs: nnx.Rngs,
     **outside: Unpack[Outside],
 ) -> Flow:
-    """Return additive couplings behind one free scale: NICE, arguments of `coupling_flow`.
+    """Return a flow of additive couplings after one trained scale per coordinate: NICE.
+
+    The arguments are described at `coupling_flow`.
 
     Dinh et al. 2015, arXiv:1410.8516.
 
@@ -151,7 +155,7 @@ def nice(
 
 
 def _coupling(dim, hidden, context_dim, univariate, activation) -> Make:
-    """Return a function that builds one coupling layer, whose first half sets the second."""
+    """Return a function that builds a coupling layer: the first half sets the second half."""
     half = dim // 2
 
     def make(rngs):
@@ -172,22 +176,25 @@ def glow(
     context_dim: int | tuple[int, int, int] = 0,
     rngs: nnx.Rngs,
 ) -> Flow:
-    """Return a multi-scale flow of images: at every scale steps of ActNorm, 1x1 and coupling.
+    """Return a multi-scale flow of images: Glow.
 
-    Kingma and Dhariwal 2018, arXiv:1807.03039. Set its `ActNorm` layers by
-    `initialize_actnorm(flow, images)` before fitting.
+    Every scale has steps of ActNorm, 1x1 convolution and coupling, in the direction from data to
+    noise. Call `initialize_actnorm(flow, images)` before fitting.
+
+    Kingma and Dhariwal 2018, arXiv:1807.03039.
 
     Args:
         event_shape: `(H, W, C)`, with `H` and `W` divisible by `2 ** num_levels`.
-        num_levels: scales.
+        num_levels: number of scales.
         num_steps: steps at every scale.
         width: hidden channels of the networks.
-        context_dim: length of the context vector, which every network sees, or the shape
-            `(H, W, C')` of a context image, which they see where they look; 0 for none.
+        context_dim: length of the context vector, which every network sees; 0 for none. Or the
+            shape `(H, W, C')` of a context image: a network sees the context pixels at the place
+            of each pixel.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
-        ValueError: for an image that cannot be halved so often.
+        ValueError: for an image that cannot be halved `num_levels` times.
 
     Example:
         >>> import afflow, jax

@@ -1,4 +1,4 @@
-"""Factories: the published autoregressive density models, composed from the library's parts."""
+"""Factories: the published autoregressive density models."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -20,7 +20,7 @@ from afflow.univariates.mixture_cdf import Component, GaussianCDF
 
 Activation = Callable[[jax.Array], jax.Array]
 
-_OF_ONE_LAYER = 0.03  # a learning rate; 0.001 leaves 4 to 8 nats after 60 epochs
+_OF_ONE_LAYER = 0.03  # the learning rate of `fvsbn`; 0.001 leaves 4 to 8 nats after 60 epochs
 
 
 def fvsbn(
@@ -31,19 +31,20 @@ def fvsbn(
     order: Sequence[int] | None = None,
     rngs: nnx.Rngs,
 ) -> AutoregressiveModel:
-    r"""Return a fully visible sigmoid belief network: a logistic regression a coordinate.
+    r"""Return a fully visible sigmoid belief network: one logistic regression per coordinate.
 
     $$p(x_t = 1 \mid x_{<t}) = \sigma(b_t + \textstyle\sum_{i<t} W_{ti} x_i)$$
 
-    with $O(D^2)$ parameters. Its loss is convex, so `fit` starts at a learning rate of 0.03.
+    with $O(D^2)$ parameters. The loss is convex, so the default learning rate of `fit` is 0.03.
+
     Frey 1998; Neal 1992.
 
     Args:
         dim: number of coordinates `D`.
         conditional: the distribution of a coordinate.
         context_dim: length of the context vector; 0 for none.
-        order: the coordinates in the order of the chain rule, by default the natural one.
-        rngs: not drawn from, as all weights start at zero.
+        order: the coordinates in the order of the chain rule; by default the natural order.
+        rngs: unused, since all weights start at zero.
 
     Raises:
         ValueError: for sizes out of range, or an order that is not a permutation.
@@ -71,9 +72,11 @@ def independent_mlps(
     order: Sequence[int] | None = None,
     rngs: nnx.Rngs,
 ) -> AutoregressiveModel:
-    """Return a separate network for every coordinate, with `hidden` units each.
+    """Return a model with a separate network of `hidden` units for every coordinate.
 
-    $O(D^2 H)$ parameters. The other arguments are described at `nade`. Bengio & Bengio 2000.
+    It has $O(D^2 H)$ parameters. The other arguments are described at `nade`.
+
+    Bengio & Bengio 2000.
 
     Example:
         >>> import afflow, jax
@@ -100,8 +103,10 @@ def nade(
 ) -> AutoregressiveModel:
     """Return a neural autoregressive distribution estimator.
 
-    Its weights are shared: $O(D H)$ parameters, and $O(D H)$ time for a density as for a
-    sample. Larochelle & Murray 2011.
+    All conditionals share weights. The model has $O(D H)$ parameters, and a density and a sample
+    both take $O(D H)$ time.
+
+    Larochelle & Murray 2011.
 
     Args:
         dim: number of coordinates `D`.
@@ -109,7 +114,7 @@ def nade(
         conditional: the distribution of a coordinate.
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
-        order: the coordinates in the order of the chain rule, by default the natural one.
+        order: the coordinates in the order of the chain rule; by default the natural order.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
@@ -142,8 +147,9 @@ def rnade(
 ) -> AutoregressiveModel:
     """Return a real-valued NADE: mixtures of Gaussians, or of another kernel.
 
-    It has the learned scales of the activations of the paper. The other arguments are those
-    of `nade`. Uria et al. 2013, arXiv:1306.0186.
+    The scales of the activations are learned, as in the paper.
+
+    Uria et al. 2013, arXiv:1306.0186.
 
     Args:
         dim: number of coordinates `D`.
@@ -152,7 +158,7 @@ def rnade(
         component: the kernel, `GaussianCDF()`, `LaplaceCDF()` or `LogisticCDF()`.
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
-        order: the coordinates in the order of the chain rule, by default the natural one.
+        order: the coordinates in the order of the chain rule; by default the natural order.
         rngs: its `params` stream draws the initial weights.
 
     Example:
@@ -181,8 +187,10 @@ def made_model(
 ) -> AutoregressiveModel:
     """Return a masked autoencoder with one mask: every conditional in one dense pass.
 
-    The density model beside the flow `afflow.made`. The other arguments are described at `nade`,
-    and `residual` that of `MADE`. Germain et al. 2015, arXiv:1502.03509.
+    `afflow.made` is the corresponding flow. `residual` is described at `MADE`, and the other
+    arguments at `nade`.
+
+    Germain et al. 2015, arXiv:1502.03509.
 
     Example:
         >>> import afflow, jax
@@ -213,20 +221,23 @@ def made_ensemble(
     dropout: float = 0.0,
     rngs: nnx.Rngs,
 ) -> OrderAgnosticModel:
-    """Return a MADE with masks redrawn in training, and an ensemble of masks as its density.
+    """Return a MADE with masks that change in training; its density averages over masks.
 
-    Germain et al. 2015, arXiv:1502.03509. The other arguments are described at `nade`.
+    The other arguments are described at `nade`.
+
+    Germain et al. 2015, arXiv:1502.03509.
 
     Args:
         dim: number of coordinates `D`.
         hidden: widths of the hidden layers.
         conditional: the distribution of a coordinate.
-        num_masks: how many sets of masks the density averages over.
-        natural: draw connections only, all in the natural order; else orders too.
-        endless: train on ever new masks, and not on those `num_masks` alone.
+        num_masks: the number of sets of masks in the average.
+        natural: keep the natural order and draw only the connections; by default draw orders too.
+        endless: draw new masks in every step of training; by default train on the `num_masks`
+            sets only.
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
-        dropout: the probability of leaving out a hidden unit in `fit`, validation too.
+        dropout: the probability to drop a hidden unit in `fit`, in validation too.
         rngs: its `params` stream draws the initial weights.
 
     Example:
@@ -255,13 +266,15 @@ def deep_nade(
 ) -> OrderAgnosticModel:
     """Return an order-agnostic deep NADE, which completes and marginalises any subset.
 
-    Uria, Murray & Larochelle 2014, arXiv:1310.1757. The other arguments are described at `nade`.
+    The other arguments are described at `nade`.
+
+    Uria, Murray & Larochelle 2014, arXiv:1310.1757.
 
     Args:
         dim: number of coordinates `D`.
         hidden: widths of the hidden layers.
         conditional: the distribution of a coordinate.
-        num_orders: the density averages over so many orders (EoNADE for more than one).
+        num_orders: the number of orders in the average of the density (EoNADE if above one).
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
         rngs: its `params` stream draws the initial weights.
@@ -290,7 +303,9 @@ def eonade(
     activation: Activation = jax.nn.relu,
     rngs: nnx.Rngs,
 ) -> OrderAgnosticModel:
-    """Return an ensemble of orders of one `deep_nade`, with its arguments.
+    """Return a `deep_nade` whose density averages over `num_orders` orders.
+
+    The arguments are described at `deep_nade`.
 
     Example:
         >>> import afflow
@@ -306,11 +321,11 @@ def choose_order(
     orders: Iterable[Sequence[int]],
     train: Callable[[Sequence[int]], tuple[AutoregressiveModel, History]],
 ) -> AutoregressiveModel:
-    """Return the model of the order that validates best.
+    """Return the model with the lowest validation loss among several orders.
 
     Args:
         orders: the orders to try.
-        train: fits a model of an order, and returns it with its history, as `fit` does.
+        train: fits a model in a given order; returns the model and its history, as `fit` does.
 
     Raises:
         ValueError: if there are no orders to try.

@@ -27,10 +27,12 @@ def gaussianization_flow(
 ) -> Flow:
     """Return a Gaussianization flow: mixture CDFs of each coordinate, and rotations.
 
-    It starts close to random rotations, and wants a learning rate of 1e-2 to 1e-1. The serial
-    direction is a root search of each coordinate. A context sets the mixtures through a
-    network with `hidden` layers; without one there is no network. The other arguments are
-    those of `maf`. Meng et al. 2020, arXiv:2003.01941.
+    The flow starts close to random rotations. It needs a learning rate of 1e-2 to 1e-1. Sampling
+    searches a root for each coordinate. A context sets the mixtures through a network with
+    `hidden` layers; without a context there is no network. The other arguments are described at
+    `maf`.
+
+    Meng et al. 2020, arXiv:2003.01941.
 
     Example:
         >>> import afflow, jax

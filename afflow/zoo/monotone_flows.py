@@ -1,4 +1,4 @@
-"""Factories: autoregressive flows of learned monotone maps."""
+"""Factories: autoregressive flows of learned monotone maps, and two flows without a `MADE`."""
 
 from functools import partial
 from typing import Unpack
@@ -31,8 +31,8 @@ def naf(
 ) -> Flow:
     """Return a neural autoregressive flow: `maf` with `Sigmoidal(sigmoids)`.
 
-    One number of sigmoids is the DSF of Huang et al. 2018, arXiv:1804.00779, several its
-    DDSF. The other arguments are described at `maf`.
+    With one number in `sigmoids` this is the DSF of Huang et al. 2018, arXiv:1804.00779, with
+    several the DDSF. The other arguments are described at `maf`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -56,8 +56,10 @@ def umnn(
 ) -> Flow:
     """Return an unconstrained monotonic flow: `maf` with a `UMNN` in each layer.
 
-    `integrand` holds the hidden widths of the integrated network, `embedding` the number
-    of values it gets from the conditioner. The other arguments are described at `maf`.
+    `integrand` holds the hidden widths of the integrated network. `embedding` is the number of
+    values that the network gets from the conditioner. The other arguments are described at
+    `maf`.
+
     Wehenkel and Louppe 2019, arXiv:1908.05164.
 
     Example:
@@ -132,7 +134,8 @@ def bnaf(
     """Return a block neural autoregressive flow: `BNAF` layers in alternating order.
 
     `hidden` holds the units *per coordinate* of each hidden layer, which are `tanh`. The other
-    arguments are described at `maf`. The start is close to the identity near the data.
+    arguments are described at `maf`. The flow starts close to the identity near the data.
+
     De Cao et al. 2019, arXiv:1904.04676.
 
     Example:
@@ -161,7 +164,7 @@ def triangular_spline_flow(
     """Return a flow without networks: splines of each coordinate between triangular maps.
 
     Each layer is a spline of every coordinate, a triangular linear map and a random permutation.
-    It has few parameters, and both directions are quick; a context is not taken. The other
+    The flow has few parameters, and both directions are fast. It takes no context. The other
     arguments are described at `nsf`. Ward, flowjax, 2022.
 
     Example:

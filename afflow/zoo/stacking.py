@@ -1,4 +1,4 @@
-"""What every factory shares: layers in a stack, mixed, between a base and the units of the data."""
+"""The parts that all factories share: stacks of layers, mixing, bases and the units of data."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
@@ -31,16 +31,16 @@ Mix = Callable[[int, nnx.Rngs], Bijector]
 
 
 class Outside(TypedDict, total=False):
-    """What every factory puts around its layers.
+    """Options of every factory for the base and the units around its layers.
 
     Args:
-        data: rows `(N, D)`, or a pair of them and contexts `(N, context_dim)`. The flow
-            standardises by them: by mean and deviation, heavy-tailed columns by quantiles and
-            with `HeavyTails`, contexts by `ZScores`.
-        columns: what each column of the data is: `Real()`, `Above(0.0)`, `Between(0.0, 1.0)`,
-            `Whole()` or `Categories(...)`, as a sequence, or by position or name. The flow
-            then has densities and samples in the units of a table (`Columns`), whose
-            columns are mapped to the line and standardised there.
+        data: rows `(N, D)`, or a pair of rows and contexts `(N, context_dim)`. The flow uses the
+            rows to standardise: by mean and standard deviation, or, for heavy-tailed columns, by
+            quantiles and `HeavyTails`. Contexts are standardised by `ZScores`.
+        columns: the kind of each column of the data: `Real()`, `Above(0.0)`, `Between(0.0, 1.0)`,
+            `Whole()` or `Categories(...)`, as a sequence, or by position or name. The flow then
+            has densities and samples in the units of a table (`Columns`). Its columns are mapped
+            to the line and standardised there.
         base: the distribution of the noise, in place of the standard normal.
     """
 
@@ -70,7 +70,7 @@ class MaskedOptions(NetworkOptions, total=False):
 
     Args:
         residual: whether each `MADE` is residual.
-        dtype: operands of the matrix products in each `MADE`.
+        dtype: type of the operands of the matrix products in each `MADE`.
         solver: runs the serial direction.
     """
 
@@ -83,22 +83,22 @@ _CHAIN_UP_TO = 2
 
 
 def lu(dim: int, rngs: nnx.Rngs) -> Bijector:
-    """Return a trained linear map around a random permutation: how layers are mixed by default."""
+    """Return a trained linear map around a random permutation, the default mix between layers."""
     return LU(dim, Shuffle(dim, rngs=rngs))
 
 
 def inverse_lu(dim: int, rngs: nnx.Rngs) -> Bijector:
-    """Return the inverse of such a map: of products where samples are made in one pass."""
+    """Return the inverse of `lu`, which samples by products and has a density by two solves."""
     return Inverse(lu(dim, rngs))
 
 
 def reverse(dim: int, rngs: nnx.Rngs) -> Bijector:
-    """Return `Reverse(dim)`: how the papers of autoregressive flows and couplings mix layers."""
+    """Return `Reverse(dim)`, the mix of the papers on autoregressive flows and couplings."""
     return Reverse(dim)
 
 
 def build_univariate(univariate: Callable[[], Bijector]) -> Bijector:
-    """Build the univariate of one layer."""
+    """Build the univariate of one layer. Raise `ValueError` unless given a function."""
     if isinstance(univariate, Bijector):
         name = type(univariate).__name__
         raise ValueError(f"Expected univariate=lambda: {name}(...), got one {name}.")
@@ -107,14 +107,14 @@ def build_univariate(univariate: Callable[[], Bijector]) -> Bijector:
 
 
 def mixed(dim: int, mix: Mix | None, make: Make) -> Make:
-    """Return a function that builds a layer with a mixing one before it, if there is one."""
+    """Return a function that builds a layer, with the bijector of `mix` before it unless `None`."""
     if mix is not None:
         check_callable("mix", mix, "lambda dim, rngs: Reverse(dim)", 2)
     return make if mix is None else lambda rngs: Chain([mix(dim, rngs), make(rngs)])
 
 
 def usual_mix(num_layers: int, several: Mix = lu) -> Mix | None:
-    """Return how a number of layers is mixed by default: one layer is not."""
+    """Return the default mix for `num_layers` layers: `several`, or `None` for a single layer."""
     check_size("num_layers", num_layers)
     return several if num_layers > 1 else None
 
@@ -131,7 +131,24 @@ def layered(
     base: Distribution | None = None,
     **unknown: Any,
 ) -> Flow:
-    """Stack layers between a base, some `first` bijectors next to it, and the units of the data."""
+    """Return a flow of layers between a base and the units of the data.
+
+    Args:
+        dim: number of coordinates `D`.
+        make: builds one layer.
+        num_layers: number of layers.
+        rngs: passed to `make`.
+        first: bijectors between the base and the layers.
+        data: see `Outside`.
+        columns: see `Outside`.
+        base: see `Outside`.
+        **unknown: options that the factory does not have, an error.
+
+    Raises:
+        TypeError: for unknown options.
+        ValueError: for sizes out of range, `data` of another shape, or layers that move
+            coordinates away from their `PerDimension` univariates.
+    """
     if unknown:
         raise TypeError(
             f"Expected the factory's own arguments, or data, columns and base, got {list(unknown)}."
@@ -162,7 +179,7 @@ def _stacked(make: Make, num_layers: int, rngs: nnx.Rngs) -> list[Bijector]:
 
 
 def _pair_of(dim: int, data: Any) -> tuple[Any, np.ndarray | None]:
-    """Return the data and the contexts that a factory is given."""
+    """Split the `data` argument of a factory into rows and contexts."""
     pair = data if isinstance(data, tuple) else (data, None)
     if len(pair) != 2:
         raise ValueError(
@@ -189,7 +206,7 @@ def _check_rows(name: str, rows: np.ndarray, size: int) -> None:
 
 
 def _check_kinds(layer: Bijector) -> None:
-    """Raise `ValueError` where univariates for certain columns would meet others."""
+    """Raise `ValueError` if layers would bring a column to the univariate of another column."""
     placed = any(isinstance(part, PerDimension) for _, part in nnx.iter_graph(layer))
     if placed and not layer.is_triangular:
         raise ValueError(

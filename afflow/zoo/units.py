@@ -7,16 +7,17 @@ from afflow.bijectors.elementwise import Elementwise, Standardize
 from afflow.core.bijector import Bijector
 from afflow.univariates.heavy_tails import HeavyTails, tail_indices
 
-_HEAVY = 0.2  # tail index from which on mean and deviation are no guide
-_ONE_SIGMA = 0.8413447460685429  # of a normal lies below its mean plus one deviation
+_HEAVY = 0.2  # above this tail index, the mean and standard deviation are poor guides
+_ONE_SIGMA = 0.8413447460685429  # probability below the mean plus one standard deviation
 
 
 def units_of(x: np.ndarray) -> list[Bijector]:
     r"""Return the maps from a standard flow to the units of some data, in forward order.
 
-    A column is standardised by its mean and standard deviation. These are no guide where a tail
-    index is above 0.2 (see `HeavyTails`): such a column is standardised by its median and its
-    16 % and 84 % quantiles, and gets `HeavyTails` with that index to start from.
+    A column is standardised by its mean and standard deviation. A column with a tail index above
+    0.2 (see `HeavyTails`) is heavy: it is standardised by its median and its 16 % and 84 %
+    quantiles. If any column is heavy, `HeavyTails` acts on every column. For heavy columns it
+    starts from the estimated indices, for other columns close to the identity.
 
     Args:
         x: `(N, D)`, float64.

@@ -13,15 +13,16 @@ from afflow.core.order_agnostic import OrderAgnostic
 
 
 class DeepNADE(OrderAgnostic):
-    r"""A deep network that is told which coordinates it sees, and predicts the others.
+    r"""A deep network that knows which coordinates it sees and predicts the rest.
 
     $$h_1 = \sigma\Big(c + U h + \sum_{i \text{ seen}} (W_i x_i + M_i)\Big), \qquad
-    h_{l+1} = \sigma(L_l h_l + c_l), \qquad p_i = V_i h + b_i.$$
+    h_{l+1} = \sigma(L_l h_l + c_l), \qquad p_i = V_i h_L + b_i,$$
 
-    It trains on one random split of a random order at a time: the coordinates from place
-    $d$ on are predicted at once from those before, and their sum reweighted by
-    $D / (D - d)$. A density or a sample in one order runs along it with a running
-    pre-activation, in $O(D (H_1 + H_1 H_2 + \dots))$. The output weights start at zero.
+    with the context $h$ and the last hidden layer $h_L$. Training draws a random order and a
+    random place $d$. The coordinates from place $d$ on are predicted together from the
+    coordinates before $d$, and the sum of their terms is weighted by $D / (D - d)$. A density
+    or a sample in one order takes one step per coordinate with a running pre-activation, in
+    $O(D (H_1 + H_1 H_2 + \dots))$ time. The output weights start at zero.
 
     Uria, Murray & Larochelle 2014, arXiv:1310.1757; Uria et al. 2016, arXiv:1605.02226.
 
@@ -82,7 +83,7 @@ class DeepNADE(OrderAgnostic):
     def __call__(
         self, x: jax.Array, seen: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Return parameters `(D, P)` from the `seen` coordinates, booleans `(D,)`, of `x`."""
+        """Return the parameters `(D, P)`, given `x` where the booleans `seen` `(D,)` are true."""
         codes = jnp.where(seen[:, None], x.reshape(len(seen), -1), 0)  # (D, F)
         a = self._start(context) + jnp.tensordot(codes, self.W[...], 2)
         h = self._hidden(a + seen.astype(a.dtype) @ self.M[...])

@@ -1,4 +1,4 @@
-"""MADE with its masks redrawn: agnostic of the order and of the connections."""
+"""A MADE with redrawn masks: agnostic of the order and of the connections."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,13 +13,14 @@ from afflow.core.order_agnostic import OrderAgnostic
 
 
 class AgnosticMADE(OrderAgnostic):
-    r"""A MADE whose masks are drawn anew with every order and key.
+    r"""A MADE that draws its masks anew for every order and key.
 
-    In an order $o$ input $x_{o_t}$ has the degree $t$, and a hidden unit one drawn between
-    the smallest of the layer before and $D - 2$; a unit sees those of no higher degree, and
-    output $o_t$ sees hidden units, and by direct connections inputs, of degrees below $t$.
-    It trains on one draw for a minibatch; one pass gives all conditionals in one order, and
-    decoding takes a pass a coordinate. The output layer starts at zero.
+    In an order $o$, input $x_{o_t}$ has the degree $t$. The degree of a hidden unit is drawn
+    between the smallest degree of the layer before and $D - 2$. A hidden unit sees units of
+    the same or a lower degree. Output $o_t$ sees hidden units of degrees below $t$, and through
+    direct connections also inputs of degrees below $t$. Training uses one draw per minibatch.
+    One pass gives all conditionals in one order. Decoding takes one pass per coordinate. The
+    output layer starts at zero.
 
     Germain et al. 2015, arXiv:1502.03509, sections 4.2 and 4.3.
 
@@ -31,8 +32,8 @@ class AgnosticMADE(OrderAgnostic):
             `(D, features)`.
         context_dim: length of the context vector, which has degree -1; 0 for none.
         activation: the elementwise nonlinearity.
-        dropout: the probability with which `estimate` leaves out a hidden unit, drawn anew for
-            every event; the others are scaled up to make up for it.
+        dropout: the probability that `estimate` drops a hidden unit, drawn anew for every
+            event. The units that are kept are divided by `1 - dropout`.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
@@ -99,7 +100,7 @@ class AgnosticMADE(OrderAgnostic):
         return params, jnp.ones(self.event_shape[0])
 
     def _kept(self, key):
-        """Return what to scale the units of each hidden layer by, 0 for those left out."""
+        """Return a scale for every unit of each hidden layer, 0 for the units dropped."""
         if not self.dropout:
             return None
         biases, rate = self.biases[:-1], 1 - self.dropout
@@ -108,7 +109,7 @@ class AgnosticMADE(OrderAgnostic):
         return [jax.random.bernoulli(k, rate, bias[...].shape) / rate for k, bias in pairs]
 
     def _pass(self, x, order, masks, context, kept=None):
-        """Run the network on `x` in order; return the parameters in order."""
+        """Return the parameters `(D, P)`; they and `x` are in the given order."""
         x = jnp.zeros_like(x).at[order].set(x).reshape(-1)
         x = h = x if context is None else jnp.concatenate([context, x])
         *maps, direct = zip((*self.kernels, self.direct), masks, strict=True)
@@ -124,7 +125,7 @@ class AgnosticMADE(OrderAgnostic):
         return self.biases[layer][...]
 
     def _masks(self, draw):
-        """Return the masks `(rows, columns)` of the layers, and of the direct connections."""
+        """Return the masks `(rows, columns)` of the layers and of the direct connections."""
         (dim, *_), size = self.event_shape, self.context_shape
         rank = jnp.argsort(draw.order)
         first = jnp.full(size or 0, -1)
@@ -134,7 +135,7 @@ class AgnosticMADE(OrderAgnostic):
             key, shape = jax.random.fold_in(draw.key, layer), bias[...].shape
             drawn = jax.random.randint(key, shape, lowest, jnp.maximum(dim - 1, lowest + 1))
             degrees, lowest = [*degrees, drawn], drawn.min()
-        outputs = jnp.repeat(rank, self.num_params) - 1  # they see degrees below their own
+        outputs = jnp.repeat(rank, self.num_params) - 1  # an output sees degrees below its rank
         masks = [_sees(rows, cols) for cols, rows in pairwise(degrees)]
         if len(degrees) > 1:
             masks.append(_sees(outputs, degrees[-1]))
