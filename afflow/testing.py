@@ -18,22 +18,30 @@ def check_bijector(
     triangular: bool = False,
     rtol: float | None = None,
 ) -> None:
-    """Raise `AssertionError`, naming what failed and by how much, unless all of this holds.
+    """Check a bijector on random normal events; raise `AssertionError` if a property fails.
 
-    For random normal events: both directions undo each other, and so do their Jacobians by
-    reverse-mode differentiation; both log-determinants equal that of the Jacobian; outputs
-    keep shape and dtype; it runs under `jit` and `vmap` with the same result; gradients
-    with respect to its leaves and its input are finite; and, if `triangular` is set, the
-    Jacobians are lower triangular.
+    The error names the property and the size of the deviation. The properties are:
+
+    - the inverse undoes the forward direction, and the product of the Jacobians of both
+      directions, computed by reverse-mode differentiation, is the identity;
+    - both log-determinants equal the log-determinants of the Jacobians;
+    - outputs keep shape and dtype;
+    - the bijector runs under `jit` and `vmap` with the same result;
+    - gradients with respect to the leaves and the input are finite;
+    - if `triangular` is set, the Jacobians are lower triangular.
 
     Args:
         bijector: the bijector to check; events need at least one element.
-        key: draws the events and contexts.
-        num_samples: how many to draw.
-        scale: standard deviation of the events.
+        key: a PRNG key for the events and contexts.
+        num_samples: the number of events.
+        scale: the standard deviation of the events.
         triangular: whether the Jacobian must be lower triangular.
-        rtol: tolerance relative to 1 + the largest value compared; by default `1e-3` in
-            float32 and `1e-8` in float64, the default float type of JAX deciding.
+        rtol: the tolerance relative to 1 + the largest value compared; by default `1e-3` in float32
+            and `1e-8` in float64, by JAX's default float type.
+
+    Raises:
+        AssertionError: if a property fails.
+        ValueError: if `bijector` is not a `Bijector`.
 
     Example:
         >>> import afflow, jax
@@ -58,7 +66,7 @@ def check_bijector(
 
 
 def _check_direction(name, bijector, x, context, rtol, triangular):
-    """Check one direction by itself; return its values, and its Jacobians `(num, D, D)`."""
+    """Check one direction; return its values, log-determinants and Jacobians `(num, D, D)`."""
     first = bijector, x[0], None if context is None else context[0]
     _check_shapes(name, x[0], *jax.eval_shape(_run, name, *first))
     (y, log_det), pull = linearize(name, bijector, x, context)
@@ -81,7 +89,7 @@ def _run(name, bijector, x, context):
 
 @partial(jax.jit, static_argnums=0)
 def linearize(name, bijector, x, context):
-    """Return values and log-determinants, and what pulls cotangents back to leaves and input."""
+    """Return values and log-determinants, and the function from their cotangents to gradients."""
     run = jax.vmap(partial(_run, name), in_axes=(None, 0, None if context is None else 0))
     return jax.vjp(lambda bijector, x: run(bijector, x, context), bijector, x)
 

@@ -4,16 +4,17 @@
     python experiments/accelerator.py --small --out /tmp/acc   # a rehearsal on a CPU
 
 Everything runs in one process. `peers/one_device.py` builds each library's flow as the library
-documents it; libraries that are not installed are skipped. A cell of the tables is one function
-of one variant at one size: its first call with compilation, then calls one after the other,
-each waited for, and then calls in a queue, where only the last is waited for. Results are
-written after every cell. A second run goes on where the first one stopped, and tries again,
-last, the cells that failed. PyTorch multiplies matrices in full float32, its default.
+documents it. Libraries that are not installed are skipped. A cell of the tables is one function of
+one variant at one size. Three times are measured for each cell. First comes the first call, with
+compilation. Then come single calls, each finished before the next starts. Last come calls in a
+queue, where only the last is waited for. Results are written after every cell. A second run
+continues where the first one stopped, and retries failed cells at the end. PyTorch multiplies
+matrices in full float32, its default.
 """
 
 import os
 
-os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # or PyTorch would find no memory left
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # else no memory is left for PyTorch
 
 import json
 import re
@@ -64,7 +65,7 @@ class Config:
 
 
 def time_call(call: Call, config: Config) -> dict[str, Any]:
-    """Time the first call, calls one by one, and calls in a queue."""
+    """Time the first call, single calls, and calls in a queue."""
     start = time.perf_counter()
     out = call.run()
     call.wait(out)
@@ -88,7 +89,7 @@ def time_call(call: Call, config: Config) -> dict[str, Any]:
 
 
 def measure(cell: Cell, config: Config) -> dict[str, Any]:
-    """Return the measurements of a cell; an error is one too."""
+    """Return the measurements of a cell, or its error."""
     others: dict[str, Callable[[Cell], dict]] = {
         "accuracy": accuracy,
         "training": lambda cell: trained_flow(cell.family, cell.sizes, cell.precision)[1],
@@ -98,21 +99,21 @@ def measure(cell: Cell, config: Config) -> dict[str, Any]:
             if cell.what in others:
                 return others[cell.what](cell)
             return time_call(CALLS[cell.what](cell), config)
-    except Exception as error:  # a variant that fails is told so, and is not the end
+    except Exception as error:  # a variant that fails is reported and must not end the run
         reason = str(error).strip().partition("\n")[0][:300]
         tqdm.write(f"{cell}: {type(error).__name__}: {reason}")
         return {"failed": f"{type(error).__name__}: {reason}"}
 
 
 def run_cells(cells: list[Cell], content: dict[str, Any], path: Path, config: Config) -> None:
-    """Measure the cells that are not in `content` yet, until the time is up."""
+    """Measure the cells that `content` does not hold yet, until the time is over."""
     found, start = content["cells"], time.perf_counter()
     missing = [cell for cell in cells if str(cell) not in found]
     failed = [cell for cell in cells if "failed" in found.get(str(cell), {})]
     for cell in tqdm(missing + failed, desc="accelerator", unit="cell", mininterval=5):
         if time.perf_counter() - start > config.seconds:
             break
-        # Written first: a cell that kills the process is then tried last by the next one.
+        # Written before the measurement: if a cell kills the process, the next run tries it last.
         found[str(cell)] = cell._asdict() | {"failed": "the process ended"}
         save(path, config, content)
         found[str(cell)] = cell._asdict() | measure(cell, config)
@@ -122,7 +123,7 @@ def run_cells(cells: list[Cell], content: dict[str, Any], path: Path, config: Co
 
 
 def run_tests(config: Config) -> dict[str, Any]:
-    """Return the last lines that pytest prints, and its exit code."""
+    """Run pytest; return the last lines that it prints, and its exit code."""
     command = [*"-m pytest -q -x --no-header -p no:cacheprovider".split()]
     command += [] if find_spec("xdist") else ["-o", "addopts="]
     command += shlex.split(config.test_args)

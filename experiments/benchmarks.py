@@ -1,4 +1,4 @@
-"""The settings behind the benchmark table: a model, a training, for each data set."""
+"""The settings behind the benchmark table: a model and a training for each data set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ class Settings:
     """One model and its training.
 
     Attributes:
-        num_layers: autoregressive layers.
-        hidden: widths of the hidden layers of each MADE.
+        num_layers: the number of autoregressive layers.
+        hidden: the widths of the hidden layers of each MADE.
         residual: whether each MADE is residual.
-        lu: LU-factored linear maps between the layers, in place of reversed orders.
-        batch_size: rows in a minibatch.
-        learning_rate: of AdamW, decaying to zero by a cosine in each cycle.
-        weight_decay: of AdamW, times the learning rate.
-        cycles: the epochs of each cycle (warm restarts: Loshchilov and Hutter 2017,
+        lu: use LU-factored linear maps between the layers instead of reversed orders.
+        batch_size: the number of rows in a minibatch.
+        learning_rate: the learning rate of AdamW, which decays to zero by a cosine in each cycle.
+        weight_decay: the weight decay of AdamW; a step multiplies it by the learning rate.
+        cycles: the number of epochs in each cycle (warm restarts: Loshchilov and Hutter 2017,
             arXiv:1608.03983).
-        patience: epochs without a better validation loss before a cycle stops.
-        num_bins: of each spline.
+        patience: the number of epochs without a better validation loss before a cycle stops.
+        num_bins: the number of bins of each spline.
     """
 
     num_layers: int = 5
@@ -41,7 +41,7 @@ class Settings:
 
 
 UNIVARIATES: dict[str, Callable[[Settings], afflow.Bijector]] = {
-    "maf": lambda _: afflow.Affine(2.0),  # ten layers of e^7 each throw outliers far out
+    "maf": lambda _: afflow.Affine(2.0),  # ten layers with scales up to e^7 send outliers far out
     "nsf": lambda settings: afflow.RationalQuadraticSpline(settings.num_bins, 3.0),
     "mixture": lambda _: afflow.univariates.MixtureCDF(5),
 }

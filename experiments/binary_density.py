@@ -3,9 +3,9 @@
     python experiments/binary_density.py
     python experiments/binary_density.py --dataset dna --models nade made --data-dir FOLDER
 
-The first line needs no download: scikit-learn's handwritten digits, in two colours. The
-models are chosen by validation, and the test set is scored once, at the end. Leaves results,
-and for images samples and completions, under `results/binary/`, one file a model.
+The first command needs no download. Its data are scikit-learn's handwritten digits, reduced to two
+colours. Validation chooses the epoch. The test set is scored once, at the end. The results go to
+`results/binary/`, one file per model, with samples and completions for images.
 """
 
 import time
@@ -34,20 +34,20 @@ SIDES = {"digits": 8, "binarized_mnist": 28}
 
 @dataclass(frozen=True)
 class Settings:
-    """What to train, and how.
+    """A model and its training.
 
     Attributes:
-        hidden: widths of the hidden layers.
-        members: masks or orders of an ensemble.
-        endless: train on ever new masks, not on those of the members.
-        natural: draw connections only, all in the natural order.
-        dropout: the probability of leaving out a hidden unit of an ensemble of masks.
-        relu: NADE with rectified units in place of sigmoids.
-        batch_size: rows in a minibatch.
-        learning_rate: of Adam, decaying to zero by a cosine.
-        weight_decay: of AdamW, times the learning rate.
-        epochs: at most.
-        patience: epochs without a better validation loss before training stops.
+        hidden: the widths of the hidden layers.
+        members: the number of masks or orders in an ensemble.
+        endless: train on new masks at every step, not on the masks of the members.
+        natural: draw random connections only, and give all members the natural order.
+        dropout: the probability of dropping a hidden unit in an ensemble of masks.
+        relu: use rectified units in NADE instead of sigmoids.
+        batch_size: the number of rows in a minibatch.
+        learning_rate: the learning rate of AdamW, which decays to zero by a cosine.
+        weight_decay: the weight decay of AdamW; a step multiplies it by the learning rate.
+        epochs: the largest number of epochs.
+        patience: the number of epochs without a better validation loss before training stops.
     """
 
     hidden: tuple[int, ...] = (500,)
@@ -65,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Config:
-    """Which models to fit to which set; what is not given is the model's default."""
+    """The models to fit to one set. A setting that is not given has the default of the model."""
 
     dataset: Literal[
         "digits", "adult", "connect4", "dna", "mushrooms", "nips", "binarized_mnist"
@@ -98,7 +98,7 @@ DEFAULTS = {
 
 
 def settings_of(name: str, config: Config) -> Settings:
-    """Return a model's defaults, with what the user gave in their place."""
+    """Return the defaults of a model, replaced by the values that the user gave."""
     defaults = DEFAULTS.get(name, Settings())
     given = {field: getattr(config, field) for field in asdict(defaults)}
     return replace(defaults, **{field: v for field, v in given.items() if v is not None})
@@ -129,7 +129,7 @@ def build(name: str, dim: int, settings: Settings, seed: int):
 
 
 def start_at_means(model, train: np.ndarray):
-    """Set the output biases to the logits of the mean of every coordinate."""
+    """Set the output biases to the logits of the mean of every coordinate; return the model."""
     mean = (train.sum(0) + 0.5) / (len(train) + 1)
     logits = jnp.log(mean / (1 - mean))
     part = model.conditioner if hasattr(model, "conditioner") else model.network
@@ -139,7 +139,7 @@ def start_at_means(model, train: np.ndarray):
 
 
 def optimizer(settings: Settings) -> Callable[[int], optax.GradientTransformation]:
-    """Return what makes AdamW with a cosine decay from the number of steps."""
+    """Return a function from the number of steps to AdamW with a cosine decay."""
 
     def make(num_steps):
         schedule = optax.cosine_decay_schedule(settings.learning_rate, num_steps)
@@ -150,7 +150,7 @@ def optimizer(settings: Settings) -> Callable[[int], optax.GradientTransformatio
 
 
 def train(name: str, data: Split, settings: Settings, config: Config):
-    """Fit a model; return it with its history."""
+    """Fit a model; return the model and its history."""
     model = build(name, data.train.shape[1], settings, config.seed)
     return afflow.fit(
         start_at_means(model, data.train),
@@ -165,13 +165,13 @@ def train(name: str, data: Split, settings: Settings, config: Config):
 
 
 def log_probs(model, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
-    """Return the log-probability of every row, a batch at a time."""
+    """Return the log-probability of every row, computed in batches."""
     cuts = range(0, len(x), batch_size)
     return np.concatenate([model.log_prob(x[cut : cut + batch_size]) for cut in cuts], dtype=float)
 
 
 def evaluate(model, data: Split) -> dict:
-    """Score the test set; an ensemble beside its first order alone."""
+    """Score the test set. For an ensemble, also score its first order alone."""
     scores = log_probs(model, data.test)
     results = {"test": summarize(scores)}
     if isinstance(model, afflow.OrderAgnosticModel):
@@ -182,7 +182,7 @@ def evaluate(model, data: Split) -> dict:
 
 
 def main(config: Config) -> None:
-    """Train and score each model; print the table of the set."""
+    """Train and score each model; print the table of the data set."""
     keep_programs()
     data = binary(config.dataset, config.data_dir)
     for name in config.models:

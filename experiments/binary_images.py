@@ -14,7 +14,7 @@ import afflow
 
 
 def draw_images(model, data: Split, side: int, path: Path) -> None:
-    """Draw samples, and images completed from their upper half, or scattered pixels."""
+    """Draw samples, and images completed from their upper half or from scattered pixels."""
     dim = side * side
     observed = np.arange(dim) < dim // 2
     if isinstance(model, afflow.OrderAgnosticModel) and not model.natural:

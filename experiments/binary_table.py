@@ -1,8 +1,8 @@
-"""The README's table of binary density models, from the results files, with published figures.
+"""The README's table of binary density models, from the results files, with published scores.
 
     python experiments/binary_table.py
 
-Rewrites what stands between its two markers in the README.
+Replaces the text between two markers in the README.
 """
 
 import json
@@ -13,7 +13,7 @@ from table import README, with_table
 FOLDER = Path(__file__).parent / "results" / "binary"
 BEGIN, END = "<!-- binary table -->\n", "<!-- end of binary table -->\n"
 SETS = "adult", "connect4", "dna", "mushrooms", "nips", "binarized_mnist"
-# test log-likelihoods in nats, from 1502.03509, 1605.02226 and the papers they compare with
+# test log-likelihoods in nats, from 1502.03509, 1605.02226 and the papers that they cite
 PUBLISHED = {
     "fvsbn": (-13.17, -12.39, -83.64, -10.27, -276.88, None),
     "nade": (-13.19, -11.99, -84.81, -9.81, -273.08, -88.33),
@@ -24,7 +24,7 @@ PUBLISHED = {
 
 
 def score(dataset: str, model: str, folder: Path = FOLDER) -> str:
-    """Return our score with two standard errors, or nothing."""
+    """Return our score with two standard errors, or an empty string."""
     path = folder / f"{dataset}-{model}.json"
     if not path.exists():
         return ""
@@ -33,13 +33,13 @@ def score(dataset: str, model: str, folder: Path = FOLDER) -> str:
 
 
 def published(dataset: str, model: str) -> str:
-    """Return the published score, or nothing."""
+    """Return the published score, or an empty string."""
     figures = dict(zip(SETS, PUBLISHED.get(model, (None,) * len(SETS)), strict=True))
     return f"{figures[dataset]:.2f}" if figures.get(dataset) else ""
 
 
 def text_table(dataset: str, folder: Path = FOLDER) -> str:
-    """Return the scores of one set beside the published ones."""
+    """Return the scores of one data set beside the published scores."""
     names = [path.stem.split("-")[1] for path in sorted(folder.glob(f"{dataset}-*.json"))]
     rows = [(name, score(dataset, name, folder), published(dataset, name)) for name in names]
     head = dataset, "test log-likelihood, nats", "published"
@@ -47,7 +47,7 @@ def text_table(dataset: str, folder: Path = FOLDER) -> str:
 
 
 def markdown_table() -> str:
-    """Return the scores of all sets, each with the published one in brackets."""
+    """Return the scores of all data sets, each with the published score in brackets."""
     lines = ["| | " + " | ".join(SETS) + " |", "|---" * (len(SETS) + 1) + "|"]
     for model in PUBLISHED:
         cells = [f"{score(name, model)} ({published(name, model) or '-'})" for name in SETS]

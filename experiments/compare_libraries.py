@@ -1,16 +1,18 @@
-"""One masked autoregressive flow in five libraries: density, samples and training, on a clock.
+"""One masked autoregressive flow in five libraries: times of density, samples and training.
 
     python experiments/compare_libraries.py         # everything, on the CPU
     python experiments/compare_libraries.py --libraries afflow zuko --dims 2 6 --repeats 3
 
-A standard normal, affine autoregressive layers in alternating order, and a MADE with two
-hidden layers of relu units in each: `peers/` builds it as each library documents it, and
-says where that differs. Libraries that are not installed are skipped. Each runs in a
-process of its own with the same number of threads, and they take turns, A B C A B C ...,
-a few calls at a time, so that only one computes at any moment. An epoch is `afflow.fit`
-whole; the others call their compiled training step in a loop, as theirs do, and are not
-charged for shuffling. It wants an idle machine, and `OMP_WAIT_POLICY=passive`, its
-default: between calls PyTorch's threads would spin, and the others take up to twice as long.
+The flow has a standard normal base and affine autoregressive layers in alternating order. Each
+layer is a MADE with two hidden layers of relu units. `peers/` builds the flow as each library
+documents it, and lists the differences. Libraries that are not installed are skipped. Each library
+runs in a separate process with the same number of threads. The libraries take turns, A B C A B C
+..., a few calls at a time. Only one library computes at any moment.
+
+An epoch of afflow is a whole call of `afflow.fit`. For the others, it is a loop over their
+training step, as in their own examples, without the time to shuffle. The experiment needs an idle
+machine, and `OMP_WAIT_POLICY=passive`, which it sets by default. Without this policy PyTorch's
+threads spin between calls, and the other libraries take up to twice as long.
 """
 
 import os
@@ -84,7 +86,11 @@ class Config:
 
 
 def next_turn(times: list[float], config: Config) -> int:
-    """Return how many calls come next: one, one to plan by, then turns while there is time."""
+    """Return the number of calls in the next turn.
+
+    The first call stands alone. The second gives a time to plan by. Then follow turns of several
+    calls, until the time is over.
+    """
     if len(times) < 2:
         return 1
     affordable = (config.seconds - sum(times[1:])) // np.median(times[1:])
@@ -92,7 +98,7 @@ def next_turn(times: list[float], config: Config) -> int:
 
 
 def measure(peers: dict[str, Peer], call: str, config: Config) -> dict[str, dict]:
-    """Time one function in turn in every library that has it."""
+    """Time one function in every library that has it, in turn."""
     times = {name: [] for name in peers}
     while turns := {name: n for name in times if (n := next_turn(times[name], config))}:
         for name, n in turns.items():
@@ -109,7 +115,7 @@ def measure(peers: dict[str, Peer], call: str, config: Config) -> dict[str, dict
 
 
 def best_peer(row: dict[str, dict]) -> tuple[str, float] | None:
-    """Return the fastest peer and its time over that of afflow, if both were timed."""
+    """Return the fastest peer and the ratio of its time to afflow's, if both were timed."""
     medians = {name: cell["median_ms"] for name, cell in row.items()}
     ours = medians.pop("afflow", None)
     best = min(medians, key=medians.get, default=None)
@@ -133,7 +139,7 @@ def time_dim(peers: dict[str, Peer], dim: int, config: Config) -> dict[str, Any]
 
 
 def print_table(results: dict[int, dict], call: str, key: str, title: str) -> None:
-    """Print a line a dimension and a column a library."""
+    """Print a line per dimension and a column per library."""
     names = [name for name in LIBRARIES if any(name in row[call] for row in results.values())]
     print(f"\n{title}:\n{'D':>5}" + "".join(f"{name:>16}" for name in names), end="")
     print("   best peer / afflow" if key == "median_ms" else "")
@@ -144,12 +150,12 @@ def print_table(results: dict[int, dict], call: str, key: str, title: str) -> No
 
 
 def standing(best: tuple[str, float] | None) -> str:
-    """Say how the best peer stands to afflow."""
+    """Return a text with the ratio of the best peer to afflow, and the name of that peer."""
     return f"{best[1]:9.2f} {best[0]}{' IS FASTER' if best[1] < 1 else ''}" if best else ""
 
 
 def draw_library(axis: plt.Axes, cells: dict[int, dict], name: str, large_from: int) -> None:
-    """Plot the medians of one library, quartiles shaded, with a line for each scale."""
+    """Plot the medians of one library with shaded quartiles, and one line for each scale."""
     color, style = COLORS[name.split("-")[0]], "s--" if "-" in name else "o-"
     axis.plot([], [], style, ms=4, mfc="w" if "-" in name else color, color=color, label=name)
     for small in (True, False):

@@ -1,6 +1,6 @@
-"""Compile time of a training step against depth: `Repeat` is compiled once, `Chain` per layer.
+"""Compile time of a training step against depth: `Repeat` compiles one layer, `Chain` all.
 
-python experiments/compile_time.py          # a few minutes on two cores
+python experiments/compile_time.py # a few minutes on two cores
 """
 
 import time
@@ -57,7 +57,7 @@ def stack(kind: str, depth: int, config: Config) -> afflow.Flow:
 
 
 def compile_step(flow: afflow.Flow, config: Config) -> float:
-    """Return the seconds it takes to trace and compile one training step."""
+    """Return the seconds to trace and compile one training step."""
     graph, params, rest = nnx.split(flow, nnx.Param, ...)
     optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(1e-3))
 

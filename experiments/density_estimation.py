@@ -1,10 +1,10 @@
-"""Fit a flow to one of the field's benchmarks; report its test log-likelihood.
+"""Fit a flow to one of the standard benchmarks and report its test log-likelihood.
 
     python experiments/density_estimation.py --dataset digits
     python experiments/density_estimation.py --dataset power --model nsf --data-dir FOLDER
 
-The model is chosen by validation, and the test set is scored once, at the end. Leaves
-results and a learning curve under `results/`, and the parameters under `runs/`.
+Validation chooses the epoch. The test set is scored once, at the end. The results and a learning
+curve go to `results/`, the parameters to `runs/`.
 """
 
 import time
@@ -39,7 +39,7 @@ PRESETS = {"fast": FAST, "paper": PAPER}
 
 @dataclass(frozen=True)
 class Config:
-    """What to fit to what; settings that are not given are those of the preset."""
+    """The model and the data set. Settings that are not given come from the preset."""
 
     dataset: Dataset = "power"
     model: Literal["maf", "nsf", "mixture"] = "maf"
@@ -62,12 +62,12 @@ class Config:
 
     @property
     def name(self) -> str:
-        """What the files of this run are called."""
+        """The name of this run's files, without a suffix."""
         return f"{self.dataset}_{self.model}"
 
 
 class Fitted(NamedTuple):
-    """A trained flow, the losses after each epoch, the seconds and cycles it took."""
+    """A trained flow, the losses after each epoch, and the seconds and cycles of training."""
 
     flow: afflow.Flow
     train: list[float]
@@ -77,14 +77,14 @@ class Fitted(NamedTuple):
 
 
 def settings_of(config: Config) -> Settings:
-    """Return the preset's settings, with those that the user gave in their place."""
+    """Return the settings of the preset, replaced by the values that the user gave."""
     chosen = PRESETS[config.preset].get((config.dataset, config.model), Settings())
     given = {name: getattr(config, name, None) for name in asdict(chosen)}
     return replace(chosen, **{name: value for name, value in given.items() if value is not None})
 
 
 def optimizer(settings: Settings):
-    """Return what makes AdamW on clipped gradients, with a cosine decay, from the steps."""
+    """Return a function from the number of steps to AdamW, clipped and with a cosine decay."""
 
     def make(num_steps: int) -> optax.GradientTransformation:
         schedule = optax.cosine_decay_schedule(settings.learning_rate, num_steps)
@@ -95,7 +95,7 @@ def optimizer(settings: Settings):
 
 
 def train(config: Config, settings: Settings, data: Split) -> Fitted:
-    """Fit the flow in cycles; each begins with the best of the one before."""
+    """Fit the flow in cycles. Each cycle starts from the best flow of the previous cycle."""
     fitted = Fitted(build(config.model, settings, data.train, config.seed), [], [])
     path = config.runs / f"{config.name}.npz"
     if config.resume:
@@ -128,7 +128,7 @@ def train_cycle(fitted: Fitted, epochs: int, seed: int, settings: Settings, data
 
 
 def write_checkpoint(fitted: Fitted, path: Path) -> None:
-    """Write the trained arrays, by their paths in the module, and the course of the training."""
+    """Write the arrays, by their paths in the module, with the losses, seconds and cycles."""
     path.parent.mkdir(parents=True, exist_ok=True)
     course = fitted._asdict()
     leaves, _ = jax.tree.flatten_with_path(course.pop("flow"))
@@ -137,7 +137,7 @@ def write_checkpoint(fitted: Fitted, path: Path) -> None:
 
 
 def read_checkpoint(flow: afflow.Flow, path: Path) -> Fitted:
-    """Return what `write_checkpoint` wrote, in a flow of the same structure."""
+    """Return the contents of a checkpoint, in a flow of the structure of `flow`."""
     file = np.load(path)
     names, structure = jax.tree.flatten_with_path(flow)
     leaves = [jnp.asarray(file[jax.tree_util.keystr(name)]) for name, _ in names]
@@ -147,13 +147,13 @@ def read_checkpoint(flow: afflow.Flow, path: Path) -> Fitted:
 
 
 def log_probs(flow: afflow.Flow, x: np.ndarray, batch_size: int = 4096) -> np.ndarray:
-    """Return the log-density of every row, a batch at a time."""
+    """Return the log-density of every row, computed in batches."""
     cuts = range(0, len(x), batch_size)
     return np.concatenate([flow.log_prob(x[cut : cut + batch_size]) for cut in cuts], dtype=float)
 
 
 def draw(fitted: Fitted, title: str, path: Path) -> None:
-    """Draw the learning curves, from where they have left their first steep rise."""
+    """Draw the learning curves, without the steep rise at their start."""
     figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
     epochs = np.arange(1, len(fitted.train) + 1)
     axis.plot(epochs, np.negative(fitted.train), label="train")
@@ -166,7 +166,7 @@ def draw(fitted: Fitted, title: str, path: Path) -> None:
 
 
 def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
-    """Score the test set and return what the results file says."""
+    """Score the test set and return the contents of the results file."""
     best = int(np.argmin(fitted.validation))
     scores = log_probs(fitted.flow, data.test)
     images = config.dataset == "mnist"
@@ -189,7 +189,7 @@ def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
 
 
 def main(config: Config) -> None:
-    """Train, score the test set once, and write what came out."""
+    """Train, score the test set once, and write the results."""
     keep_programs()
     settings = settings_of(config)
     data = DENSITIES[config.dataset](config.data_dir)

@@ -1,4 +1,4 @@
-"""A flow of scikit-learn's handwritten digits: real data that comes without a download."""
+"""Flows of scikit-learn's handwritten digits: real data that need no download."""
 
 import math
 from pathlib import Path
@@ -18,10 +18,10 @@ COPIES = 4
 def load_digits(seed: int, copies: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return training, validation and test images `(N, 64)`, dequantized.
 
-    The 1,797 images of 8x8 pixels with grey levels 0..16 are shuffled and split by
-    `seed`, then uniform noise in [0, 1) is added, so that a density of the result in nats
-    bounds that of the grey levels from below. Each training image comes `copies` times, with
-    noise of its own; validation and test images `COPIES` times.
+    The 1,797 images of 8x8 pixels have grey levels 0..16. They are shuffled and split by `seed`.
+    Uniform noise in [0, 1) is then added; a mean log-density in nats is therefore a lower bound on
+    the mean log-probability of the grey levels. Each training image occurs `copies` times, each
+    time with new noise. Validation and test images occur `COPIES` times.
     """
     rng = np.random.default_rng(seed)
     images = rng.permutation(datasets.load_digits().data)
@@ -50,9 +50,10 @@ def bits_per_dim(nats: float, dim: int) -> float:
 
 
 def fit_digits(seed: int, epochs: int, out: Path) -> dict:
-    """Fit flows as they come to dequantized 8x8 digits; return test scores beside a Gaussian's.
+    """Fit `maf` and `nsf` of default size to dequantized 8x8 digits; return their test scores.
 
-    The rows are noisy copies of few images, so the weight decay is the largest that `fit` takes.
+    A Gaussian is scored too. The rows are noisy copies of few images. The weight decay is therefore
+    the largest default of `fit`.
     """
     train, validation, test = load_digits(seed)
     scores = {"Gaussian, full covariance": gaussian_log_prob(train, test)}
@@ -72,7 +73,7 @@ def fit_digits(seed: int, epochs: int, out: Path) -> dict:
     print(f"  {'':28}{'nats':>18}{'bits / dim':>12}")
     results = {}
     for name, score in scores.items():
-        score = score.reshape(COPIES, -1).mean(0)  # one score an image
+        score = score.reshape(COPIES, -1).mean(0)  # one score per image
         mean, error = score.mean(), score.std() / np.sqrt(len(score))
         results[name] = {"nats": mean, "standard_error": error, "bits": bits_per_dim(mean, 64)}
         print(f"  {name:28}{mean:10.2f} +- {error:4.2f}{bits_per_dim(mean, 64):12.3f}")
@@ -80,7 +81,7 @@ def fit_digits(seed: int, epochs: int, out: Path) -> dict:
 
 
 def draw_digits(out: Path, real: np.ndarray, generated: jax.Array) -> None:
-    """Draw real digits beside generated ones."""
+    """Draw real digits beside generated digits."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
     for axis, title, images in zip(axes, ("real", "generated"), (real, generated), strict=True):
         tiles = np.pad(

@@ -1,9 +1,9 @@
-"""Fetch the data sets that have a lasting address into a data folder.
+"""Fetch the data sets with a permanent address into a data folder.
 
     python experiments/fetch.py --data-dir FOLDER --what mnist
 
-Needs pooch. The archive of the MAF paper is large: POWER, GAS, HEPMASS, MINIBOONE, BSDS300.
-The other sets come from where `datasets` says when their files are missing.
+Needs pooch. The archive of the MAF paper is large. It holds POWER, GAS, HEPMASS, MINIBOONE and
+BSDS300. For the other sets, the errors of `datasets` say where to get the files.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ MNIST_MD5 = {
 
 @dataclass(frozen=True)
 class Config:
-    """What to fetch, and where to."""
+    """The data set to fetch, and the data folder."""
 
     data_dir: Path
     what: Literal["maf", "mnist"]
 
 
 def fetch_maf(folder: Path, url: str = MAF_ARCHIVE, known_hash: str = MAF_MD5) -> None:
-    """Fetch and unpack the archive; its files then lie in `folder` as `datasets` wants them."""
+    """Fetch and unpack the archive, and move its files to their paths in `folder`."""
     unpack = pooch.Untar(extract_dir=".")
     pooch.retrieve(url, known_hash, "data.tar.gz", folder, processor=unpack, progressbar=True)
     for part in (folder / "data").iterdir():
@@ -47,7 +47,7 @@ def fetch_mnist(folder: Path, url: str = MNIST) -> None:
 
 
 def main(config: Config) -> None:
-    """Fetch one of them."""
+    """Fetch the chosen data set."""
     {"maf": fetch_maf, "mnist": fetch_mnist}[config.what](config.data_dir)
 
 

@@ -1,6 +1,6 @@
-"""Seconds that a new user waits for each call, in a fresh process: mostly compilation.
+"""Seconds that a new user waits for each call in a fresh process, mostly for compilation.
 
-python experiments/first_calls.py          # two minutes on two cores
+python experiments/first_calls.py # two minutes on two cores
 """
 
 import json
@@ -25,7 +25,7 @@ FLOWS = {
 
 @dataclass(frozen=True)
 class Config:
-    """How often to start a process for each flow; with `flow`, be one of them."""
+    """Time the first calls of each flow in fresh processes; with `flow`, of one in this process."""
 
     repeats: int = 5
     flow: str = ""
@@ -33,7 +33,7 @@ class Config:
 
 
 def call_all(make: str, dim: int, **options: Any) -> dict[str, float]:
-    """Return the seconds of a user's first calls, one after the other."""
+    """Return the seconds of a user's first calls, in order."""
     seconds, start = {}, time.perf_counter()
 
     def note(name: str) -> None:

@@ -1,9 +1,9 @@
-"""How much of the speed of a bare training step is left in `fit`?
+"""The throughput of `fit` as a fraction of the throughput of a bare training step.
 
     python experiments/fit_throughput.py --data-dir FOLDER
 
-The MAF of the paper's POWER benchmark: one epoch of `fit`, with all that it does besides,
-against the same number of steps scanned over minibatches that lie ready.
+The flow is the MAF of the paper's POWER benchmark. One epoch of `fit` is timed against a scan of as
+many bare steps over prepared minibatches.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ import afflow
 
 @dataclass(frozen=True)
 class Config:
-    """The flow, the training, and the timing."""
+    """The flow, the training and the timing."""
 
     data_dir: Path | None = None
     rows: int = 800_000
@@ -37,7 +37,7 @@ class Config:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def bare(optimizer: optax.GradientTransformation, graph, params, rest, batches: jax.Array):
-    """Train once on each of `batches` `(steps, batch, D)`."""
+    """Take one training step on each of `batches` `(steps, batch, D)`."""
 
     def loss(params, x):
         return -nnx.merge(graph, params, rest).log_prob(x).mean()
@@ -52,7 +52,7 @@ def bare(optimizer: optax.GradientTransformation, graph, params, rest, batches: 
 
 
 def runs(config: Config, x: np.ndarray) -> dict[str, Run]:
-    """Return an epoch of `fit` and an epoch of bare steps."""
+    """Return two functions: an epoch of `fit`, and an epoch of bare steps."""
     options = {"num_layers": config.num_layers, "hidden": config.hidden}
     options |= {"activation": jax.nn.relu, "mix": lambda dim, rngs: afflow.Reverse(dim)}
     flow = afflow.maf(x.shape[1], **options, rngs=nnx.Rngs(0))
@@ -69,7 +69,7 @@ def runs(config: Config, x: np.ndarray) -> dict[str, Run]:
 
 
 def main(config: Config) -> None:
-    """Time both in turn, and write the ratio of their medians."""
+    """Time both functions in turn, and write the ratio of their medians."""
     x = power(config.data_dir).train[: config.rows]
     functions = runs(config, x)
     for run in functions.values():

@@ -1,8 +1,8 @@
-"""A full-covariance Gaussian on each benchmark: does the data give the published score?
+"""A full-covariance Gaussian on each benchmark, against the published score.
 
     python experiments/gaussians.py --data-dir FOLDER
 
-A check of recipes and splits rather than of a model.
+It checks the recipes and splits of the data, not a model.
 """
 
 import math
@@ -14,7 +14,7 @@ import tyro
 from datasets import DENSITIES, RNADE, fold, rnade
 from report import save
 
-PUBLISHED = {  # nats, and two standard errors where they are given
+PUBLISHED = {  # nats, and two standard errors if the paper gives them
     "power": (-7.74, 0.02),
     "gas": (-3.58, 0.75),
     "hepmass": (-27.93, 0.02),
@@ -28,7 +28,7 @@ PUBLISHED = {  # nats, and two standard errors where they are given
 
 @dataclass
 class Config:
-    """Where the data lies and where the scores go."""
+    """The data folder and the folder for the scores."""
 
     data_dir: Path | None = None
     out: Path = Path(__file__).parent / "results"
@@ -44,12 +44,12 @@ def gaussian_log_prob(train: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def summarize(scores: np.ndarray) -> dict[str, float]:
-    """Return a mean log-likelihood in nats and two of its standard errors."""
+    """Return the mean of the scores in nats, and two standard errors of the mean."""
     return {"nats": scores.mean(), "two_standard_errors": 2 * scores.std() / len(scores) ** 0.5}
 
 
 def score(name: str, folder: Path | None) -> dict[str, float]:
-    """Return the Gaussian's test score, for RNADE's sets over all ten folds."""
+    """Return the Gaussian's test score. For the sets of RNADE it covers all ten folds."""
     if name in RNADE:
         rows = rnade(name, folder)
         folds = [gaussian_log_prob(*fold(rows, number)) for number in range(10)]
@@ -59,7 +59,7 @@ def score(name: str, folder: Path | None) -> dict[str, float]:
 
 
 def main(config: Config) -> None:
-    """Score every set whose files are there."""
+    """Score every data set whose files exist."""
     results = {}
     for name in [*DENSITIES, *RNADE]:
         try:

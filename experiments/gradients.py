@@ -11,7 +11,7 @@ import afflow
 
 
 class FullPasses(afflow.MaskedAutoregressive):
-    """The usual implementation: D full passes, and backpropagation through all of them."""
+    """The usual implementation: D full passes, with backpropagation through all passes."""
 
     def forward_and_log_det(self, x, context=None):
         """Return the sample and its log-determinant."""
@@ -24,7 +24,7 @@ KINDS = {"implicit": afflow.MaskedAutoregressive, "backpropagation": FullPasses}
 
 
 def stack(kind: str, dim: int, hidden: tuple[int, ...], num_layers: int, seed: int):
-    """Return layers in alternating order, differentiated in one of the two ways."""
+    """Return layers in alternating order, differentiated as `kind` says."""
 
     def layer(rngs: nnx.Rngs) -> afflow.Chain:
         made = afflow.MADE(dim, 2, hidden, rngs=rngs)
@@ -34,15 +34,15 @@ def stack(kind: str, dim: int, hidden: tuple[int, ...], num_layers: int, seed: i
 
 
 def score(layers: afflow.Bijector, z: jax.Array) -> jax.Array:
-    """Return a number that needs the samples and their log-determinants."""
+    """Return a scalar that depends on the samples and their log-determinants."""
     x, log_det = jax.vmap(layers.forward_and_log_det)(z)
     return jnp.sum(jnp.sin(x)) + jnp.sum(log_det)
 
 
 def time_gradients(stacks: dict[str, afflow.Bijector], z: jax.Array, repeats: int) -> dict:
-    """Time the gradients of the serial direction of equal stacks, and count their memory.
+    """Time the gradients of the serial direction of equal stacks, and record their memory.
 
-    Memory is the compiler's count of temporaries.
+    The memory is the compiler's size of temporaries.
     """
     pass_ = jax.jit(lambda layers: jax.vmap(layers.inverse_and_log_det)(z))
     gradient = jax.jit(jax.grad(score, argnums=(0, 1)))
@@ -66,7 +66,7 @@ def _difference(a, b) -> float:
 
 
 def print_gradients(results: dict[int, dict]) -> None:
-    """Print the two ways side by side, a line for each number of layers."""
+    """Print the times and memory of both kinds, a line for each number of layers."""
     print("\nGradient through the serial direction (D=43, layers of 2x512, batch 1000):")
     print(f"{'layers':>8}{'implicit':>24}{'backpropagation':>26}{'ratios':>18}")
     for num_layers, row in results.items():

@@ -1,10 +1,10 @@
-"""How to cut the GPU kernel of sampling: events in a tile, units in a block, warps.
+"""Tilings of the GPU kernel of sampling: events in a tile, units in a block, warps.
 
-    python experiments/kernel_tilings.py             # on a GPU; three seconds a tiling
+    python experiments/kernel_tilings.py             # on a GPU; three seconds per tiling
     python experiments/kernel_tilings.py --small     # a rehearsal by interpretation
 
-Each tiling draws samples of an affine MAF. The first that fails, for want of shared memory
-say, is told so and does not end the run. Results are written after each.
+Each tiling draws samples of an affine MAF. A tiling that fails, for example for lack of shared
+memory, is recorded as failed and does not end the run. Results are written after each tiling.
 """
 
 import re
@@ -49,7 +49,7 @@ class Config:
 
 
 def build(dim: int, width: int, tiling: tuple[int, int, int], config: Config) -> afflow.Flow:
-    """Return a flow that samples by this tiling, its weights moved off the identity."""
+    """Return a flow that samples with this tiling, with weights moved off the identity."""
     flow = afflow.maf(
         dim,
         num_layers=config.num_layers,
@@ -64,7 +64,7 @@ def build(dim: int, width: int, tiling: tuple[int, int, int], config: Config) ->
 
 
 def measure(flow: afflow.Flow, batch: int, config: Config) -> dict[str, Any]:
-    """Time samples with their densities, and compare these with the density pass."""
+    """Time samples with their log-densities, and compare these with the density pass."""
     times, key = [], jax.random.key(config.seed)
     for _ in range(config.repeats + 1):
         start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Kill a training at random moments with SIGKILL, resume it, and compare every bit.
+"""Kill a training at random moments with SIGKILL, resume it, and compare the results bit by bit.
 
-python experiments/kill_and_resume.py       # some minutes on two cores
+python experiments/kill_and_resume.py # some minutes on two cores
 """
 
 import multiprocessing
@@ -43,7 +43,7 @@ PROCESSES.set_forkserver_preload(["afflow", "orbax.checkpoint"])  # imported onc
 
 
 def train(config: Config, folder: Path) -> None:
-    """Train to the end and leave the parameters in the folder."""
+    """Train to the end and write the parameters and losses to the folder."""
     x = np.random.default_rng(0).standard_t(5, (config.rows, 4)).astype(np.float32)
     flow = afflow.maf(4, num_layers=2, hidden=(16, 16), rngs=nnx.Rngs(0))
     flow, history = afflow.fit(
@@ -60,10 +60,10 @@ def train(config: Config, folder: Path) -> None:
 
 
 def run(config: Config, folder: Path, seconds: float | None = None) -> float | None:
-    """Train in another process; kill it so many seconds after its start.
+    """Train in another process, and kill it `seconds` after its start, if given.
 
     Returns:
-        The seconds that it ran for, or `None` if it was killed.
+        The seconds that the process ran, or `None` if it was killed.
     """
     start = time.perf_counter()
     process = PROCESSES.Process(target=train, args=(config, folder))
@@ -77,9 +77,9 @@ def run(config: Config, folder: Path, seconds: float | None = None) -> float | N
 
 
 def kill_once(config: Config, scratch: Path, seconds: float) -> dict:
-    """Kill a training after some seconds, resume it; return what was found.
+    """Kill a training after `seconds`, resume it, and return the comparison.
 
-    One that ends before is tried anew, with less time.
+    If the training ends before `seconds`, it is repeated with less time.
     """
     folder = Path(tempfile.mkdtemp(dir=scratch))
     if run(config, folder, seconds) is not None:
@@ -97,7 +97,7 @@ def main(config: Config) -> None:
     """Run the experiment."""
     rng = random.Random(config.seed)
     with tempfile.TemporaryDirectory() as name:
-        run(config, Path(name))  # what the others must end with; it fills caches too
+        run(config, Path(name))  # writes the result that all others must equal, and fills caches
         whole = run(config, Path(tempfile.mkdtemp(dir=name))) or 0.0
         moments = [rng.uniform(0, whole) for _ in range(config.kills)]
         results = [kill_once(config, Path(name), seconds) for seconds in moments]

@@ -1,6 +1,6 @@
-"""What NADE costs as the dimension grows: a density pass, and samples, at fixed width.
+"""The cost of NADE against the dimension: a density pass, and samples, at fixed width.
 
-python experiments/nade_cost.py             # two minutes on two cores
+python experiments/nade_cost.py # two minutes on two cores
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Config:
 
 
 def runs_of(dim: int, config: Config) -> dict:
-    """Return what to time at one dimension, warm."""
+    """Return the functions to time at one dimension, already compiled."""
     model = afflow.nade(dim, hidden=config.hidden, rngs=nnx.Rngs(0))
     key = jax.random.key(0)
     x = jax.random.bernoulli(key, 0.5, (config.batch, dim)).astype(np.float32)

@@ -1,12 +1,12 @@
-"""Test log-likelihoods of what users get from the first lines of each library's README.
+"""Test log-likelihoods of the flows in the first lines of each library's README.
 
     python experiments/out_of_the_box.py --data-dir FOLDER
     python experiments/out_of_the_box.py --libraries afflow flowjax --sets digits
 
-Nothing is tuned to a set: every library fits its flow as it comes, in its documented loop, to the
-same standardised rows. A seed draws the split of sets without a published one, the toy data and
-the initial weights. A run adds to the results file what is missing there, and rewrites the
-table between the two markers in the README.
+Nothing is tuned to a data set. Every library fits its default flow in its documented loop to the
+same standardised rows. The seed determines the toy data, the split of sets without a published
+split, the subset of large sets, and the initial weights. A run adds missing entries to the results
+file, and replaces the table between two markers in the README.
 """
 
 import json
@@ -32,7 +32,7 @@ Library = Literal["afflow", "flowjax", "zuko", "nflows"]
 
 
 class Rows(NamedTuple):
-    """Rows to train on and to test on."""
+    """Rows for training and for testing."""
 
     train: np.ndarray
     test: np.ndarray
@@ -40,7 +40,7 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    """What to run; what the results file has is not run again."""
+    """What to run. Entries that the results file already holds are not run again."""
 
     libraries: tuple[Library, ...] = ("afflow", "flowjax", "zuko", "nflows")
     models: tuple[Literal["maf", "nsf"], ...] = ("maf", "nsf")
@@ -52,7 +52,10 @@ class Config:
 
 
 def published(name: str, config: Config, seed: int, most: int | None = None) -> Rows:
-    """Return a set with a test set of its own; its validation rows train, too."""
+    """Return a set that has a test set; its validation rows are used for training, too.
+
+    With `most`, a random subset of that many training rows is drawn.
+    """
     split = DENSITIES[name](config.data_dir)
     train = np.concatenate([split.train, split.validation])
     chosen = np.random.default_rng(seed).permutation(len(train))[:most]
@@ -60,13 +63,13 @@ def published(name: str, config: Config, seed: int, most: int | None = None) -> 
 
 
 def patches(config: Config, seed: int) -> Rows:
-    """Return 20,000 patches of BSDS300, and as many to test."""
+    """Return 20,000 patches of BSDS300 for training, and 20,000 for testing."""
     split = bsds300(config.data_dir, sizes=(18_000, 2_000, 20_000))
     return Rows(np.concatenate([split.train, split.validation]), split.test)
 
 
 def a_fifth(x: np.ndarray, seed: int) -> Rows:
-    """Return rows of which a fifth tests."""
+    """Return the rows in random order: four fifths for training, one fifth for testing."""
     x = np.random.default_rng(seed).permutation(np.asarray(x, np.float64))
     return Rows(x[len(x) // 5 :], x[: len(x) // 5])
 
@@ -84,13 +87,16 @@ def red_wine(config: Config, seed: int) -> Rows:
 
 
 def toy(name: str, config: Config, seed: int) -> Rows:
-    """Return 10,000 rows of a density of the plane, and as many to test."""
+    """Return 10,000 rows of a density in the plane for training, and 10,000 for testing."""
     x = toy_data.DENSITIES[name](np.random.default_rng(100 + seed), 20_000)
     return Rows(x[:10_000], x[10_000:])
 
 
 def student_t(config: Config, seed: int) -> Rows:
-    """Return 5,000 rows of three independent Student t with two degrees of freedom."""
+    """Return 5,000 rows of three independent Student t with two degrees of freedom.
+
+    There are 20,000 rows for testing.
+    """
     x = np.random.default_rng(200 + seed).standard_t(2, (25_000, 3))
     return Rows(x[:5_000], x[5_000:])
 
@@ -112,7 +118,7 @@ SETS: dict[str, Callable[[Config, int], Rows]] = {
 
 
 def score(rows: Rows, fit: Callable, model: str, seed: int) -> dict[str, float]:
-    """Return the mean, median and worst test log-density, in nats of the rows' own units."""
+    """Return the mean, median and worst test log-density, in nats in the original units."""
     mean = rows.train.mean(0, dtype=np.float64)
     std = rows.train.std(0, dtype=np.float64)
     train, test = (((part - mean) / std).astype(np.float32) for part in rows)
@@ -148,7 +154,7 @@ def write_table(results: dict[str, dict[str, float]], readme: Path = README) -> 
 
 
 def main(config: Config) -> None:
-    """Fit what is missing, and write each result at once."""
+    """Fit the missing entries, and write each result at once."""
     keep_programs()
     results = json.loads(config.out.read_text())["results"] if config.out.exists() else {}
     names = config.sets or tuple(SETS)

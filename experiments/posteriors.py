@@ -1,4 +1,4 @@
-"""Four unnormalised densities, each with samples of it that no flow has made."""
+"""Four unnormalised densities, each with reference samples that come from no flow."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,18 +15,24 @@ ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 
 
 class Posterior(NamedTuple):
-    """A log-density of one event, exact or long-run samples of it, and two coordinates to draw."""
+    """A log-density of one event, reference samples, and two coordinates to draw.
+
+    The reference samples are exact, or from long Markov chains.
+    """
 
     log_density: Callable[[jax.Array], jax.Array]
     reference: np.ndarray  # (N, D)
     pair: tuple[int, int]
     labels: tuple[str, str]
-    log_z: float | None = None  # where it is known
-    r_hat: float | None = None  # where the reference is of Markov chains
+    log_z: float | None = None  # None if unknown
+    r_hat: float | None = None  # for references from Markov chains
 
 
 def funnel(size: int) -> Posterior:
-    """Neal's funnel (2003): nine normals whose common log-variance is normal, deviation 3."""
+    """Neal's funnel (2003): nine normals with a common log-variance.
+
+    The log-variance is normal with standard deviation 3.
+    """
 
     def log_density(x):
         v, rest = x[0], x[1:]
@@ -39,7 +45,7 @@ def funnel(size: int) -> Posterior:
 
 
 def banana(size: int) -> Posterior:
-    """Two normals, the mean of the second a parabola in the first."""
+    """Two normals; the mean of the second is a parabola in the first."""
 
     def log_density(x):
         return norm.logpdf(x[0], 0, 2) + norm.logpdf(x[1], x[0] ** 2 / 2, 0.5)
@@ -54,8 +60,8 @@ def eight_schools(size: int) -> Posterior:
     r"""Rubin's eight schools, centred, over $(\mu, \log\tau, \theta_1, \dots, \theta_8)$.
 
     $\mu \sim N(0, 5)$, $\tau \sim$ half-Cauchy(5), $\theta_j \sim N(\mu, \tau)$,
-    $y_j \sim N(\theta_j, \sigma_j)$. Given $\tau$ all is normal, so that one sum over a grid
-    of $\log\tau$ gives the evidence and exact samples.
+    $y_j \sim N(\theta_j, \sigma_j)$. Given $\tau$ all variables are normal. One sum over a grid of
+    $\log\tau$ therefore gives the evidence and exact samples.
     """
 
     def log_density(x):
@@ -108,15 +114,16 @@ def logistic_regression(size: int) -> Posterior:
 
 
 def hmc(log_density, dim, key, *, num_draws, num_chains=8, warmup=500, num_leaps=8):
-    """Draw `(num_chains, num_draws, dim)` by Hamiltonian Monte Carlo around the mode.
+    """Draw `(num_chains, num_draws, dim)` by Hamiltonian Monte Carlo, preconditioned at the mode.
 
-    Newton's method finds the mode; its curvature sets the metric. Step sizes vary at random.
+    Newton's method finds the mode. The curvature at the mode sets the metric. Step sizes are
+    random.
     """
     gradient, mode = jax.jit(jax.grad(log_density)), jnp.zeros(dim)
     hessian = jax.jit(jax.hessian(log_density))
     for _ in range(20):
         mode -= jnp.linalg.solve(hessian(mode), gradient(mode))
-    factor = jnp.linalg.inv(jnp.linalg.cholesky(-hessian(mode))).T  # of the covariance
+    factor = jnp.linalg.inv(jnp.linalg.cholesky(-hessian(mode))).T  # factor @ factor.T = covariance
 
     def energy(z):
         return -log_density(mode + factor @ z)
@@ -149,7 +156,7 @@ def hmc(log_density, dim, key, *, num_draws, num_chains=8, warmup=500, num_leaps
 
 
 def split_r_hat(chains: np.ndarray) -> np.ndarray:
-    """Return the potential scale reduction of each coordinate over half chains, 1 if mixed."""
+    """Return the potential scale reduction of each coordinate over half chains; 1 if mixed."""
     num_draws = chains.shape[1] // 2
     halves = np.concatenate([chains[:, :num_draws], chains[:, -num_draws:]])  # (2C, N / 2, D)
     within = halves.var(1, ddof=1).mean(0)

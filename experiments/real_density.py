@@ -2,9 +2,10 @@
 
     python experiments/real_density.py --dataset red_wine --data-dir FOLDER
 
-The recipe of Uria et al. 2013 (arXiv:1306.0186): nine tenths train, the last tests, in
-turn; each fold is standardised by its training rows, a tenth of which stops the training.
-A row's score is its test log-likelihood under the one model that has not seen it.
+The recipe is from Uria et al. 2013 (arXiv:1306.0186). Nine tenths of the rows are for training and
+one tenth for testing, in turn. Each fold is standardised by its training rows. A tenth of the
+training rows is held out for early stopping. The score of a row is its test log-likelihood under
+the one model that was not trained on it.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,7 @@ Make = Callable[[int, nnx.Rngs], afflow.AutoregressiveModel | afflow.Flow]
 
 @dataclass(frozen=True)
 class Config:
-    """What to fit, and how."""
+    """The data set, the models and their training."""
 
     dataset: Literal["red_wine", "parkinsons", "boston"] = "red_wine"
     models: tuple[Literal["rnade_gaussians", "rnade_laplaces", "maf", "maf_mixtures"], ...] = (
@@ -62,7 +63,7 @@ class Config:
 
 
 def makers(config: Config) -> dict[str, Make]:
-    """Return what builds each model from a dimension."""
+    """Return, for each model, a function that builds the model from a dimension."""
     mixture = {"hidden": config.hidden, "num_components": config.num_components}
     deep = {"num_layers": 3, "hidden": (config.hidden, config.hidden)}
 
@@ -82,7 +83,7 @@ def makers(config: Config) -> dict[str, Make]:
 
 
 def optimizer(config: Config) -> Callable[[int], optax.GradientTransformation]:
-    """Return what makes AdamW with a cosine decay from the number of steps."""
+    """Return a function from the number of steps to AdamW with a cosine decay."""
 
     def make(num_steps):
         schedule = optax.cosine_decay_schedule(config.learning_rate, num_steps)
@@ -93,7 +94,7 @@ def optimizer(config: Config) -> Callable[[int], optax.GradientTransformation]:
 
 
 def score(make: Make, x: np.ndarray, number: int, config: Config) -> np.ndarray:
-    """Fit to the training rows of a fold; return the log-density of its test rows."""
+    """Fit a model to the training rows of a fold; return the log-density of the test rows."""
     train, test = (part.astype(np.float32) for part in fold(x, number))
     model, _ = afflow.fit(
         make(x.shape[1], nnx.Rngs(config.seed)),
@@ -109,7 +110,7 @@ def score(make: Make, x: np.ndarray, number: int, config: Config) -> np.ndarray:
 
 
 def draw(results: dict, dataset: str, path: Path) -> None:
-    """Draw every model's fold scores, the mean, and the published figures."""
+    """Draw every model's fold scores, the mean, and the published scores."""
     figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
     for row, (name, result) in enumerate(results.items()):
         axis.plot(result["folds"], [row] * FOLDS, "o", alpha=0.4, color="tab:blue")

@@ -1,4 +1,4 @@
-"""What every results file says of the run that made it, and timing that can be trusted."""
+"""Results files with a record of their run, and timing functions."""
 
 import json
 import os
@@ -34,13 +34,13 @@ def environment() -> dict[str, Any]:
 
 
 def _relative(argument: str) -> str:
-    """Return an argument without the folders of this machine."""
+    """Return an absolute path as its last part, and any other argument unchanged."""
     path = Path(argument)
     return path.name if path.is_absolute() else argument
 
 
 def save(path: Path, config: Any, results: Any) -> None:
-    """Write results with their configuration, less its folders, and environment as JSON."""
+    """Write results as JSON, with the environment and the configuration except its paths."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = asdict(config).items()
     settings = {name: value for name, value in values if not isinstance(value, Path)}
@@ -49,7 +49,7 @@ def save(path: Path, config: Any, results: Any) -> None:
 
 
 def keep_programs() -> None:
-    """Keep compiled programs on the disk, so that the next run of an experiment need not wait."""
+    """Keep compiled programs on disk, to save the next run of an experiment the compilation."""
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "afflow"))
 
 
@@ -61,10 +61,10 @@ def compile_seconds(run: Run) -> float:
 
 
 def interleave(runs: Mapping[str, Run], repeats: int, seconds: float) -> dict[str, np.ndarray]:
-    """Time warm functions in turn, A B C A B C ..., so that all meet the same machine.
+    """Time warm functions in turn, A B C A B C ..., to give all the same conditions.
 
-    A function drops out once it has run `repeats` times, or twice and for longer
-    than `seconds` in all.
+    A function drops out once it has run `repeats` times, or at least twice and for longer than
+    `seconds` in all.
 
     Returns:
         The seconds of every run, by name.
@@ -81,6 +81,6 @@ def interleave(runs: Mapping[str, Run], repeats: int, seconds: float) -> dict[st
 
 
 def summary(times: np.ndarray) -> dict[str, float]:
-    """Return the median and quartiles of some times, in milliseconds."""
+    """Return the median and quartiles, in milliseconds, of `times` in seconds."""
     low, median, high = 1e3 * np.percentile(times, [25, 50, 75])
     return {"median_ms": median, "q25_ms": low, "q75_ms": high, "runs": len(times)}

@@ -3,8 +3,9 @@
     python experiments/sampling_speed.py            # everything, a few minutes on two cores
     python experiments/sampling_speed.py --help
 
-A MAF scores in one pass and samples serially; an IAF is the same flow read backwards.
-The serial direction is timed with each solver, in units of one density pass.
+A MAF scores in one pass and samples serially. An IAF is the inverse of a MAF: it samples in one
+pass and scores serially. The serial direction is timed with each solver, in units of one density
+pass.
 """
 
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ class Config:
 
 
 def flows(dim: int, num_layers: int, hidden, dtype, seed: int) -> Iterator:
-    """Yield the label and a flow with random weights, for MAF and IAF with each solver."""
+    """Yield kind, solver and a flow with random weights, for MAF and IAF with each solver."""
     for kind, make in (("MAF", afflow.maf), ("IAF", afflow.iaf)):
         for solver, choice in SOLVERS.items():
             flow = make(
@@ -75,13 +76,13 @@ def flows(dim: int, num_layers: int, hidden, dtype, seed: int) -> Iterator:
 
 
 def randomize(module, dtype, seed: int):
-    """Move weights off their start at the identity, and cast them."""
+    """Return the module with weights moved off their start at the identity, cast to `dtype`."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda a: jnp.asarray(a + rng.normal(0, 0.01, a.shape), dtype), module)
 
 
 def time_flows(config: Config, dim: int, num_layers: int, hidden, batch: int) -> dict:
-    """Time scoring and sampling at one dimension; in milliseconds and in density passes."""
+    """Time scoring and sampling at one dimension, in milliseconds and in density passes."""
     dtype = jnp.dtype(config.dtype)
     x = jax.random.normal(jax.random.key(config.seed), (batch, dim), dtype)
     key = jax.random.key(config.seed)
@@ -105,7 +106,7 @@ def time_flows(config: Config, dim: int, num_layers: int, hidden, batch: int) ->
 
 
 def reference_gradients(config: Config) -> dict[int, dict]:
-    """Time gradients through one layer of the reference flow, and through all."""
+    """Time gradients through one layer of the reference flow, and through all layers."""
     (dim, *_), num_layers, hidden, batch = REFERENCE.values()
     z = jax.random.normal(jax.random.key(config.seed), (batch, dim)).astype(config.dtype)
     results = {}
@@ -117,7 +118,7 @@ def reference_gradients(config: Config) -> dict[int, dict]:
 
 
 def print_table(results: dict[int, dict], batch: int) -> None:
-    """Print a line a dimension: the pass in milliseconds, everything else in passes."""
+    """Print a line per dimension: the density pass in milliseconds, the rest in density passes."""
     names = [name for name in next(iter(results.values())) if name != "MAF score"]
     heads = [name.replace("incremental", "incr.").replace("sequential", "seq.") for name in names]
     print(f"\nTime of a batch of {batch}, in density passes of the MAF:")

@@ -1,6 +1,6 @@
-"""What a spline costs against an affine map: the density pass, and samples, of one MAF.
+"""The cost of a spline against an affine map: density, samples and gradient of one MAF.
 
-python experiments/spline_cost.py           # a minute on two cores
+python experiments/spline_cost.py # a minute on two cores
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
     python experiments/table.py
 
-Rewrites what stands between the two markers in the README.
+Replaces the text between two markers in the README.
 """
 
 import json
@@ -69,7 +69,7 @@ PUBLISHED = {
 
 
 def measured(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the scores of our own runs, by model and set."""
+    """Return the scores of our runs, by model and data set."""
     rows: dict[str, dict[str, str]] = {}
     gaussians = read(folder / "gaussians.json")["test"]
     rows["afflow: Gaussian"] = {name: cell(score) for name, score in gaussians.items()}
@@ -86,18 +86,18 @@ def read(path: Path) -> dict:
 
 
 def cell(score: dict[str, float]) -> str:
-    """Return a score with two standard errors, to as many digits as they warrant."""
+    """Return a score with two standard errors, rounded to one or two digits."""
     digits = 1 if abs(score["nats"]) > 1000 else 2
     return f"{score['nats']:.{digits}f} ± {score['two_standard_errors']:.{digits}f}"
 
 
 def trained(run: dict) -> str:
-    """Return the score of a training, and how long that was."""
+    """Return the score of a training run, and its number of epochs."""
     return f"{cell(run['test'])} ({run['epochs']} epochs)"
 
 
 def table(folder: Path = ROOT / "results") -> str:
-    """Return the table in Markdown, with the sets that we have run."""
+    """Return the table in Markdown, with the data sets of our runs."""
     ours = measured(folder)
     sets = [name for name in SETS if any(name in scores for scores in ours.values())]
     lines = [["", *(SETS[name] for name in sets)], ["---"] * (len(sets) + 1)]
@@ -107,7 +107,7 @@ def table(folder: Path = ROOT / "results") -> str:
 
 
 def with_table(text: str, rows: str, begin: str = BEGIN, end: str = END) -> str:
-    """Return a text with `rows` between the markers."""
+    """Return the text with `rows` between the markers."""
     head, rest = text.split(begin)
     return head + begin + rows + end + rest.split(end)[1]
 

@@ -1,7 +1,7 @@
-"""Two-dimensional densities to look at: eight in the plane, and two on the torus.
+"""Two-dimensional densities for pictures: eight in the plane, and two on the torus.
 
-Those in the plane are about as large as `[-4, 4]^2`; the torus is `[-pi, pi)^2`.
-A density is a function `f(rng, n)` of a numpy generator that draws `(n, 2)` float32 rows.
+The densities in the plane cover about `[-4, 4]^2`; the torus is `[-pi, pi)^2`. A density is a
+function `f(rng, n)` that draws `(n, 2)` float32 rows with a numpy generator.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def two_moons(rng, n):
 
 
 def rings(rng, n):
-    """Three concentric circles, each with a mass in proportion to its radius."""
+    """Three concentric circles, each with a mass proportional to its radius."""
     radius = rng.choice([1.0, 2.2, 3.4], n, p=np.array([1.0, 2.2, 3.4]) / 6.6)
     return _noisy(rng, *_polar(radius, rng.uniform(0, 2 * np.pi, n)), 0.12)
 
@@ -45,7 +45,7 @@ def checkerboard(rng, n):
 
 
 def spirals(rng, n):
-    """Two arms from the centre, uniform in area, one the other turned by half a circle."""
+    """Two arms from the centre, uniform in area, half a turn apart."""
     radius = 3.5 * np.sqrt(rng.uniform(size=n))
     arm = rng.integers(2, size=n)
     return _noisy(rng, *_polar(radius, np.pi * (0.85 * radius + arm)), 0.12)
@@ -64,7 +64,7 @@ def swiss_roll(rng, n):
 
 
 def wave(rng, n):
-    """A cosine with a width."""
+    """A cosine with Gaussian noise on its height."""
     x = rng.uniform(-3.8, 3.8, n)
     return _rows(x, 2.2 * np.cos(1.6 * x) + 0.35 * rng.normal(size=n))
 
@@ -90,7 +90,7 @@ DENSITIES = PLANE | TORUS
 
 ENTROPIES = {
     "checkerboard": np.log(32),  # uniform on eight squares of area four
-    "eight_gaussians": np.log(8) + np.log(2 * np.pi * np.e * 0.3**2),  # they do not touch
+    "eight_gaussians": np.log(8) + np.log(2 * np.pi * np.e * 0.3**2),  # the blobs do not touch
     "winding": 2 * np.log(2 * np.pi) + np.log(i0(8)) - 8 * i1(8) / i0(8),
     "torus_checkerboard": np.log(2 * np.pi**2),
 }

@@ -1,8 +1,8 @@
-"""Fit a flow to each of some two-dimensional densities, and draw what it learned.
+"""Fit a flow to each of several two-dimensional densities, and draw the learned density.
 
     python experiments/toy_densities.py --help
 
-Writes a picture and a file of test log-likelihoods: about four minutes on two CPU cores.
+Writes a picture and a file of test log-likelihoods, in about four minutes on two CPU cores.
 """
 
 import time
@@ -28,7 +28,7 @@ EDGE = 4.4  # a panel shows [-EDGE, EDGE]^2, or the torus
 
 
 def stack(factory: Callable[..., afflow.Flow]) -> Callable:
-    """Return `make(config, x, rngs)` for a factory of flows of several layers."""
+    """Return `make(config, x, rngs)` for a factory of flows with several layers."""
 
     def make(config: "Config", x: np.ndarray, rngs: nnx.Rngs) -> afflow.Flow:
         return factory(2, num_layers=config.num_layers, hidden=config.hidden, data=x, rngs=rngs)
@@ -37,7 +37,7 @@ def stack(factory: Callable[..., afflow.Flow]) -> Callable:
 
 
 def single(factory: Callable[..., afflow.Flow]) -> Callable:
-    """Return `make(config, x, rngs)` for a factory without layers to count."""
+    """Return `make(config, x, rngs)` for a factory without a number of layers."""
 
     def make(config: "Config", x: np.ndarray, rngs: nnx.Rngs) -> afflow.Flow:
         return factory(2, hidden=config.hidden, data=x, rngs=rngs)
@@ -46,7 +46,7 @@ def single(factory: Callable[..., afflow.Flow]) -> Callable:
 
 
 def gaussianization(config: "Config", x: np.ndarray, rngs: nnx.Rngs) -> afflow.Flow:
-    """Return mixture CDFs and rotations, which have no networks."""
+    """Return a flow of mixture CDFs and rotations, which has no networks."""
     sizes = {"num_layers": config.num_layers, "num_components": config.num_components}
     return afflow.zoo.gaussianization_flow(2, **sizes, data=x, rngs=rngs)
 
@@ -82,7 +82,7 @@ Density = tyro.extras.literal_type_from_choices(DENSITIES)
 
 @dataclass(frozen=True)
 class Config:
-    """Fit a flow to two-dimensional densities, and draw what it learned."""
+    """Fit a flow to two-dimensional densities, and draw the learned densities."""
 
     densities: tuple[Density, ...] = ()
     """The densities to fit, a column of the picture each; by default all of the model's space."""
@@ -109,7 +109,7 @@ class Config:
 
 
 class Fit(NamedTuple):
-    """A fitted flow with the data it saw, and its score in nats on data it did not see."""
+    """A fitted flow with its training data, and its score in nats on test data."""
 
     density: str
     flow: afflow.Flow
@@ -120,7 +120,10 @@ class Fit(NamedTuple):
 def trained(
     flow: afflow.Flow, x: np.ndarray, config: Config
 ) -> tuple[afflow.Flow, afflow.training.History, int | None]:
-    """Fit a flow; where it diverges, return the best before that, and the epoch in which it did."""
+    """Fit a flow; return it, its history and `None`.
+
+    If the training diverges, return the best flow so far, its history and the epoch of divergence.
+    """
     options = {"max_epochs": config.max_epochs, "learning_rate": config.learning_rate}
     try:
         flow, history = afflow.fit(flow, x, key=jax.random.key(config.seed), **options)
@@ -152,7 +155,7 @@ def fit(density: str, config: Config) -> Fit:
 
 
 def draw(fits: list[Fit], path: Path) -> None:
-    """Draw a column a density: data, samples of the flow, the density of the flow."""
+    """Draw a column per density: data, samples of the flow, the density of the flow."""
     size = (1.6 * len(fits) + 0.3, 5.28)
     figure, axes = plt.subplots(3, len(fits), figsize=size, squeeze=False, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
@@ -180,7 +183,7 @@ def scatter(ax: plt.Axes, x: np.ndarray) -> None:
 
 
 def heat(ax: plt.Axes, flow: afflow.Flow, edge: float, size: int = 300) -> None:
-    """Draw a density on a grid, its highest half percent in one colour."""
+    """Draw a density on a grid, with one colour for its highest half percent."""
     ticks = np.linspace(-edge, edge, size, endpoint=False, dtype=np.float32)
     density = np.exp(flow.log_prob(np.stack(np.meshgrid(ticks, ticks), -1)))  # (size, size)
     extent = (-edge, edge, -edge, edge)

@@ -1,9 +1,9 @@
-"""The solvers against each other on a flow trained on real data.
+"""Comparison of the solvers on a flow trained on real data.
 
     python experiments/trained_solvers.py        # half a minute on two cores
 
-A MAF is fitted to handwritten digits, where it finds steep scales and strong couplings.
-The same noise then goes through each solver, in float32 and in float64.
+A MAF is fitted to handwritten digits, which gives it steep scales and strong couplings. The same
+noise then passes through each solver, in float32 and in float64.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Config:
 
 
 def with_solver(config: Config, trained: afflow.Flow | None, solver, data) -> afflow.Flow:
-    """Return a MAF that uses `solver`, with the weights of a trained one if given."""
+    """Return a MAF that uses `solver`, with the weights of `trained` if given."""
     options = {"num_layers": config.num_layers, "hidden": config.hidden, "data": data}
     options |= {"activation": jax.nn.relu, "mix": lambda dim, rngs: afflow.Reverse(dim)}
     flow = afflow.maf(64, solver=solver, **options, rngs=nnx.Rngs(config.seed))

@@ -1,8 +1,8 @@
-"""Fit a diagonal Gaussian, a MAF and an IAF to four posteriors, and hold them against the truth.
+"""Fit a diagonal Gaussian, a MAF and an IAF to four posteriors, and compare with references.
 
     python experiments/variational_inference.py --help
 
-Writes a picture and a table of evidence bounds: three minutes on two CPU cores.
+Writes a picture and a table of evidence bounds, in three minutes on two CPU cores.
 """
 
 import time
@@ -60,7 +60,7 @@ class Config:
 
 
 class Fit(NamedTuple):
-    """What one run leaves behind."""
+    """The samples and scores of one fitted flow."""
 
     samples: np.ndarray
     score: dict[str, Any]
@@ -76,7 +76,7 @@ def build(model: str, dim: int, config: Config) -> afflow.Flow:
 
 
 def fit(model: str, posterior: Posterior, label: str, config: Config) -> Fit:
-    """Fit one flow to one posterior; return its samples and how good they are."""
+    """Fit one flow to one posterior; return its samples and scores."""
     flow = build(model, posterior.reference.shape[1], config)
     rate = config.gaussian_learning_rate if model == "gaussian" else config.learning_rate
     start = time.perf_counter()
@@ -99,7 +99,10 @@ def fit(model: str, posterior: Posterior, label: str, config: Config) -> Fit:
 
 
 def score(log_w: jax.Array, log_w_there: jax.Array) -> dict[str, Any]:
-    """Return bounds of the evidence from below and, by reference samples, above; and the rest."""
+    """Return lower and upper bounds on the evidence, the sample size and the tail index.
+
+    The lower bounds use samples of the flow, the upper bound uses reference samples.
+    """
     estimates = {
         "elbo": afflow.inference.elbo(log_w),
         "log_evidence": afflow.inference.log_evidence(log_w),
@@ -133,7 +136,7 @@ def draw(rows: dict[str, tuple[Posterior, dict[str, Fit]]], path: Path) -> None:
 
 
 def scatter(ax: plt.Axes, posterior: Posterior, fitted: Fit, title: str, box: np.ndarray) -> None:
-    """Draw samples of a flow, in colour, over those of the reference, in grey."""
+    """Draw samples of a flow, in colour, over reference samples, in grey."""
     options: dict[str, Any] = {"linewidths": 0, "rasterized": True}
     pair = list(posterior.pair)
     ax.scatter(*posterior.reference[:4000, pair].T, s=6, color="0.75", **options)

@@ -1,1 +1,1 @@
-"""Shapes, arguments, arrays, names and lowering: what every part needs and no user sees."""
+"""Internal tools: shapes, arguments, arrays, names and lowering."""

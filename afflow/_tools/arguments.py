@@ -1,4 +1,4 @@
-"""Checks of arguments, before anything is compiled: expected, got, and the mend."""
+"""Checks of arguments before anything is compiled. Errors name the expected and the given value."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -24,18 +24,21 @@ def check_instances(name: str, values: Any, kind: Any) -> None:
 
 
 def check_callable(name: str, value: Any, example: str, num: int | None = None) -> None:
-    """Raise `ValueError` unless `value` is a function, of `num` arguments; `example` is one."""
+    """Raise `ValueError` unless `value` is a function, of `num` arguments if `num` is given.
+
+    The error message suggests `example`.
+    """
     if not callable(value) or not (num is None or _takes(value, num)):
         raise ValueError(f"Expected a function as {name}, {example} say, got {value!r}.")
 
 
 def _takes(function: Callable, num: int) -> bool:
-    """Return whether a function can be called with `num` arguments, as far as one can see."""
+    """Return whether a function accepts `num` positional arguments, or has no signature."""
     try:
         inspect.signature(function).bind(*range(num))
     except TypeError:
         return False
-    except ValueError:  # no signature to see
+    except ValueError:  # the function has no signature
         return True
     return True
 
@@ -43,7 +46,10 @@ def _takes(function: Callable, num: int) -> bool:
 def check_number(
     name: str, value: Any, is_good: Callable[[Any], bool] = lambda _: True, what: str = ""
 ) -> None:
-    """Raise `ValueError` unless `value` is a real number that `is_good`, which `what` describes."""
+    """Raise `ValueError` unless `value` is a real number with `is_good(value)`.
+
+    `what` describes the condition `is_good` in the error message.
+    """
     is_number = (isinstance(value, Real) and not isinstance(value, bool)) or (
         getattr(value, "shape", None) == () and hasattr(value, "__float__")
     )

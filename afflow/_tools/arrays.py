@@ -1,4 +1,4 @@
-"""The door for data: any array, table or list becomes an array of native real numbers."""
+"""Conversion of data: any array, table or list becomes an array of native real numbers."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from flax import nnx
 def real_array(name: str, value: Any) -> Any:
     """Return a JAX or NumPy array of real numbers from an array, a table or a list.
 
-    JAX arrays, NumPy arrays of native numbers and memory-mapped arrays of numbers come back as
-    they are. Other byte orders become native, long doubles and objects become float64, and
-    missing or masked entries become NaN.
+    JAX arrays, NumPy arrays of native numbers and memory-mapped arrays of numbers are returned
+    unchanged. Other byte orders become native, long doubles and objects become float64, and missing
+    or masked entries become NaN.
 
     Args:
-        name: the argument, for errors.
+        name: the name of the argument, for errors.
         value: the data.
 
     Raises:
@@ -49,22 +49,25 @@ def real_array(name: str, value: Any) -> Any:
 
 
 def native(array: Any) -> Any:
-    """Return an array of numbers in native byte order, and of float64 at most."""
+    """Return an array of numbers in native byte order, with long doubles as float64."""
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def double(name: str, value: Any) -> np.ndarray:
-    """Return data as float64 on the host, where statistics of them keep their digits."""
+    """Return data as float64 on the host, where statistics of the data keep their digits."""
     return np.asarray(real_array(name, value), np.float64)
 
 
 def cast(name: str, value: np.ndarray, *, is_scale: bool = False) -> jax.Array:
-    """Return finite numbers as a JAX array; `ValueError` where its float type has no such number.
+    """Return finite numbers as a JAX array of the default float type.
 
-    The float type is JAX's default: float32, or float64 under `jax_enable_x64`. A scale must
-    not become zero; any other number may.
+    The float type is float32, or float64 under `jax_enable_x64`. A scale must not become zero in
+    this type; any other number may.
+
+    Raises:
+        ValueError: if the float type cannot represent one of the numbers.
     """
     with np.errstate(over="ignore"):
         array = jnp.asarray(value, float)
@@ -94,7 +97,7 @@ def _holds_jax_arrays(value: Any) -> bool:
 
 
 def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
-    """Return an array of Python numbers as float64, missing entries as NaN."""
+    """Return an array of Python numbers as float64, with NaN for missing entries."""
     try:
         return np.array([_number(entry) for entry in array.flat], np.float64).reshape(array.shape)
     except (TypeError, ValueError) as error:
@@ -105,7 +108,7 @@ def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _number(entry: Any) -> float:
-    if isinstance(entry, str | bytes):  # `float` would read digits, those of a postcode too
+    if isinstance(entry, str | bytes):  # `float` would convert text such as a postcode
         raise TypeError(f"the text {entry!r}")
     if entry is None or type(entry).__name__ in ("NAType", "NaTType"):
         return np.nan

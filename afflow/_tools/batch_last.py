@@ -1,4 +1,4 @@
-"""A hand-written batch rule for functions of one event: the batch on the last axis."""
+"""A hand-written batch rule for functions of one event, with the batch on the last axis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ from jax.custom_batching import custom_vmap
 
 
 def batch_last(f: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Make `f(model, arrays)`, written for a batch on the last axis, a map of one event.
+    """Return a function of one event from `f(model, arrays)`, written for a batch on the last axis.
 
-    The result takes and returns arrays without batch axes. Under `jax.vmap` it calls `f`
-    once, with the batch moved to the end of every array; a serial loop then carries
-    (units, batch), where the usual rule would give (batch, units). Where leaves of
-    `model` are batched too, as in an ensemble, the usual rule applies.
+    The result takes and returns arrays without batch axes. Under `jax.vmap` it calls `f` once, with
+    the batch moved to the last axis of every array. A serial loop then carries arrays of shape
+    (units, batch); the usual rule would give (batch, units). If leaves of `model` are batched too,
+    as in an ensemble, the usual rule applies.
     """
 
     @custom_vmap

@@ -1,4 +1,4 @@
-"""Smooth bounds: log-scales that stay in range, curves that go on as straight lines."""
+"""Smooth bounds: log-scales that stay in range, and curves with straight tails."""
 
 from collections.abc import Callable
 
@@ -7,15 +7,15 @@ import jax.numpy as jnp
 
 
 def soft_bound(s: jax.Array, bound: float) -> jax.Array:
-    r"""Return $s / (1 + |s|/c)$: the identity near zero, bounded by $c$ in size."""
+    """Return $s / (1 + |s|/c)$: the identity near zero, with absolute value below $c$."""
     return s / (1 + jnp.abs(s) / bound)
 
 
 def gains(num: int, dtype: jnp.dtype) -> jax.Array:
     """Return `num` distinct constants, geometric between 1/4 and 4.
 
-    Equal components that get equal gradients would never part. Where parameter `k` acts
-    through gain `k`, they do, and zeros still make the components equal.
+    Equal components with equal gradients would stay equal. If parameter `k` acts through gain `k`,
+    the components move apart, and zero parameters still make them equal.
     """
     return 4 ** ((2 * jnp.arange(num, dtype=dtype) + 1) / num - 1)
 
@@ -23,9 +23,9 @@ def gains(num: int, dtype: jnp.dtype) -> jax.Array:
 def linear_tails(
     curve: Callable[[jax.Array], tuple[jax.Array, jax.Array]], x: jax.Array, bound: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Follow `curve(x) -> (value, slope)` on `[-bound, bound]` and its end tangents beyond.
+    """Evaluate `curve(x) -> (value, slope)` on `[-bound, bound]`, and its end tangents outside.
 
-    Returns the value and the log of the slope. The curve is evaluated inside only.
+    Return the value and the log of the slope. The curve is never evaluated outside the interval.
     """
     inside = jnp.clip(x, -bound, bound)
     value, slope = curve(inside)

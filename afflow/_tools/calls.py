@@ -1,4 +1,4 @@
-"""The outermost call: leading axes, checks, and compilation around a function of one event."""
+"""The outermost call: leading axes, checks and compilation for a function of one event."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ from afflow._tools.shapes import Shape, check_size, checked_shape
 
 
 def per_event(f: Callable) -> Callable:
-    """Compile `f(model, item, context, *shared)`, mapped over items and differing contexts.
+    """Compile `f(model, item, context, *shared)`, mapped over items and their contexts.
 
-    A model with a method `embed` runs its embedding network there: once for every context that
-    is given, before contexts are repeated for the events that they belong to.
+    If the model has a method `embed`, its embedding network runs first. It runs once for each given
+    context, before a context is repeated for several events.
     """
 
     @partial(jax.jit, static_argnums=(0, 1))
@@ -41,7 +41,7 @@ def per_event(f: Callable) -> Callable:
 
 
 def _over(f: Callable, items: Any, chunk: int | None) -> Any:
-    """Map over items, all at once or a chunk at a time."""
+    """Map `f` over items, all at once or `chunk` items at a time."""
     if chunk is None:
         return jax.vmap(f)(items)
     return jax.lax.map(f, items, batch_size=chunk)
@@ -60,10 +60,10 @@ def call(
 ) -> Any:
     """Call `f`, made by `per_event`, on all leading axes of events and context.
 
-    An item is a tuple of one event of each of `events`, and a separate key if `key` is
-    given. The results have the axes `(*shape, *batch)` in front, where the leading axes of
-    `events`, before as many as an event has, and `context` `(..., *context_shape)` broadcast to
-    `batch`. With `chunk`, as many items are worked on at a time, which bounds the memory.
+    An item is a tuple with one event from each of `events`, and a separate key if `key` is given.
+    Leading axes are the axes before `model.event_shape`, or before `model.context_shape` for the
+    context. They broadcast to `batch`. The results have the shape `(*shape, *batch, ...)`. With
+    `chunk`, that many items are computed at a time, which bounds the memory.
     """
     if chunk is not None:
         check_size("chunk", chunk)
@@ -82,22 +82,27 @@ def call(
 
 @partial(jax.jit, static_argnums=0)
 def _first(batch, out):
-    """Return the first events of `out`, with the axes `batch` in place of one."""
+    """Return the first events of `out`, with the axes `batch` in place of the first axis."""
     size = math.prod(batch)
     return jax.tree.map(lambda a: a[:size].reshape(batch + a.shape[1:]), out)
 
 
 def bucketed(size: int) -> int:
-    """Return the next number that has four binary digits and zeros, at most 12 % more.
+    """Return the least number >= `size` with four leading binary digits and then zeros.
 
-    Programs are compiled for one number of samples. So one program serves similar numbers.
+    The number is at most 12 % larger. A program is compiled for one number of samples; rounding
+    lets one program serve similar numbers.
     """
     step = 1 << max(size.bit_length() - 4, 0)
     return -(-size // step) * step
 
 
 def typed(key: jax.Array) -> jax.Array:
-    """Return a PRNG key of the new kind, from either kind; `ValueError` for anything else."""
+    """Return a typed PRNG key from a typed or a raw key.
+
+    Raises:
+        ValueError: for anything else.
+    """
     if not isinstance(key, jax.Array | np.ndarray):
         raise ValueError(f"Expected a key, jax.random.key(0) say, got {key!r}.")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -111,7 +116,11 @@ def typed(key: jax.Array) -> jax.Array:
 
 
 def floating(name: str, value: Any, shape: Shape) -> jax.Array:
-    """Return `value` as a floating array that ends in `shape`, or raise `ValueError`."""
+    """Return `value` as a floating-point array that ends in `shape`.
+
+    Raises:
+        ValueError: for other types, or another shape.
+    """
     value = jnp.asarray(real_array(name, value))
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
@@ -122,7 +131,7 @@ def floating(name: str, value: Any, shape: Shape) -> jax.Array:
 
 
 def ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
-    """Return `value` if it ends in `shape`, or raise `ValueError`."""
+    """Return `value` if its shape ends in `shape`, or raise `ValueError`."""
     if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
         mend = f": {name}[..., None] has one column" if shape == (1,) and value.ndim == 1 else ""
         raise ValueError(f"Expected {name}.shape (..., {_inner(shape)}), got {value.shape}{mend}.")
@@ -130,7 +139,11 @@ def ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
 
 
 def checked_context(model: Any, context: Any) -> jax.Array | None:
-    """Return the context as a floating array, or raise `ValueError` where it does not fit."""
+    """Return the context as a floating-point array.
+
+    Raises:
+        ValueError: for a context that is missing, not wanted or of another shape.
+    """
     shape: Shape | None = model.context_shape
     if shape is None and context is not None:
         raise ValueError(
@@ -145,7 +158,7 @@ def checked_context(model: Any, context: Any) -> jax.Array | None:
 
 
 def _common(leading: list[Shape]) -> Shape:
-    """Return the shape to which the leading axes of events and context broadcast."""
+    """Return the shape that the leading axes of events and context broadcast to."""
     try:
         return tuple(map(int, jnp.broadcast_shapes(*leading)))
     except ValueError:
@@ -160,7 +173,7 @@ def _leading(value, inner):
 
 
 def _flatten(value, inner, batch):
-    """Broadcast the axes in front of the last `inner` ones to `batch`, as one axis."""
+    """Broadcast the axes before the last `inner` axes to `batch`, and merge them into one axis."""
     shape = value.shape[value.ndim - inner :]
     return jnp.broadcast_to(value, batch + shape).reshape((-1, *shape))
 

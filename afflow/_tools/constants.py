@@ -24,15 +24,16 @@ class Constant(nnx.Variable):
     """
 
     def get_value(self, **options: Any) -> Any:
-        """Return the array as the module reads it: without a gradient."""
+        """Return the array without a gradient."""
         value = super().get_value(**options)
         return jax.lax.stop_gradient(value) if isinstance(value, jax.Array) else value
 
 
 def checked_ends(low: ArrayLike, high: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Return the ends of intervals as float arrays; `ValueError` unless finite and in order.
+    """Return the ends of intervals as float arrays.
 
-    At least one float must lie between them.
+    Raises:
+        ValueError: unless the ends are finite and in order, with at least one float between them.
     """
     exact = double("low", low), double("high", high)
     if not (np.isfinite(exact[0]).all() and np.isfinite(exact[1]).all() and np.less(*exact).all()):

@@ -1,4 +1,4 @@
-"""One mathematics, lowered differently on CPUs and on GPUs: the choices, in one place."""
+"""Choices that differ between CPUs and GPUs, for the same mathematics."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-_CONFIG: Any = jax.config  # its options are not declared to type checkers
+_CONFIG: Any = jax.config  # type checkers do not know its options
 
 
 @contextmanager
 def float32_products() -> Iterator[None]:
     """Trace products of float32 in float32, unless the user has chosen another precision.
 
-    JAX's default on recent GPUs rounds their operands to the 10 bits of TF32, and on TPUs to
-    the 7 bits of bfloat16. `jax.default_matmul_precision` and the option
-    `jax_default_matmul_precision` are the user's choice.
+    By default JAX rounds the operands to the 10 bits of TF32 on recent GPUs, and to the 7 bits of
+    bfloat16 on TPUs. The user chooses by `jax.default_matmul_precision` or the option
+    `jax_default_matmul_precision`.
     """
     if _CONFIG.jax_default_matmul_precision is not None:
         yield
@@ -28,7 +28,7 @@ def float32_products() -> Iterator[None]:
 
 @contextmanager
 def lowered_for(arrays: Sequence[Any]) -> Iterator[None]:
-    """Trace for the CPU where the user has put `arrays` there on a machine with a GPU."""
+    """Trace for the CPU if the user has put `arrays` on the CPU of a machine with a GPU."""
     devices = _committed_to(arrays) if on_gpu() else []
     if not devices or any(device.platform != "cpu" for device in devices):
         yield
@@ -38,7 +38,7 @@ def lowered_for(arrays: Sequence[Any]) -> Iterator[None]:
 
 
 def _committed_to(arrays: Sequence[Any]) -> list[Any]:
-    """Return the devices on which the user has put arrays."""
+    """Return the devices of the arrays that the user has put on a device."""
     here = [a for a in arrays if isinstance(a, jax.Array) and not isinstance(a, Tracer)]
     return [device for a in here if a.committed for device in a.devices()]
 
@@ -46,8 +46,8 @@ def _committed_to(arrays: Sequence[Any]) -> list[Any]:
 def on_gpu() -> bool:
     """Return whether computations run on a GPU by default.
 
-    There a computation costs its launches more than its arithmetic: one dense product is
-    faster than blocks that skip half of it, and layers written out are faster than a loop.
+    On a GPU, launches cost more than arithmetic. One dense product is faster than blocks that skip
+    half of the work, and unrolled layers are faster than a loop.
     """
     chosen = _CONFIG.jax_default_device
     platform = getattr(chosen, "platform", chosen) or jax.default_backend()
@@ -55,12 +55,12 @@ def on_gpu() -> bool:
 
 
 def matmul(kernel: jax.Array, h: jax.Array) -> jax.Array:
-    """Return `kernel @ h`; for a kernel of 16 bits, its products summed in float32.
+    """Return `kernel @ h`. A kernel of 16 bits sums its products in float32.
 
-    On a GPU a vector stands on the left, so that a batch of them is the first axis of the
-    result: XLA then adds the bias within the product. Products of float32 are those of
-    `tensor_core_products` there: on an H200 faster than float32 by itself, and compiled in a
-    third of the time (`experiments/accelerator.py`).
+    On a GPU a vector stands on the left of the product. A batch of vectors is then the first axis
+    of the result, and XLA adds the bias within the product. Products of float32 use
+    `tensor_core_products`. On an H200 they are faster than plain float32, and compile in a third of
+    the time (`experiments/accelerator.py`).
     """
     options: dict[str, Any] = {}
     if kernel.dtype.itemsize == 2:
@@ -73,9 +73,10 @@ def matmul(kernel: jax.Array, h: jax.Array) -> jax.Array:
 
 
 def tensor_core_products() -> jax.lax.DotAlgorithmPreset:
-    """Return how tensor cores multiply float32: by three products in TF32, to its accuracy.
+    """Return the algorithm for products of float32 on tensor cores.
 
-    Another precision that the user has chosen for JAX's products holds here too.
+    By default it is three products in TF32, as accurate as float32. If the user has chosen another
+    precision for JAX's products, it applies here too.
     """
     presets, chosen = jax.lax.DotAlgorithmPreset, _CONFIG.jax_default_matmul_precision
     if chosen in (None, "float32"):
@@ -86,9 +87,10 @@ def tensor_core_products() -> jax.lax.DotAlgorithmPreset:
 
 
 def shared_memory() -> int:
-    """Return the shared memory, in bytes, of a program on an NVIDIA GPU with TF32, or 0.
+    """Return the shared memory in bytes of a program on an NVIDIA GPU with TF32, else 0.
 
-    From table "Technical Specifications per Compute Capability" of the CUDA programming guide.
+    The numbers are from table "Technical Specifications per Compute Capability" of the CUDA
+    programming guide.
     """
     capability = str(getattr(jax.devices()[0], "compute_capability", ""))
     major, _, minor = capability.partition(".")

@@ -1,7 +1,7 @@
-"""Names of classes and functions, and back, for those that a file may name.
+"""Names of classes and functions in files, and the classes and functions of names.
 
-What afflow defines is named without its module, `afflow:Affine`, so that files outlive a move
-to another module. Elsewhere the module is part of the name, `jax.nn:relu`.
+A name from afflow omits the module, as in `afflow:Affine`. Files therefore stay readable if a class
+moves to another module. Any other name includes the module, as in `jax.nn:relu`.
 """
 
 import enum
@@ -25,16 +25,16 @@ _registered: dict[str, Any] = {}
 
 
 def saveable(named: Named) -> Named:
-    """Let models that hold this class or function be saved and loaded; use it as a decorator.
+    """Register a class or function as a decorator; models that hold it can then be saved.
 
-    A file holds its module and name; what it does must be there again, registered, when
-    the file is loaded.
+    The file holds only the module and the name. The class or function must therefore exist and be
+    registered when the file is loaded.
 
     Args:
         named: a class or a function, defined at the top of a module.
 
     Raises:
-        ValueError: if it has no name at the top of its module: a lambda, or one made in a call.
+        ValueError: for a lambda, or a class or function defined within a call.
 
     Example:
         >>> import afflow, jax
@@ -50,7 +50,7 @@ def saveable(named: Named) -> Named:
 
 
 def name_of(value: Any) -> str | None:
-    """Return the name under which `named` finds a class, function or enum; or `None`."""
+    """Return the name under which `named` finds a class or function, or `None`."""
     for module, namespace in _FUNCTIONS.items():
         if getattr(namespace, getattr(value, "__name__", ""), None) is value:
             return f"{module}:{value.__name__}"
@@ -64,10 +64,10 @@ def name_of(value: Any) -> str | None:
 
 
 def named(name: str) -> Any:
-    """Return the class or function of a name, if it is one that a file may name.
+    """Return the class or function of a name.
 
     Raises:
-        ValueError: if it is not there, or not of these packages and not registered.
+        ValueError: if it does not exist, or is neither registered nor from an allowed package.
     """
     if name in _registered:
         return _registered[name]
@@ -96,9 +96,9 @@ def named(name: str) -> Any:
 
 @cache
 def _defined_in_afflow() -> dict[str, Any]:
-    """Return the classes and functions that modules of afflow define, by their names.
+    """Return the classes and functions that the modules of afflow define, by name.
 
-    Archives of format 1 name the module too; it is ignored.
+    Archives of format 1 also name the module, which is ignored.
     """
     afflow = import_module("afflow")
     found: dict[str, Any] = {}

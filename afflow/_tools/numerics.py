@@ -1,4 +1,4 @@
-"""Sums of log-determinants, and arithmetic that keeps its digits."""
+"""Sums of log-determinants, and arithmetic without loss of digits."""
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ def widened(x: jax.Array) -> jax.Array:
 
 
 def positive_softplus(raw: jax.Array) -> jax.Array:
-    r"""Return $\log(1 + e^r)$, kept above zero where it would round to it."""
+    r"""Return $\log(1 + e^r)$, plus the smallest normal number to stay above zero."""
     return jax.nn.softplus(raw) + jnp.finfo(raw.dtype).tiny
 
 
 def inverse_softplus(positive: jax.Array) -> jax.Array:
-    r"""Return the $r$ with $\log(1 + e^r)$ equal to a positive number."""
+    r"""Return the $r$ with $\log(1 + e^r)$ equal to `positive`."""
     return positive + jnp.log(-jnp.expm1(-positive))
 
 

@@ -1,4 +1,4 @@
-"""What printing a module shows: its parts and their sizes, not their weights."""
+"""The printed outline of a module: its parts and their sizes, not their weights."""
 
 import inspect
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class _ConstructorSignature:
 
 
 class Outlined:
-    """A module that prints as its outline, and is pickled with functions by their names."""
+    """A module that prints as its outline, and that can be pickled."""
 
     __signature__ = _ConstructorSignature()
 
@@ -40,7 +40,7 @@ class Outlined:
         return {key: _Named.of(value) for key, value in vars(self).items()}
 
     def __deepcopy__(self, memo: dict) -> Any:
-        """Return the module with copies of its arrays; functions and settings stay the same."""
+        """Return the module with copies of its arrays, and with the same functions and settings."""
         return jax.tree.map(copy, self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -51,13 +51,13 @@ class Outlined:
 
 @dataclass(frozen=True)
 class _Named:
-    """A function by its name."""
+    """A function, represented by its name."""
 
     name: str
 
     @staticmethod
     def of(value: Any) -> Any:
-        """Return a function as its name if it has one, and any other value as it is."""
+        """Return a function with a name as `_Named`, and any other value unchanged."""
         is_function = callable(value) and not isinstance(value, type | nnx.Module)
         name = name_of(value) if is_function else None
         return value if name is None else _Named(name)
@@ -71,7 +71,8 @@ class _Named:
 def outline(module: Any) -> str:
     """Return the tree of a module's parts: class, settings, number of parameters.
 
-    A setting is a static attribute that is not empty, and not that of the part around it.
+    A setting is a static attribute that is not empty. It is omitted if the enclosing part has an
+    equal attribute of this name.
 
     Example:
         >>> import afflow
@@ -112,7 +113,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _parts(public: dict[str, Any]) -> Iterator[tuple[str, nnx.Module]]:
-    """Return the modules among attributes, those in lists by their place."""
+    """Return the modules among attributes with their names; in a list, the name is the index."""
     for name, value in public.items():
         items = enumerate(value) if isinstance(value, nnx.List) else [(name, value)]
         yield from ((str(place), part) for place, part in items if isinstance(part, nnx.Module))

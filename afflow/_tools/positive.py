@@ -1,4 +1,4 @@
-"""Positive numbers from real ones: scales and diagonals, which are one at zero."""
+"""Positive numbers from real ones, for scales and diagonals; zero maps to one."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ _MAX_LOG = 7.0
 def positive(s: jax.Array) -> jax.Array:
     r"""Return $e^\alpha$ with the smoothly bounded $\alpha = s / (1 + |s| / 7)$.
 
-    It lies between 0.0009 and 1100: it neither vanishes nor overflows.
+    The result lies between 0.0009 and 1100: it neither vanishes nor overflows.
 
     Example:
         >>> import jax.numpy as jnp
@@ -23,6 +23,6 @@ def positive(s: jax.Array) -> jax.Array:
 
 
 def positive_inverse(scale: jax.Array) -> jax.Array:
-    """Return the `s` with `positive(s)` equal to `scale`; not finite or NaN out of bounds."""
+    """Return the `s` with `positive(s)` equal to `scale`, or NaN if there is none."""
     alpha = jnp.log(scale)
     return jnp.where(jnp.abs(alpha) < _MAX_LOG, alpha / (1 - jnp.abs(alpha) / _MAX_LOG), jnp.nan)

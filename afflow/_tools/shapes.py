@@ -1,4 +1,4 @@
-"""Shapes and sizes, and the errors where they are out of range."""
+"""Checks of shapes and sizes."""
 
 from collections.abc import Iterable
 from numbers import Integral
@@ -20,7 +20,7 @@ def checked_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
     sizes: tuple[Any, ...]
     try:
         sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    except TypeError:  # a scalar array, a key say
+    except TypeError:  # a scalar array, such as a key
         sizes = (shape,)
     for size in sizes:
         check_size(name, size, least)
@@ -28,7 +28,11 @@ def checked_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
 
 
 def common_context_shape(*shapes: Shape | None) -> Shape | None:
-    """Return the one context shape among parts that take a context, or `None`."""
+    """Return the context shape of all parts that take a context, or `None` if no part does.
+
+    Raises:
+        ValueError: if the parts take contexts of different shapes.
+    """
     given = {shape for shape in shapes if shape is not None}
     if len(given) > 1:
         raise ValueError(f"Expected one context_shape in all parts, got {sorted(given)}.")
@@ -38,14 +42,14 @@ def common_context_shape(*shapes: Shape | None) -> Shape | None:
 def check_sizes(
     dim: int, num_params: int, hidden: tuple[int, ...], context_dim: int, features: int = 1
 ):
-    """Raise `ValueError` for sizes of a conditioner that are out of range."""
+    """Raise `ValueError` if a size of a conditioner is out of range."""
     for name, size in {"dim": dim, "num_params": num_params, "features": features}.items():
         check_size(name, size)
     check_widths(hidden, context_dim)
 
 
 def check_widths(hidden: tuple[int, ...], context_dim: int) -> None:
-    """Raise `ValueError` for hidden widths or a length of contexts that are out of range."""
+    """Raise `ValueError` if a hidden width or the length of the context is out of range."""
     if not np.iterable(hidden):
         raise ValueError(f"Expected hidden as a tuple of widths, got {hidden}: write ({hidden},).")
     for layer, width in enumerate(hidden):

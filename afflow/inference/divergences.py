@@ -1,4 +1,4 @@
-"""What to minimise to bring a flow to an unnormalised density, each as a function."""
+"""Objectives that bring a flow close to an unnormalised density, each a function."""
 
 import math
 from typing import Protocol
@@ -11,10 +11,11 @@ from afflow.models.flow import Flow
 
 
 class Divergence(Protocol):
-    """An estimate, in nats, of what `fit_to_density` minimises, from samples of the flow.
+    """An objective of `fit_to_density`: an estimate, in nats, from samples of the flow.
 
-    Its derivative with respect to the flow is the gradient to follow. With a `context`
-    `(B, *context_shape)` it draws `num_samples` for each and returns the mean over them.
+    The derivative of the estimate with respect to the flow is the gradient of training. With a
+    `context` `(B, *context_shape)` the objective draws `num_samples` for each context and returns
+    the mean over contexts.
     """
 
     def __call__(
@@ -39,15 +40,15 @@ def reverse_kl(
     $$-\mathrm{ELBO} = \mathbb{E}_q[\log q(x) - \log \tilde p(x)]
     = \mathrm{KL}(q \,\|\, p) - \log Z.$$
 
-    Samples and their densities come from one sweep of the flow. The gradient stays noisy
-    even where the flow equals the target: prefer `sticking_the_landing`.
-    Rezende and Mohamed 2015, arXiv:1505.05770.
+    Samples and their densities come from one pass of the flow. The gradient stays noisy even if the
+    flow equals the target: prefer `sticking_the_landing`. Rezende and Mohamed 2015,
+    arXiv:1505.05770.
 
     Args:
-        flow: the approximation $q$, on a base that samples by a differentiable map.
+        flow: the approximation $q$. Its base must sample by a differentiable map.
         log_density: $\log\tilde p$ of one event, `log_density(x)` or `log_density(x, context)`.
         key: a PRNG key.
-        num_samples: samples to draw, for each context.
+        num_samples: the number of samples for each context.
         context: `(B, *context_shape)`.
 
     Example:
@@ -70,17 +71,18 @@ def sticking_the_landing(
     num_samples: int,
     context: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Estimate what `reverse_kl` does, with the gradient through the path of samples only.
+    r"""Estimate minus the evidence lower bound, with the gradient through the samples only.
 
     $$\nabla_\theta = \mathbb{E}_z\big[\partial_x \big(\log q_{\theta'}(x) -
     \log \tilde p(x)\big)\, \partial_\theta f_\theta(z)\big],
     \qquad x = f_\theta(z),\ \theta' = \theta \text{ held fixed}.$$
 
-    The omitted term has mean zero. Each sample's gradient vanishes where the flow equals the
-    target, so close to it there is no noise. It needs both directions of the flow, the serial
-    one among them for MAF as for IAF: about twice the work of `reverse_kl`.
-    Roeder et al. 2017, arXiv:1703.09194; for flows Vaitl et al. 2022, arXiv:2207.08219.
-    The arguments are described at `reverse_kl`.
+    The value is the value of `reverse_kl`. The gradient omits a term with mean zero. If the flow
+    equals the target, the gradient of each sample is zero. Close to the target the gradient
+    therefore has almost no noise. The objective needs both directions of the flow, hence the serial
+    direction for MAF as well as for IAF: about twice the work of `reverse_kl`. The arguments are
+    described at `reverse_kl`. Roeder et al. 2017, arXiv:1703.09194; for flows Vaitl et al. 2022,
+    arXiv:2207.08219.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -108,18 +110,18 @@ def importance_weighted(
     $$\mathrm{ELBO} \le \mathbb{E}\Big[\log \tfrac1K \sum_{i \le K} w_i\Big] \le \log Z,
     \qquad w_i = \tilde p(x_i) / q(x_i),\ x_i \sim q.$$
 
-    The bound grows with `K` and asks less of the flow, which comes to cover more of the target
-    as a proposal for importance sampling. The gradient gets noisier with `K`, and training
-    slower: keep it small, and prefer `doubly_reparameterized`.
-    Burda et al. 2016, arXiv:1509.00519.
+    The bound grows with `K`. A flow trained on a larger `K` covers more of the target and is a
+    better proposal for importance sampling. But the gradient gets noisier with `K`, and training
+    slower. Keep `K` small, and prefer `doubly_reparameterized`. Burda et al. 2016,
+    arXiv:1509.00519.
 
     Args:
-        flow: the proposal $q$, on a base that samples by a differentiable map.
+        flow: the proposal $q$. Its base must sample by a differentiable map.
         log_density: $\log\tilde p$ of one event, `log_density(x)` or `log_density(x, context)`.
         key: a PRNG key.
-        num_samples: samples to draw, for each context.
+        num_samples: the number of samples for each context.
         context: `(B, *context_shape)`.
-        group: `K`, a divisor of `num_samples`; the bound is averaged over groups of so many.
+        group: `K`, a divisor of `num_samples`. The bound is averaged over groups of `K` samples.
 
     Raises:
         ValueError: if `group` does not divide `num_samples`.
@@ -147,13 +149,13 @@ def doubly_reparameterized(
     *,
     group: int = 8,
 ) -> jax.Array:
-    r"""Estimate what `importance_weighted` does, with the gradient through the path only.
+    r"""Estimate minus the importance-weighted bound, with the gradient through the samples only.
 
     $$\nabla_\theta = -\mathbb{E}\Big[\sum_i \bar w_i^2\, \partial_x \log w_{\theta'}(x_i)\,
     \partial_\theta f_\theta(z_i)\Big], \qquad \bar w_i = w_i / \textstyle\sum_j w_j.$$
 
-    With `group=1` it is `sticking_the_landing`; the arguments are those of
-    `importance_weighted`. Tucker et al. 2019, arXiv:1810.04152.
+    The value is the value of `importance_weighted`, and so are the arguments and errors. With
+    `group=1` the objective is `sticking_the_landing`. Tucker et al. 2019, arXiv:1810.04152.
 
     Example:
         >>> import afflow, jax
@@ -178,16 +180,16 @@ def forward_kl(
     num_samples: int,
     context: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Estimate $\mathrm{KL}(p \,\|\, q)$ by importance sampling from the flow itself.
+    r"""Estimate $\mathrm{KL}(p \,\|\, q)$ by importance sampling with the flow as the proposal.
 
     $$\mathrm{KL}(p \,\|\, q) \approx \sum_i \bar w_i \log(S \bar w_i), \qquad
     \nabla_\theta \approx -\sum_i \bar w_i \nabla_\theta \log q_\theta(x_i),
     \qquad \bar w_i = w_i / \textstyle\sum_j w_j.$$
 
-    It punishes a flow that is too narrow where `reverse_kl` punishes one that is too wide,
-    and needs no derivative of samples or of the target: any base will do. Self-normalised
-    weights are biased by the order of 1 / ESS, and the value never exceeds $\log S$: start
-    from a flow that overlaps the target, one fitted by `sticking_the_landing` for instance.
+    This divergence is large for a flow that is too narrow; `reverse_kl` is large for a flow that is
+    too wide. It needs no derivative of the samples or of the target, so any base works.
+    Self-normalised weights have a bias of order 1 / ESS, and the value never exceeds $\log S$.
+    Start from a flow that overlaps the target, for example a flow fitted by `sticking_the_landing`.
     Müller et al. 2019, arXiv:1808.03856. The arguments are described at `reverse_kl`.
 
     Example:
@@ -207,14 +209,14 @@ def forward_kl(
 
 
 def _path_log_weights(flow, log_density, key, num_samples, context):
-    """Return log-weights that depend on the flow's parameters through its samples alone."""
+    """Return log-weights that depend on the flow's parameters through the samples only."""
     x = flow.sample(key, num_samples, context)
     log_q = jax.tree.map(jax.lax.stop_gradient, flow).log_prob(x, context)
     return target_log_density(flow, log_density, x, context) - log_q
 
 
 def _with_gradient_of(source, value):
-    """Return `value` with the derivatives of `source`."""
+    """Return the value of `value` with the derivatives of `source`."""
     return jax.lax.stop_gradient(value) + source - jax.lax.stop_gradient(source)
 
 

@@ -1,4 +1,4 @@
-"""Importance weights of samples of a flow for a target, and the diagnostics of these weights."""
+"""Importance weights of a flow's samples for a target density, and diagnostics of the weights."""
 
 import math
 from collections.abc import Callable
@@ -28,26 +28,27 @@ def importance_weights(
     num_samples: int,
     context: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Draw samples of a flow, with their log-weights against an unnormalised density.
+    r"""Draw samples of a flow and compute their log-weights for an unnormalised density.
 
     $$x_i \sim q, \qquad \log w_i = \log \tilde p(x_i) - \log q(x_i).$$
 
-    The weights know only where the flow has been: of a mode that it misses altogether they
-    say nothing, however good they look.
+    The weights depend on the target only where the flow has samples. If the flow misses a mode
+    entirely, the weights do not show it, however good they look.
 
     Args:
         flow: the proposal $q$.
-        log_density: $\log \tilde p$ of one event: `log_density(x)`, or
-            `log_density(x, context)` for a flow with context.
+        log_density: $\log \tilde p$ of one event: `log_density(x)`, or `log_density(x, context)`
+            for a flow with context.
         key: a PRNG key.
-        num_samples: samples `S` to draw, for each context.
+        num_samples: the number of samples `S` for each context.
         context: `(*batch, *context_shape)`.
 
     Returns:
         Samples `(S, *batch, *event_shape)` and log-weights `(S, *batch)`.
 
     Raises:
-        ValueError: if `log_density` is not a scalar.
+        ValueError: if `log_density` does not return a scalar, or the samples are a table with
+            names.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -63,7 +64,7 @@ def importance_weights(
 
 
 def check_arrays(samples: Any, mend: str) -> None:
-    """Raise `ValueError` for samples that are a table with names."""
+    """Raise `ValueError` if the samples are a table with names; the message suggests `mend`."""
     if not isinstance(samples, jax.Array | np.ndarray):
         raise ValueError(f"Expected samples that are arrays, got a table with names: {mend}.")
 
@@ -71,7 +72,11 @@ def check_arrays(samples: Any, mend: str) -> None:
 def target_log_density(
     flow: Flow, log_density: LogDensity, x: jax.Array, context: jax.Array | None
 ) -> jax.Array:
-    """Map a log-density of one event over samples `(S, *batch, *event_shape)` of a flow."""
+    """Return the log-density of each of the samples `x` `(S, *batch, *event_shape)` of a flow.
+
+    Raises:
+        ValueError: if `log_density` does not return a scalar, or `x` is a table with names.
+    """
     check_arrays(x, "weigh them yourself, by log_density(samples) - log_prob")
     f, lead = log_density, x.ndim - len(flow.event_shape)
     shape = flow.context_shape
@@ -89,7 +94,7 @@ def target_log_density(
 
 @jax.jit
 def effective_sample_size(log_weights: jax.Array) -> jax.Array:
-    r"""Return how many exact samples the weighted ones are worth, by Kish's formula.
+    r"""Return the effective sample size of importance weights, by Kish's formula.
 
     $$\mathrm{ESS} = \frac{(\sum_i w_i)^2}{\sum_i w_i^2} \in [1, S].$$
 
@@ -111,7 +116,7 @@ def effective_sample_size(log_weights: jax.Array) -> jax.Array:
 
 
 def _peak(log_weights: jax.Array) -> jax.Array:
-    """Return the largest finite log-weight over samples, to subtract before exponentials."""
+    """Return the largest log-weight over samples, or 0 if it is not finite."""
     peak = jnp.max(log_weights, axis=0, keepdims=True)
     return jnp.where(jnp.isfinite(peak), peak, 0.0)
 
@@ -141,9 +146,9 @@ def elbo(log_weights: jax.Array) -> Estimate:
 def log_evidence(log_weights: jax.Array) -> Estimate:
     r"""Estimate $\log Z = \log \mathbb{E}_q[w]$, in nats, with its standard error.
 
-    The error is the first order one, $\sqrt{1/\mathrm{ESS} - 1/S}$: trust it where
-    `pareto_k` is below 0.7. The estimate is itself a lower bound on average (Burda et al.
-    2016, arXiv:1509.00519).
+    The standard error is of first order, $\sqrt{1/\mathrm{ESS} - 1/S}$. Trust it if `pareto_k` is
+    below 0.7. The estimate is itself a lower bound on average (Burda et al. 2016,
+    arXiv:1509.00519).
 
     Args:
         log_weights: $\log w$, `(S, ...)`.
@@ -165,7 +170,11 @@ def log_evidence(log_weights: jax.Array) -> Estimate:
 
 
 def checked_log_weights(log_weights: jax.Array) -> jax.Array:
-    """Return log-weights `(S, ...)` in float32 or wider, or raise `ValueError`."""
+    """Return log-weights `(S, ...)` in float32 or wider.
+
+    Raises:
+        ValueError: if there are no log-weights.
+    """
     log_weights = jnp.asarray(log_weights)
     if log_weights.ndim == 0 or len(log_weights) == 0:
         raise ValueError(f"Expected log_weights (S, ...), got shape {log_weights.shape}.")

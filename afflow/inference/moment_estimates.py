@@ -1,4 +1,4 @@
-"""Mean, variance and entropy of a flow, from its samples."""
+"""The mean, variance and entropy of a flow, estimated from samples."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from afflow.models.flow import Flow
 
 
 class Moments(NamedTuple):
-    """Mean and variance of every coordinate, and the entropy in nats."""
+    """The mean and variance of every coordinate, and the entropy in nats."""
 
     mean: Estimate
     variance: Estimate
@@ -33,19 +33,22 @@ def moments(
     $$\mu = \mathbb{E}[x], \qquad \sigma^2 = \mathbb{E}[(x - \mu)^2], \qquad
     H = -\mathbb{E}[\log p(x)].$$
 
-    A distribution with heavy tails may have no mean or variance. Its estimates then do not settle,
-    whatever their standard errors say.
+    A distribution with heavy tails may have no mean or variance. The estimates then do not
+    converge, whatever the standard errors say.
 
     Args:
         flow: the flow.
-        key: draws the samples.
-        num_samples: how many samples `S` to draw for each context, at least 2.
+        key: a PRNG key for the samples.
+        num_samples: the number of samples `S` for each context, at least 2.
         context: `(*context_batch, *context_shape)` for a conditional flow.
-        chunk: how many samples to draw at a time, for less memory.
+        chunk: the number of samples to draw at a time, to save memory; by default all.
 
     Returns:
-        Estimates `(*context_batch, *event_shape)` of mean and variance, and `(*context_batch)` of
-        the entropy.
+        Estimates `(*context_batch, *event_shape)` of mean and variance, and an estimate
+        `(*context_batch)` of the entropy.
+
+    Raises:
+        ValueError: for fewer than 2 samples, or samples that are a table with names or text.
 
     Example:
         >>> import afflow, jax

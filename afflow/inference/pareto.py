@@ -11,13 +11,13 @@ from afflow.inference.importance import checked_log_weights
 
 
 def pareto_k(log_weights: jax.Array) -> jax.Array:
-    r"""Return the tail index $k$ of importance weights: moments below $1/k$ exist.
+    r"""Return the tail index $k$ of importance weights: moments of order below $1/k$ exist.
 
-    A generalised Pareto distribution is fitted to the $\min(S/5, 3\sqrt{S})$ largest
-    weights. Below 0.5 their variance is finite; below 0.7 estimates with `pareto_smoothed`
-    weights converge at a practical rate; above, the flow is too far from the target for
-    importance sampling; and $-\infty$ stands for weights that are all equal.
-    Vehtari et al. 2024, arXiv:1507.02646.
+    A generalised Pareto distribution is fitted to the $\min(S/5, 3\sqrt{S})$ largest weights. If
+    $k$ is below 0.5, the weights have finite variance. Below 0.7, estimates with `pareto_smoothed`
+    weights converge at a practical rate. Above 0.7, the flow is too far from the target for
+    importance sampling. Weights that are all equal have $k = -\infty$. Vehtari et al. 2024,
+    arXiv:1507.02646.
 
     Args:
         log_weights: $\log w$, `(S, ...)`, up to a constant, `S` at least 25.
@@ -38,16 +38,16 @@ def pareto_k(log_weights: jax.Array) -> jax.Array:
 
 
 def pareto_smoothed(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Replace the largest weights by the expected order statistics of their tail.
+    """Replace the largest weights by the expected order statistics of the fitted tail.
 
-    This bounds the variance of self-normalised estimates at the price of a small bias.
+    The smoothing bounds the variance of self-normalised estimates at the price of a small bias.
     Vehtari et al. 2024, arXiv:1507.02646.
 
     Args:
         log_weights: `(S, ...)`, `S` at least 25.
 
     Returns:
-        Smoothed log-weights `(S, ...)`, and `pareto_k` of the given ones `(...)`.
+        Smoothed log-weights `(S, ...)`, and the `pareto_k` `(...)` of the log-weights passed in.
 
     Raises:
         ValueError: for fewer than 25 weights.
@@ -74,7 +74,7 @@ def _smooth_tails(log_weights):
     largest = log_weights[order[-1]]
     top = jnp.exp(log_weights[order[-size - 1 :]] - largest)  # (1 + M,)
     k, sigma = fit_generalized_pareto(top[1:] - top[0])
-    k = jnp.where(top[-1] == top[0], -jnp.inf, k)  # all equal: no tail to speak of
+    k = jnp.where(top[-1] == top[0], -jnp.inf, k)  # equal weights have no tail
     p = (jnp.arange(size) + 0.5) / size
     quantiles = top[0] + sigma * jnp.expm1(-k * jnp.log1p(-p)) / k
     smoothed = largest + jnp.minimum(jnp.log(quantiles), 0)
@@ -88,9 +88,9 @@ def fit_generalized_pareto(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     $$p(x) = \frac1\sigma \Big(1 + \frac{k x}{\sigma}\Big)^{-1/k - 1}$$
 
     With $\theta = -k / \sigma$ the likelihood is maximal over $k$ at
-    $k(\theta) = \mathrm{mean} \log(1 - \theta x)$; $\theta$ is averaged over a grid with the
-    weights of the remaining profile likelihood (Zhang and Stephens 2009, Technometrics 51:316).
-    As in arXiv:1507.02646, $k$ is drawn towards 0.5 by a prior worth ten observations.
+    $k(\theta) = \mathrm{mean} \log(1 - \theta x)$. The estimate of $\theta$ is the mean over a
+    grid, weighted by the profile likelihood of $\theta$ (Zhang and Stephens 2009, Technometrics
+    51:316). As in arXiv:1507.02646, a prior worth ten observations draws $k$ towards 0.5.
 
     Args:
         x: positive exceedances `(N,)`, in ascending order.
@@ -101,7 +101,7 @@ def fit_generalized_pareto(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     size = len(x)
     grid = 30 + math.isqrt(size)
     quartile = x[math.floor(size / 4 + 0.5) - 1]
-    quartile = jnp.where(quartile == 0, x.mean(), quartile)  # ties with the threshold
+    quartile = jnp.where(quartile == 0, x.mean(), quartile)  # values equal to the threshold
     j = jnp.arange(1, grid + 1, dtype=x.dtype)
     theta = 1 / x[-1] + (1 - jnp.sqrt(grid / (j - 0.5))) / (3 * quartile)  # (G,)
     k = jnp.log1p(-theta[:, None] * x[None]).mean(1)

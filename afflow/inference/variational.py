@@ -36,45 +36,48 @@ def fit_to_density(
     progress: bool = True,
     label: str = "",
 ) -> tuple[Flow, History]:
-    r"""Fit a flow to a density known up to a constant; return it and its history.
+    r"""Fit a flow to a density known up to a constant; return the flow and its history.
 
-    By default it minimises minus the evidence lower bound,
-    $\mathrm{KL}(q_\theta \,\|\, p) - \log Z$, along the path gradient. No data are needed: every
-    step draws new samples of the flow. With contexts $h$ the flow $q_\theta(x \mid h)$ is fitted
-    to all of $\tilde p(x \mid h)$ at once (amortised inference).
+    By default the loss is minus the evidence lower bound,
+    $\mathrm{KL}(q_\theta \,\|\, p) - \log Z$, with the path gradient. Training needs no data: every
+    step draws new samples of the flow. With contexts $h$, one flow $q_\theta(x \mid h)$ is fitted
+    to $\tilde p(x \mid h)$ for all $h$ at once (amortised inference).
 
-    Close to the target the default gradient has no noise, so the last steps count: the last
-    flow is returned, not the one with the luckiest loss. `importance_weights` and `pareto_k`
-    then tell how good it is, except where it never goes: the reverse divergence is content
-    with one of several modes that lie far apart, and weights of samples from that mode
-    cannot show it. Start wide, compare several keys, and check against samples of another
-    kind where more than one mode is possible.
+    Close to the target the default gradient has almost no noise, so the last steps improve the flow
+    most reliably. The function therefore returns the last flow, not the flow with the lowest loss.
+    `importance_weights` and `pareto_k` then measure the fit, but only where the flow has samples.
+    The reverse divergence can be small for a flow that covers one of several distant modes, and the
+    weights of samples from that mode cannot show the others. If more than one mode is possible,
+    start from a wide flow, compare several keys, and check against samples from another method.
 
     Args:
-        flow: the flow to start from; it is not changed. Its base must sample by a
-            differentiable map, as all but `Mixture` do, or `objective` be `forward_kl`.
-            `iaf` and coupling flows sample in one pass.
-        log_density: $\log\tilde p$ of one event, `log_density(x)`, or
-            `log_density(x, context)` for a flow with context; it is mapped over samples.
-            As a `jax.tree_util.Partial` of a function and arrays of data it compiles once
-            for all their values.
-        key: drives the samples.
+        flow: the flow to start from; it is not changed. Its base must sample by a differentiable
+            map, as all bases but `Mixture` do, unless `objective` is `forward_kl`. `iaf` and
+            coupling flows sample in one pass.
+        log_density: $\log\tilde p$ of one event, `log_density(x)`, or `log_density(x, context)` for
+            a flow with context. It is mapped over samples. A `jax.tree_util.Partial` of a function
+            and arrays compiles once for all values of the arrays.
+        key: a PRNG key for the samples.
         context: contexts `(N, *context_shape)` for a conditional flow.
-        objective: what to minimise: `sticking_the_landing`, `reverse_kl`,
-            `doubly_reparameterized`, `importance_weighted`, `forward_kl`, or one's own.
-        num_samples: samples in a step, for each context.
-        batch_size: contexts in a step, drawn with replacement.
-        num_steps: steps in an epoch, whose mean loss is one entry of the history.
-        max_epochs: epochs to train for.
-        learning_rate: initial rate of the default optimizer: Adam on gradients clipped
-            to norm 5, with a cosine decay to zero over all steps.
-        optimizer: any optax optimizer in place of the default, or a function that makes one
-            from the number of steps.
-        ema: return an exponential moving average of the parameters with this decay.
-        checkpoint: go on from the latest checkpoint of this run, and write them.
-        callbacks: called with an `Epoch` after each; training stops where one returns true.
+        objective: the loss: `sticking_the_landing`, `reverse_kl`, `doubly_reparameterized`,
+            `importance_weighted`, `forward_kl`, or another `Divergence`.
+        num_samples: the number of samples per step, for each context.
+        batch_size: the number of contexts per step, drawn with replacement.
+        num_steps: the number of steps in an epoch. The mean loss of an epoch is one entry of the
+            history.
+        max_epochs: the number of epochs.
+        learning_rate: the initial rate of the default optimizer: Adam on gradients clipped to norm
+            5, with a cosine decay to zero over all steps.
+        optimizer: an optax optimizer instead of the default, or a function that makes one from the
+            number of steps.
+        ema: the decay of an exponential moving average of the parameters. If given, the averaged
+            flow is returned.
+        checkpoint: where to write checkpoints. Training resumes from the latest checkpoint of the
+            same run.
+        callbacks: functions of an `Epoch`, called after each epoch. Training stops if one returns
+            true.
         progress: show a progress bar, if `tqdm` is installed.
-        label: stands in front of the bar.
+        label: text in front of the bar.
 
     Returns:
         The flow after the last step, and the `History` of its losses in nats.
@@ -82,8 +85,8 @@ def fit_to_density(
     Raises:
         ValueError: for numbers out of range, shapes that do not match, or an objective or
             log-density that is not a scalar.
-        NonFiniteLossError: if the loss or a parameter turns infinite or NaN; it carries the
-            flow of the epoch before.
+        NonFiniteLossError: if the loss or a parameter becomes infinite or NaN. The error carries
+            the flow of the previous epoch.
 
     Example:
         >>> import afflow, jax
@@ -124,7 +127,7 @@ def fit_to_density(
 
 @dataclass(frozen=True)
 class _Loss:
-    """The objective on fresh samples, for a fresh choice of contexts."""
+    """The objective on new samples, for a random choice of contexts in each step."""
 
     num_samples: int
     batch_size: int
@@ -142,7 +145,7 @@ def _partial(f: Callable) -> Partial:
 
 
 def _check(flow, loss, context, key, **numbers):
-    """Raise `ValueError` for what cannot run, before anything is compiled."""
+    """Raise `ValueError` for numbers below 1 or wrong shapes, before anything is compiled."""
     wrong = {name: n for name, n in numbers.items() if n < 1}
     if wrong:
         raise ValueError(f"Expected whole numbers of at least 1, got {wrong}.")

@@ -1,4 +1,4 @@
-"""The density model over an order-agnostic network: any order, any subset, ensembles."""
+"""A density model over an order-agnostic network: any order, any subset, ensembles."""
 
 import math
 from collections.abc import Sequence
@@ -18,25 +18,29 @@ from afflow.models.autoregressive import check_fit, check_whole, codes, emit_and
 
 
 class OrderAgnosticModel(Outlined, nnx.Module):
-    r"""An ensemble of the orders of one network: an equal mixture of `M` densities.
+    r"""An ensemble of `M` orders of one network: the equal mixture of `M` densities.
 
     $$p(x) = \frac1M \sum_{m=1}^M \prod_t p\big(x_{o_t} \mid x_{o_{<t}};\, o = o^{(m)}\big).$$
 
-    It trains on random orders (and splits, for `DeepNADE`), in `fit` as any other model.
-    The members of the ensemble are drawn from a fixed seed, so that the density is one and
-    the same at every call.
+    `fit` trains the model like any other, on random orders (`DeepNADE` adds random splits of each
+    order). The members of the ensemble are drawn from a fixed seed. Every call therefore evaluates
+    the same density.
 
     Args:
-        network: serves the conditionals of any order.
-        conditional: a scalar distribution with as many parameters.
+        network: an order-agnostic network, which computes the parameters of the conditionals for
+            any order.
+        conditional: a scalar distribution with as many parameters as the network computes per
+            coordinate.
         num_orders: the number of members `M`.
-        natural: keep the natural order; the members differ in what else a network draws.
-        members_only: train on the `M` members only, not on ever new draws.
+        natural: give every member the natural order. The members then differ only in the network's
+            other random draws, such as masks.
+        members_only: train on the `M` members only, not on a new draw at each step.
 
     Raises:
-        ValueError: if the parts do not fit each other, `num_orders < 1`, or the network learns
-            random orders only and is not to; in the methods for an order that `natural` or
-            `members_only` leaves untrained.
+        ValueError: if the network and the conditional do not fit together, if `num_orders < 1`, or
+            if the network learns from random orders only and `natural` or `members_only` is set.
+            `marginal_log_prob`, `complete` and `check_missing` raise it if `natural` or
+            `members_only` leaves the orders that they need untrained.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -76,7 +80,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         self.context_shape = network.context_shape
 
     def with_orders(self, num_orders: int) -> "OrderAgnosticModel":
-        """Return the ensemble of `num_orders` members of the same network."""
+        """Return an ensemble of `num_orders` members over the same network."""
         options = {"natural": self.natural, "members_only": self.members_only}
         return OrderAgnosticModel(self.network, self.conditional, num_orders, **options)
 
@@ -87,16 +91,20 @@ class OrderAgnosticModel(Outlined, nnx.Module):
     def marginal_log_prob(
         self, x: jax.Array, subset: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Return the log-probability of the coordinates in `subset`, the others summed out.
+        """Return the log-probability of the coordinates in `subset`, the rest summed out.
 
-        Every member takes the coordinates of the subset first, in its own order: exact for
-        that order, at the price of one density. Members in other orders need not agree, so
-        marginals of an ensemble are those of another ensemble.
+        Each member moves the coordinates of the subset to the front of its order. The marginal is
+        then exact for the new order and costs one density. A network need not give the same density
+        in two orders. The marginal therefore belongs to the ensemble of the reordered members, not
+        to `log_prob`.
 
         Args:
             x: `(..., D)`; values outside the subset are ignored.
             subset: booleans `(..., D)`.
             context: `(..., *context_shape)`.
+
+        Raises:
+            ValueError: for a subset whose orders the model has not been trained on.
         """
         self._check_trained(subset)
         return call(_marginal, self, self._events(x, subset), context)
@@ -104,10 +112,14 @@ class OrderAgnosticModel(Outlined, nnx.Module):
     def log_conditionals(
         self, x: jax.Array, order: Sequence[int] | jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Return the log-probability of every coordinate given those before it in `order`.
+        """Return the log-probability of each coordinate given the coordinates before it in `order`.
 
-        Coordinate `i` of the result `(..., D)` belongs to coordinate `i` of `x`. The order
-        `(D,)` is any permutation; connections are those of the first member.
+        Coordinate `i` of the result `(..., D)` belongs to coordinate `i` of `x`. The order `(D,)`
+        is any permutation. The network's other random draws, such as masks, are those of the first
+        member.
+
+        Raises:
+            ValueError: if `order` is not a permutation of the coordinates.
         """
         if sorted(map(int, order)) != list(range(*self.event_shape)):
             raise ValueError(f"Expected a permutation of the coordinates, got order={order}.")
@@ -122,7 +134,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         return call(_estimate, self, self._events(x), context, shared, key=key)
 
     def check_missing(self, x: np.ndarray) -> None:
-        """Raise `ValueError` for a model that cannot take the coordinates of each row in turn."""
+        """Raise `ValueError` unless the model can train on rows `x` with missing values (NaN)."""
         self._check_trained(~np.isnan(x))
         if self.network.draws_per_batch:
             raise ValueError(
@@ -133,7 +145,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
     def observed_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Estimate the log-marginal of the values of `x` `(..., D)` that are not NaN."""
+        """Estimate the log-marginal of the coordinates of `x` `(..., D)` that are not NaN."""
         return call(_estimate_observed, self, self._events(x), context, key=key)
 
     def sample(
@@ -146,7 +158,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, D)`, each from a member drawn at random.
 
-        Exact at temperature 1; every conditional is sharpened by a `temperature` below 1.
+        Samples are exact at temperature 1. A `temperature` below 1 sharpens every conditional;
+        above 1 flattens it.
         """
         return call(_sample, self, (), context, heat(temperature), key=key, shape=shape)
 
@@ -159,27 +172,27 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         *,
         temperature: float = 1.0,
     ) -> jax.Array:
-        r"""Draw the coordinates of `x` `(..., D)` that are not `observed`, given the others.
+        r"""Draw the coordinates of `x` `(..., D)` that are not `observed`, given the observed ones.
 
-        Any subset can be observed: every member takes the observed coordinates first, then
-        the others in its own order. A member $m$ is drawn with its probability given the
-        observed coordinates $x_S$, $p_m(x_S) / \sum_j p_j(x_S)$, and completes the event by
-        its conditionals. So the completion is the exact conditional of the ensemble of these
-        reordered members, whose marginal is `marginal_log_prob`, and of `log_prob` where the
-        orders begin with the observed coordinates already. Completing costs `num_orders`
-        densities beside one step a coordinate.
+        Any subset can be observed. Each member moves the observed coordinates to the front of its
+        order. A member $m$ is drawn with its posterior probability given the observed coordinates
+        $x_S$, $p_m(x_S) / \sum_j p_j(x_S)$. The member then draws the remaining coordinates from
+        its conditionals. The completion is therefore the exact conditional of the ensemble of
+        reordered members, the ensemble of `marginal_log_prob`. It is also the exact conditional of
+        `log_prob` if every member's order already begins with the observed coordinates. The cost is
+        `num_orders` densities and one decoding step per coordinate.
 
         Args:
-            x: events; the coordinates that are not observed are not read.
+            x: events; values that are not observed are ignored.
             observed: booleans `(..., D)`.
-            key: a PRNG key; without one every coordinate is the mode of its conditional, in
-                the order of the first member.
+            key: a PRNG key. Without a key, every coordinate is the mode of its conditional, in the
+                order of the first member.
             context: `(..., *context_shape)`.
-            temperature: as in `sample`; the members keep their probabilities.
+            temperature: as in `sample`. The probabilities of the members do not depend on it.
 
         Raises:
-            ValueError: for an order that the model has not learned, or observed values that
-                are not whole numbers where the conditional is discrete.
+            ValueError: for a subset whose orders the model has not been trained on, or for observed
+                values that are not whole numbers if the conditional is discrete.
         """
         self._check_trained(observed)
         events = self._events(x, observed)
@@ -187,7 +200,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         return call(_fill, self, events, context, heat(temperature), key=key)
 
     def _check_trained(self, subset):
-        """Raise `ValueError` if the model has not trained on orders that begin with a subset."""
+        """Raise `ValueError` if the model has not trained on orders that begin with `subset`."""
         if not (self.natural or self.members_only):
             return
         mask = np.asarray(subset, bool)
@@ -205,7 +218,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         )
 
     def _member(self, number) -> Draw:
-        """Return the draw of a member of the ensemble."""
+        """Return the draw (order and key) of member `number` of the ensemble."""
         return self._draw(jax.random.fold_in(jax.random.key(0), number))
 
     def _draw(self, key) -> Draw:
@@ -219,7 +232,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         return self._draw(key)
 
     def _log_conditionals(self, x, draw, context):
-        """Return the terms of the chain rule, in the order drawn."""
+        """Return the terms of the chain rule `(D,)`, in the order of `draw`."""
         x = x[draw.order]
         params = self.network.in_order(self._codes(x), draw, context)
         return jax.vmap(self.conditional.log_prob)(x, params)
@@ -240,19 +253,19 @@ def _marginal(model, item, context):
 
 
 def _observed_log_prob(model, x, subset, draw, context):
-    """Return the log-probability of a subset of `x` under one member, which takes it first."""
+    """Return the log-probability of a subset of `x` under one member, moved to the front."""
     draw = _first(subset, draw)
     terms = model._log_conditionals(jnp.where(subset, x, 0), draw, context)
     return jnp.where(subset[draw.order], terms, 0).sum()
 
 
 def _mixed(model, log_prob):
-    """Return the log of the mean probability over the members."""
+    """Return the log of the mean probability over the members, from `log_prob(draw)` of each."""
     return jax.nn.logsumexp(_each(model, log_prob)) - math.log(model.num_orders)
 
 
 def _each(model, log_prob):
-    """Return `log_prob` of every member `(M,)`."""
+    """Return `log_prob(draw)` for the draw of every member, `(M,)`."""
     return jax.lax.map(lambda m: log_prob(model._member(m)), jnp.arange(model.num_orders))
 
 
@@ -275,7 +288,7 @@ def _estimate(model, item, context, *together):
 
 @per_event
 def _estimate_observed(model, item, context):
-    """As `_estimate`, in an order that begins with the observed coordinates."""
+    """Estimate as `_estimate` does, in an order that begins with the observed coordinates."""
     x, key = item
     draw_key, key = jax.random.split(key)
     observed = ~jnp.isnan(x)
@@ -283,7 +296,7 @@ def _estimate_observed(model, item, context):
     x = jnp.where(observed, x, 0)[draw.order]
     params, weights = model.network.estimate(key, model._codes(x), draw, context)
     terms = jax.vmap(model.conditional.log_prob)(x, params)
-    later = weights > 0  # than the cut; of these the observed ones stand for all observed ones
+    later = weights > 0  # places after the cut; the observed terms among these are scaled up
     used = later & observed[draw.order]
     scale = later.sum() / jnp.maximum(used.sum(), 1)
     return jnp.where(used, scale.astype(terms.dtype) * weights * terms, 0).sum()
@@ -299,7 +312,7 @@ def _sample(model, item, context, temperature):
 
 @per_event
 def _fill(model, item, context, temperature):
-    """Draw the coordinates that are not observed, or without a key take their modes."""
+    """Draw the coordinates that are not observed, or take their modes if there is no key."""
     x, observed, *keys = item
     if not keys:
         return _decode(model, x, observed, model._member(0), context, temperature)
@@ -312,7 +325,7 @@ def _fill(model, item, context, temperature):
 
 
 def _decode(model, x, observed, draw, context, temperature, *key):
-    """Run through the coordinates in the order of `draw`, the observed ones first."""
+    """Decode one event `(D,)` along the order of `draw`, the observed coordinates first."""
     draw = _first(observed, draw)
     emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
     inputs = x[draw.order], observed[draw.order], *keys
@@ -321,5 +334,5 @@ def _decode(model, x, observed, draw, context, temperature, *key):
 
 
 def _first(subset, draw):
-    """Bring a subset of the coordinates to the front of an order."""
+    """Move the coordinates of `subset` `(D,)` to the front of the order of `draw`."""
     return draw._replace(order=draw.order[jnp.argsort(~subset[draw.order], stable=True)])

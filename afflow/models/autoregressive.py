@@ -1,4 +1,4 @@
-"""The density model of the chain rule: a conditioner, and a scalar distribution."""
+"""An autoregressive density model: the chain rule with a conditioner and a scalar distribution."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,23 +21,24 @@ from afflow.core.order_agnostic import OrderAgnostic
 
 
 class AutoregressiveModel(Outlined, nnx.Module):
-    r"""Each coordinate a scalar distribution whose parameters see the earlier ones.
+    r"""A density by the chain rule, each coordinate conditional on the earlier coordinates.
 
     $$\log p(x \mid h) = \sum_t \log p(x_t;\, c_t(x_{<t}, h)).$$
 
-    Density is one pass of the conditioner, sampling its serial loop; both are exact. The
-    methods take any leading batch axes and are compiled, as in `Flow`.
+    A density takes one pass of the conditioner. Sampling runs the conditioner's serial loop. Both
+    are exact. The methods take any leading batch axes and are compiled, as in `Flow`.
 
     Args:
-        conditioner: `(D,)` to `(D, P)`, row `t` seeing `x[:t]` and the context only; with
-            a conditional that is read as `features` numbers, it takes `(D, features)`.
+        conditioner: maps `(D,)` to `(D, P)`; row `t` depends on `x[:t]` and the context only. For a
+            conditional that encodes a value as `features` numbers, it maps `(D, features)` to
+            `(D, P)`.
         conditional: a scalar distribution with `P` parameters.
         order: the coordinates in the order of the chain rule, by default the natural one.
         learning_rate: the default of `fit` for this model.
 
     Raises:
-        ValueError: if the parts do not fit each other, or `order` is not a permutation; in
-            the methods for inputs of another shape than expected.
+        ValueError: if the conditioner and the conditional do not fit together, or `order` is not a
+            permutation. The methods raise it for inputs of the wrong shape.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -76,13 +77,17 @@ class AutoregressiveModel(Outlined, nnx.Module):
     def log_conditionals(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         r"""Return $\log p(x_t \mid x_{<t})$ of every coordinate, `(..., D)` in nats.
 
-        Coordinate `t` of the result belongs to coordinate `t` of `x`. The sum over those
-        that come first in the order is their log-marginal.
+        Coordinate `t` of the result belongs to coordinate `t` of `x`. The sum over the first `k`
+        coordinates of the order is their log-marginal.
         """
         return call(_log_conditionals, self, (self._events(x),), context)
 
     def check_missing(self, x: np.ndarray) -> None:
-        """Raise `ValueError` for rows with an observed coordinate after a missing one."""
+        """Raise `ValueError` if a row has an observed coordinate after a missing one in the order.
+
+        Args:
+            x: rows `(..., D)`, with NaN for missing values.
+        """
         missing = np.isnan(x) if self.order is None else np.isnan(x)[..., self.order]
         bad = np.flatnonzero((missing[..., :-1] & ~missing[..., 1:]).any(-1))
         if bad.size:
@@ -94,7 +99,17 @@ class AutoregressiveModel(Outlined, nnx.Module):
     def observed_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Return the log-marginals of the coordinates of `x` `(..., D)` that are not NaN."""
+        """Return the log-marginal `(...)` of the coordinates of `x` `(..., D)` that are not NaN.
+
+        Args:
+            key: not used.
+            x: events, with NaN for missing values.
+            context: `(..., *context_shape)`.
+
+        Raises:
+            ValueError: outside of compiled functions, for an observed coordinate after a missing
+                one.
+        """
         x = self._events(x)
         if not isinstance(x, Tracer):
             self.check_missing(np.asarray(x))
@@ -112,12 +127,12 @@ class AutoregressiveModel(Outlined, nnx.Module):
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, D)`, exact at temperature 1.
 
-        Every conditional is sharpened by a `temperature` below 1 and flattened above.
+        A `temperature` below 1 sharpens every conditional; above 1 flattens it.
         """
         return call(_fill, self, self._blank(), context, heat(temperature), key=key, shape=shape)
 
     def greedy(self, context: jax.Array | None = None) -> jax.Array:
-        """Return the event whose every coordinate is the mode of its conditional."""
+        """Return events `(*context_batch, D)`, each coordinate the mode of its conditional."""
         return call(_fill, self, self._blank(), context, heat(1.0))
 
     def complete(
@@ -129,21 +144,22 @@ class AutoregressiveModel(Outlined, nnx.Module):
         *,
         temperature: float = 1.0,
     ) -> jax.Array:
-        """Draw the coordinates of `x` `(..., D)` that are not `observed`, given those that are.
+        """Draw the coordinates of `x` `(..., D)` that are not `observed`, given the observed ones.
 
-        Exact, and therefore refused unless the observed coordinates come first in the order:
-        for any other subset use an order-agnostic model such as `afflow.zoo.deep_nade`.
+        The completion is exact. It is therefore refused unless the observed coordinates come first
+        in the order. For any other subset use an order-agnostic model such as
+        `afflow.zoo.deep_nade`.
 
         Args:
             x: events; values that are not observed are ignored.
             observed: booleans `(..., D)`.
-            key: a PRNG key; without one every coordinate is the mode of its conditional.
+            key: a PRNG key. Without a key, every coordinate is the mode of its conditional.
             context: `(..., *context_shape)`.
             temperature: as in `sample`.
 
         Raises:
-            ValueError: if an observed coordinate comes after one that is not, or an observed
-                value is not a whole number where the conditional is discrete.
+            ValueError: if an observed coordinate comes after an unobserved one, or an observed
+                value is not a whole number although the conditional is discrete.
         """
         mask = np.asarray(observed, bool)
         mask = mask if self.order is None else mask[..., self.order]
@@ -165,6 +181,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         return x if self.order is None else x[np.array(self.order)]
 
     def _unsort(self, x):
+        """Reorder coordinates from the order of the chain rule to the natural order."""
         return x if self.order is None else x[np.argsort(self.order)]
 
     def _blank(self):
@@ -181,7 +198,7 @@ def _log_conditionals(model, item, context):
 
 @per_event
 def _fill(model, item, context, temperature):
-    """Draw the coordinates that are not observed. Without a key, take their mode."""
+    """Draw the coordinates that are not observed, or take their modes if there is no key."""
     x, observed, *key = item
     emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
     inputs = model._sort(x), model._sort(observed), *keys
@@ -192,14 +209,14 @@ def _fill(model, item, context, temperature):
 def codes(conditional: Conditional, x: jax.Array) -> jax.Array:
     """Encode the coordinates `x` `(D,)` for a conditioner.
 
-    An infinite coordinate has density zero. It is read as 0, so that the conditionals after it
-    are numbers, and the sum is minus infinity.
+    An infinite coordinate has density zero. Its code is the code of 0. The later conditionals then
+    stay finite, and the sum of all terms is minus infinity, not NaN.
     """
     return jax.vmap(conditional.encode)(jnp.where(jnp.isinf(x), jnp.zeros_like(x), x))
 
 
 def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional):
-    """Raise `ValueError` unless a conditioner has the sizes that a conditional needs."""
+    """Raise `ValueError` if `num_params` or `features` of the two arguments differ."""
     if conditioner.num_params != conditional.num_params:
         raise ValueError(
             f"Expected a conditioner with num_params={conditional.num_params} for "
@@ -213,7 +230,7 @@ def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional
 
 
 def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> None:
-    """Raise `ValueError` for observed values of a discrete conditional that are not whole."""
+    """Raise `ValueError` if the conditional is discrete and an observed value is not whole."""
     if not conditional.is_discrete or any(isinstance(a, Tracer) for a in (x, observed)):
         return
     values, mask = np.broadcast_arrays(x, observed)
@@ -229,9 +246,10 @@ def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> 
 def emit_and_keys(
     conditional: Conditional, temperature: jax.Array, num: int, *key: jax.Array
 ) -> tuple[Any, ...]:
-    """Return the function that emits a coordinate, and the raw keys of `num` coordinates.
+    """Return the function that emits one coordinate, followed by the raw keys of `num` coordinates.
 
-    Raw, since decoding lays its inputs out as arrays of numbers. Without a key, no keys.
+    The keys are raw because decoding needs inputs that are arrays of numbers. Without a key, the
+    tuple holds the function only.
     """
     impl = jax.random.key_impl(*key) if key else None
     emit = Partial(partial(_emit_coordinate, conditional, impl), temperature)
@@ -239,7 +257,10 @@ def emit_and_keys(
 
 
 def _emit_coordinate(conditional, impl, temperature, inputs, params):
-    """Return the code and the value of a coordinate: observed, drawn, or else the mode."""
+    """Return the code and the value of one coordinate.
+
+    The value is `x` if the coordinate is observed, a draw if `inputs` holds a key, else the mode.
+    """
     x, observed, *key = inputs
     if key:
         key = jax.random.wrap_key_data(*key, impl=impl)
@@ -251,7 +272,11 @@ def _emit_coordinate(conditional, impl, temperature, inputs, params):
 
 
 def heat(temperature: float) -> tuple[jax.Array]:
-    """Return a temperature as an argument; `ValueError` if it is not positive."""
+    """Return a one-element tuple of the temperature as an array, the shared argument of `call`.
+
+    Raises:
+        ValueError: if the temperature is not positive.
+    """
     if not temperature > 0:
         raise ValueError(
             f"Expected temperature > 0, got {temperature}: for the limit 0 there is `greedy`."

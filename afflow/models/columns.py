@@ -1,4 +1,4 @@
-"""Tables in the units of their columns: real, bounded, whole numbers and categories."""
+"""Tables in the units of their columns: real, bounded and whole numbers, and categories."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,30 +19,30 @@ from afflow.core.table import Table
 from afflow.models.dequantization import Dequantized
 from afflow.models.flow import Flow
 
-_MOST_LEVELS = 2**13  # float32 still has room for noise between whole numbers of this size
-_MANY = 1e4  # rounding errors that the spread of a column must exceed in compiled functions
+_MOST_LEVELS = 2**13  # up to this size, float32 has room for noise between whole numbers
+_MANY = 1e4  # least standard deviation of a column in compiled functions, in rounding errors
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: its range, and how its entries become numbers."""
+    """One column of a table: the range of its values, and how entries become numbers."""
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The open interval of the values, or of a whole number and its noise."""
+        """The open interval of the values; for whole numbers, of value plus noise."""
         return -inf, inf
 
     @property
     def is_discrete(self) -> bool:
-        """Whether the values are whole numbers, between which noise is filled in."""
+        """Whether the values are whole numbers, which noise makes continuous."""
         return False
 
     def numbers(self, name: str, entries: Any) -> np.ndarray:
-        """Return the entries of a column as float64."""
+        """Return the entries of a column as float64. Errors call the column `name`."""
         return double(name, entries)
 
     def entries(self, numbers: np.ndarray) -> np.ndarray:
-        """Return numbers of the column's range as its entries."""
+        """Return numbers within the column's range as entries of the table."""
         return numbers
 
 
@@ -61,10 +61,10 @@ class Real(Column):
 
 @dataclass(frozen=True)
 class Above(Column):
-    """A real number above a bound, seen through its logarithm.
+    """A real number above a bound. The flow models its logarithm.
 
     Args:
-        low: the bound, which the values do not reach.
+        low: the bound; values are strictly above it.
 
     Example:
         >>> import afflow
@@ -83,11 +83,11 @@ class Above(Column):
 
 @dataclass(frozen=True)
 class Between(Column):
-    """A real number between two bounds, seen through its logit.
+    """A real number between two bounds. The flow models its logit.
 
     Args:
-        low: the lower bound, which the values do not reach.
-        high: the upper bound, which they do not reach either.
+        low: the lower bound; values are strictly above it.
+        high: the upper bound; values are strictly below it.
 
     Example:
         >>> import afflow
@@ -107,11 +107,11 @@ class Between(Column):
 
 @dataclass(frozen=True)
 class Whole(Column):
-    """A whole number; uniform noise fills the gap to the next.
+    """A whole number. Uniform noise fills the gap to the next whole number.
 
     Args:
-        low: the least value, if there is one.
-        high: the largest value, if there is one; then there must be a least one.
+        low: the least value, or `None` for no lower bound.
+        high: the largest value, or `None` for no upper bound. It needs a `low`.
 
     Raises:
         ValueError: for a largest value without a least one.
@@ -158,13 +158,14 @@ class Whole(Column):
 
 @dataclass(frozen=True)
 class Categories(Column):
-    """One of some values, of any kind; noise fills the gaps between their places in the list.
+    """One category of a list. Noise fills the gaps between the categories' places in the list.
 
     Args:
-        values: the categories. Neighbours in the list are neighbours to the flow.
+        values: the categories, of any hashable kind. Neighbours in the list are neighbours to the
+            flow.
 
     Raises:
-        ValueError: if there are none, or two that are equal.
+        ValueError: if the list is empty or two categories are equal.
 
     Example:
         >>> import afflow
@@ -217,9 +218,10 @@ class Layout:
 
     Args:
         kinds: a `Column` for each coordinate.
-        names: their names, if they have any.
-        origins: subtracted in float64, before anything is rounded to float32.
-        is_resolved: whether JAX's default float type resolves the columns without that.
+        names: the names of the columns, or `None`.
+        origins: one number per column, subtracted in float64 before the table is rounded to
+            float32.
+        is_resolved: whether JAX's default float type resolves the columns with their origins added.
     """
 
     kinds: tuple[Column, ...]
@@ -229,17 +231,22 @@ class Layout:
 
     @property
     def is_discrete(self) -> tuple[bool, ...]:
-        """Which columns are whole numbers or categories."""
+        """Whether each column holds whole numbers or categories."""
         return tuple(kind.is_discrete for kind in self.kinds)
 
     @property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ranges of the columns less their origins, lower and upper ends `(D,)`."""
+        """The ranges of the columns minus their origins: lower and upper ends, each `(D,)`."""
         low, high = np.array([kind.ends for kind in self.kinds]).T
         return low - np.array(self.origins), high - np.array(self.origins)
 
     def numbers(self, table: Any) -> np.ndarray:
-        """Return a table as numbers `(..., D)` in float64."""
+        """Return a table as numbers `(..., D)` in float64.
+
+        Raises:
+            ValueError: for a missing column, a wrong number of columns, or entries that a column
+                cannot hold.
+        """
         if self.names is not None and _has_names(table):
             missing = [name for name in self.names if name not in table]
             if missing:
@@ -254,7 +261,10 @@ class Layout:
         return np.stack([kind.numbers(name, column) for kind, name, column in named], -1)
 
     def encode(self, table: Any) -> Any:
-        """Return a table as numbers `(..., D)` less their origins, in JAX's default float type."""
+        """Return a table as numbers `(..., D)` minus the origins, in JAX's default float type.
+
+        Values inside an open range stay inside after rounding.
+        """
         if isinstance(table, Tracer):
             x = jnp.asarray(table, float)
             return x - self.origin(x)
@@ -268,7 +278,7 @@ class Layout:
         return np.where(inside, np.clip(x, least, most), x).astype(x.dtype)
 
     def decode(self, x: jax.Array) -> Any:
-        """Return numbers `(..., D)` less their origins as a table."""
+        """Return a table from numbers `(..., D)` with the origins subtracted."""
         if isinstance(x, Tracer):
             return x + self.origin(x)
         numbers = np.asarray(x, np.float64) + np.array(self.origins)
@@ -281,7 +291,7 @@ class Layout:
         return _frame(table) if numbers.ndim == 2 else table
 
     def onto(self) -> Blockwise:
-        """Return the map from the line onto the ranges of the columns less their origins."""
+        """Return the map from the real line onto the ranges of the columns minus their origins."""
         low, high = self.ends
         above = np.flatnonzero(np.isfinite(low) & np.isinf(high))
         between = np.flatnonzero(np.isfinite(high))
@@ -292,14 +302,18 @@ class Layout:
         )
 
     def on_the_line(self, table: Any) -> np.ndarray:
-        """Return the rows of a table on the line `(N, D)`, noise in the gaps of whole numbers."""
+        """Return the rows of a table on the real line `(N, D)`, with noise on whole numbers."""
         x = self.encode(table)
         noise = np.random.default_rng(0).uniform(0.01, 0.99, x.shape)
         x = np.where(self.is_discrete, x + noise, x).astype(x.dtype)
         return np.asarray(jax.jit(jax.vmap(self.onto().inverse))(x), np.float64)
 
     def origin(self, like: Any) -> jax.Array:
-        """Return the origins in an array's float type; `ValueError` if it is too short for them."""
+        """Return the origins in the shape and float type of the array `like`.
+
+        Raises:
+            ValueError: if float32 does not resolve the columns with their origins added.
+        """
         if not self.is_resolved and like.dtype == jnp.float32:
             raise ValueError(
                 "Expected columns that float32 resolves inside of compiled functions: call the "
@@ -311,7 +325,7 @@ class Layout:
         return [f"column {i}" for i in self.names or range(len(self.kinds))]
 
     def check(self, numbers: np.ndarray) -> None:
-        """Raise `ValueError` for rows outside of the ranges, or whole numbers too far apart."""
+        """Raise `ValueError` for rows outside the ranges, or integers far from their origin."""
         named = zip(self.kinds, self._labels(), self.origins, numbers.T, strict=True)
         for kind, name, origin, column in named:
             low, high = kind.ends
@@ -331,19 +345,20 @@ class Layout:
 def layout_of(dim: int, kinds: Kinds, data: Any = None) -> Layout:
     """Return the layout of a table of `dim` columns.
 
-    A column that is not mentioned is `Real()`. In a data frame or a dictionary, whole numbers are
-    `Whole()`, text and booleans are `Categories` of the values that occur, sorted, and a
-    categorical column of pandas is `Categories` in its own order.
+    A column that `kinds` does not mention is `Real()`, unless `data` is a data frame or a
+    dictionary. Then the entries of the column decide. Floats are `Real()`, and whole numbers are
+    `Whole()`. Text and booleans are `Categories` of the values that occur, sorted. A categorical
+    column of pandas is `Categories` in the order that pandas gives.
 
     Args:
         dim: the number of columns.
-        kinds: one for each position, or some by position or by name.
-        data: a table, for names, for the kinds of columns that are not mentioned, and for the
-            origins of unbounded columns: their medians.
+        kinds: a `Column` for each position, or a mapping from some positions or names to columns.
+        data: a table. It gives the names, the kinds of columns that are not mentioned, and the
+            origins of unbounded columns, which are their medians.
 
     Raises:
-        ValueError: for another number of columns than coordinates, names that are not there, and
-            values out of range.
+        ValueError: for a number of columns other than `dim`, unknown names, dates, or values out of
+            range.
     """
     chosen, names = columns_of(dim, kinds, data)
     if len(chosen) != dim or not all(isinstance(kind, Column) for kind in chosen):
@@ -360,21 +375,23 @@ def layout_of(dim: int, kinds: Kinds, data: Any = None) -> Layout:
 
 
 class Columns(Bijector, Table):
-    r"""A bijector of the columns of a table, in their own units and by their names.
+    r"""A bijector onto the rows of a table, in the units of the columns and by their names.
 
     $$y = o + f(x),$$
 
-    with the bijector $f$ from noise to rows less their origins $o$, subtracted in float64,
-    before anything is rounded to float32. So times of 10^9 seconds are resolved to
+    with $f$ the bijector from noise to rows minus the origins $o$. The origins are subtracted in
+    float64, before the rows are rounded to float32. Times of 10^9 seconds are thus resolved to
     milliseconds.
 
-    It stands outermost in a `Flow`. Outside of compiled functions the methods of the `Flow` then
-    take tables: arrays `(..., D)`, data frames, or dictionaries of columns. They return data
-    frames where columns have names, else arrays of float64, or of objects where a column holds
-    text. Compiled functions take and return arrays, with categories as places in their list;
-    they refuse columns that the float type of JAX does not resolve.
+    `Columns` is the outermost bijector of a `Flow`. Outside of compiled functions the methods of
+    that `Flow` take tables: arrays `(..., D)`, data frames, or dictionaries of columns. If the
+    columns have names, they return data frames for samples `(N, D)`, and dictionaries for other
+    shapes or without pandas. Otherwise they return arrays: of numbers, or of objects if a column
+    holds other categories than numbers. Compiled functions take and return arrays, with each
+    category as its place in the list. They refuse columns that JAX's float type does not resolve.
 
-    The log-probability of whole numbers or categories is a lower bound in the mean over noise,
+    The log-probability of whole numbers or categories is a lower bound in expectation over the
+    noise,
 
     $$\log P(k) \ge \mathbb{E}_u \log \frac1S \sum_{s \le S} p(k + u_s), \qquad
     u_s \sim U(0, 1)^D.$$
@@ -385,6 +402,9 @@ class Columns(Bijector, Table):
     Args:
         bijector: the map $f$.
         layout: the columns.
+
+    Raises:
+        ValueError: if the layout has another number of columns than the bijector has coordinates.
 
     Example:
         >>> import afflow, numpy as np
@@ -430,7 +450,7 @@ class Columns(Bijector, Table):
 
 
 def columns_of(dim: int, kinds: Kinds, data: Any) -> tuple[list[Column], list[str] | None]:
-    """Return a `Column` for each coordinate, and their names if they have any; see `layout_of`."""
+    """Return a `Column` for each coordinate, and the names or `None`; see `layout_of`."""
     if isinstance(kinds, Mapping):
         names = _names_of(dim, kinds, data)
         keys = range(dim) if names is None else names
@@ -444,6 +464,7 @@ def columns_of(dim: int, kinds: Kinds, data: Any) -> tuple[list[Column], list[st
 
 
 def _names_of(dim: int, kinds: Mapping, data: Any) -> list[str] | None:
+    """Return the names of the columns of `data`, or else the names in `kinds`, or `None`."""
     names = list(data) if _has_names(data) else [k for k in kinds if isinstance(k, str)]
     if names and len(names) != dim:
         raise ValueError(f"Expected {dim} columns, got {names}.")
@@ -451,10 +472,11 @@ def _names_of(dim: int, kinds: Mapping, data: Any) -> list[str] | None:
 
 
 def _inferred(data: Any, key: Any, names: list[str] | None) -> Column:
+    """Return the `Column` that fits the entries of column `key` of `data`."""
     if names is None or not _has_names(data):
         return Real()
     categories = getattr(getattr(data[key], "dtype", None), "categories", None)
-    if categories is not None:  # of pandas, in their order
+    if categories is not None:  # pandas, which keeps the categories in order
         return Categories(list(categories))
     column = np.asarray(data[key])
     if column.dtype.kind in "mM":
@@ -475,6 +497,7 @@ def _has_names(table: Any) -> bool:
 
 
 def _origin(kind: Column, numbers: np.ndarray | None) -> float:
+    """Return the lower end of the range if it is finite, else the median of `numbers`, or 0."""
     low, _ = kind.ends
     if isfinite(low):
         return float(low)
@@ -493,7 +516,7 @@ def _is_resolved(kind: Column, origin: float, numbers: np.ndarray) -> bool:
 
 
 def _kept_within(kind: Column, numbers: np.ndarray) -> np.ndarray:
-    """Return numbers in the range of a column, where rounding has left it."""
+    """Clip `numbers` to the range of a column, which rounding can leave."""
     low, high = kind.ends
     if kind.is_discrete:
         return np.clip(numbers, low, high - 1)
@@ -501,7 +524,7 @@ def _kept_within(kind: Column, numbers: np.ndarray) -> np.ndarray:
 
 
 def _frame(table: dict[str, np.ndarray]) -> Any:
-    """Return a data frame if pandas is installed, else the columns as they are."""
+    """Return a data frame if pandas is installed, else the dictionary `table` unchanged."""
     try:
         return import_module("pandas").DataFrame(table)
     except ImportError:
@@ -509,5 +532,5 @@ def _frame(table: dict[str, np.ndarray]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a NumPy scalar as the Python object that is equal to it."""
+    """Return a NumPy scalar as the equal Python object, and any other value unchanged."""
     return value.item() if isinstance(value, np.generic) else value

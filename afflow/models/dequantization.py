@@ -1,4 +1,4 @@
-"""Densities for integers, images above all: noise that fills the gaps, logits, bits."""
+"""Densities of integers, such as images: dequantization noise, and bits per dimension."""
 
 import math
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size, checked_shape
 from afflow.models.flow import Flow
 
-_MAX_MARGIN = 2.0**-7  # of a level, to each side: then noise takes some hundred values
+_MAX_MARGIN = 2.0**-7  # of a level, on each side; the noise then takes some hundred values
 
 
 def dequantize(key: jax.Array, x: jax.Array, levels: int = 256) -> jax.Array:
-    r"""Return integers with uniform noise, scaled to the unit interval: $(x + u) / n$.
+    r"""Add uniform noise to integers and scale them to the unit interval: $(x + u) / n$.
 
-    The mean log-density of the result is at most the log-probability of the integers
-    plus $D \log n$ (Theis et al. 2016, arXiv:1511.01844, section 3.1).
+    The mean log-density of the result is at most the log-probability of the integers plus
+    $D \log n$ (Theis et al. 2016, arXiv:1511.01844, section 3.1).
 
     Args:
-        key: draws the noise.
+        key: a PRNG key for the noise.
         x: integers from 0 to `levels - 1`, any shape.
-        levels: how many there are, $n$.
+        levels: the number of integers $n$.
 
     Returns:
-        Floats in [0, 1); `quantize` gives back `x`.
+        Floats in [0, 1). `quantize` maps them back to `x`.
 
     Raises:
         ValueError: if `x` is not of an integer type, or has values out of range; if `levels` is
-            below 2, or above 2^15 in float32, where no room is left for noise.
+            below 2, or above 2^15 in float32, which leaves no room for noise.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -46,7 +46,7 @@ def dequantize(key: jax.Array, x: jax.Array, levels: int = 256) -> jax.Array:
 
 
 def quantize(y: jax.Array, levels: int = 256) -> jax.Array:
-    """Return the integers that values in [0, 1) stand for; samples beyond are clipped.
+    """Return the integers of values in [0, 1); values outside are clipped.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -57,12 +57,12 @@ def quantize(y: jax.Array, levels: int = 256) -> jax.Array:
 
 
 def bits_per_dim(log_prob: jax.Array, event_shape: int | Shape, levels: int = 256) -> jax.Array:
-    r"""Return the bits for each integer: $-\log_2 p(y) / D + \log_2 n$.
+    r"""Return the bits per coordinate: $-\log_2 p(y) / D + \log_2 n$.
 
     Args:
         log_prob: log-densities, in nats, of events scaled to [0, 1) as by `dequantize`.
         event_shape: the shape of an event, or its number of coordinates.
-        levels: how many integers there are, $n$.
+        levels: the number of integers $n$.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -74,23 +74,23 @@ def bits_per_dim(log_prob: jax.Array, event_shape: int | Shape, levels: int = 25
 
 
 class VariationalDequantization(Outlined, nnx.Module):
-    r"""A density of integers, with the noise that fills the gaps learned as well.
+    r"""A density of integers whose dequantization noise is learned as well.
 
     $$\log p(x) \ge \mathbb{E}_{q(u \mid x)}\big[\log p(y) - \log q(u \mid x)\big],
     \qquad y = (x + u) / n,$$
 
-    up to the constant $D \log n$ that `bits_per_dim` counts; uniform noise is the case
-    $q = 1$. Ho et al. 2019, arXiv:1902.00275, section 3.1.
+    up to the constant $D \log n$ that `bits_per_dim` counts. Uniform noise is the case $q = 1$. Ho
+    et al. 2019, arXiv:1902.00275, section 3.1.
 
     Args:
         flow: the density $p$ of values in [0, 1).
-        noise: the density $q$ of the noise, ending in an `Interval` from 0 to 1. Its
-            context is the event, scaled to between -1 and 1; it is sampled, so prefer
-            layers that sample in one pass.
-        levels: how many integers there are, $n$.
+        noise: the density $q$ of the noise, ending in an `Interval` from 0 to 1. Its context is the
+            event, scaled to between -1 and 1. Every call samples from it, so prefer layers that
+            sample in one pass.
+        levels: the number of integers $n$.
 
     Raises:
-        ValueError: if the shapes of the two flows disagree, or the first takes a context.
+        ValueError: if the shapes of the two flows disagree, or `flow` takes a context.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -119,13 +119,13 @@ class VariationalDequantization(Outlined, nnx.Module):
         self.event_shape = flow.event_shape
 
     def log_prob(self, key: jax.Array, x: jax.Array, num_samples: int = 1) -> jax.Array:
-        """Return a lower bound on the log-density, `(...)`, unbiased for its expectation.
+        """Return an unbiased estimate `(...)` of a lower bound on the log-density.
 
-        With several samples it is the importance-weighted bound, tighter with each
+        With several samples the bound is the importance-weighted bound, tighter with each sample
         (Burda et al. 2016, arXiv:1509.00519).
 
         Args:
-            key: draws the noise.
+            key: a PRNG key for the noise.
             x: integers `(..., *event_shape)` from 0 to `levels - 1`.
             num_samples: draws of the noise for each event.
         """
@@ -133,18 +133,23 @@ class VariationalDequantization(Outlined, nnx.Module):
 
 
 class Dequantized(Outlined, nnx.Module):
-    r"""A density of vectors, some of whose coordinates are whole numbers.
+    r"""A density of vectors with some coordinates that are whole numbers.
 
     $$\log P(k) \ge \mathbb{E}_u \log \frac1S \sum_{s \le S} p(k + u_s), \qquad
     u_s \sim U(0, 1)^D,$$
 
-    with noise in the coordinates of whole numbers alone. Training takes one draw. Theis et al.
-    2016, arXiv:1511.01844, section 3.1; Burda et al. 2016, arXiv:1509.00519.
+    with noise in the coordinates of whole numbers only. Training takes one draw. Theis et al. 2016,
+    arXiv:1511.01844, section 3.1; Burda et al. 2016, arXiv:1509.00519.
 
     Args:
         flow: the density $p$ of vectors.
-        is_discrete: which coordinates are whole numbers, below 2^13 in size.
-        num_draws: how many draws $S$ the log-probability takes, one in each $S$-th of the gap.
+        is_discrete: whether each coordinate is a whole number, below 2^13 in size.
+        num_draws: the number of draws $S$ in `log_prob`, one in each interval of width $1/S$ of the
+            gap.
+
+    Raises:
+        ValueError: if `num_draws` is below 1, or `flow` has another number of coordinates than
+            `is_discrete`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -168,7 +173,15 @@ class Dequantized(Outlined, nnx.Module):
     def log_prob(
         self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
     ) -> jax.Array:
-        """Return the log-probability of `x` `(..., D)`, a lower bound in the mean over noise."""
+        """Return the log-probability `(...)` of `x` `(..., D)`, a lower bound in expectation.
+
+        The noise comes from a fixed seed; the same call returns the same value.
+
+        Args:
+            x: events.
+            context: `(..., *context_shape)`.
+            chunk: the number of events in memory at a time, by default all.
+        """
         x = jnp.asarray(x, float)
         order_key, key = jax.random.split(jax.random.key(0))
         size = self.num_draws, len(self.is_discrete)
@@ -187,14 +200,14 @@ class Dequantized(Outlined, nnx.Module):
         return self.flow.is_stateful
 
     def embed_to_train(self, contexts: jax.Array) -> tuple["Dequantized", jax.Array]:
-        """Return the model behind a network in training mode, see `Flow.embed_to_train`."""
+        """Return the model behind a network in training mode; see `Flow.embed_to_train`."""
         flow, contexts = self.flow.embed_to_train(contexts)
         return Dequantized(flow, self.is_discrete, self.num_draws), contexts
 
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Return the log-density at one draw of the noise."""
+        """Return the log-density `(...)` of `x` with one draw of the noise."""
         x = jnp.asarray(x, float)
         return self.flow.log_prob(self._fill(x, jax.random.uniform(key, x.shape)), context)
 
@@ -206,7 +219,7 @@ class Dequantized(Outlined, nnx.Module):
         *,
         chunk: int | None = None,
     ) -> jax.Array:
-        """Draw samples as `Flow.sample` does, whole numbers without their noise."""
+        """Draw samples as `Flow.sample` does, with the noise removed from whole numbers."""
         x = self.flow.sample(key, shape, context, chunk=chunk)
         return jnp.where(self._mask(x), jnp.floor(x), x)
 
@@ -218,11 +231,12 @@ class Dequantized(Outlined, nnx.Module):
         *,
         chunk: int | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Draw samples, with their log-probabilities."""
+        """Draw samples as `sample` does, and return them with their log-probabilities."""
         x = self.sample(key, shape, context, chunk=chunk)
         return x, self.log_prob(x, context, chunk=chunk)
 
     def _fill(self, x: jax.Array, u: jax.Array) -> jax.Array:
+        """Add noise `u` to the coordinates of `x` that are whole numbers."""
         edge = 4 * jnp.finfo(x.dtype).eps * jnp.clip(jnp.abs(x), 1, 2**13)  # u must not round away
         return jnp.where(self._mask(x), x + jnp.clip(u.astype(x.dtype), edge, 1 - edge), x)
 
@@ -239,7 +253,7 @@ def _log_prob(model, key, x, num_samples):
 
 
 def _fill(x: jax.Array, u: jax.Array, levels: int) -> jax.Array:
-    """Return `(x + u) / levels`, with no noise so near 0 or 1 that it rounds to another `x`."""
+    """Return `(x + u) / levels`, with `u` clipped so that rounding never changes `x`."""
     check_size("levels", levels, least=2)
     if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
         raise ValueError(f"Expected integers from 0 to {levels - 1}, got {jnp.result_type(x)}.")

@@ -1,4 +1,4 @@
-"""A model in one file."""
+"""Saving and loading a model as one file."""
 
 from afflow.saving.archive import load, save
 

@@ -1,4 +1,4 @@
-"""A model in one file: its architecture as readable JSON, its arrays beside it."""
+"""The file of a model: its architecture as readable JSON, and its arrays."""
 
 import io
 import json
@@ -12,23 +12,23 @@ import numpy as np
 
 from afflow.saving.description import Reader, Writer
 
-_FORMAT = 2  # 1 named the modules of afflow's classes
+_FORMAT = 2  # format 1 also named the module of each class of afflow
 
 
 def save(model: Any, path: str | Path) -> None:
-    """Save a model, architecture and arrays together, to one file.
+    """Save the architecture and the arrays of a model to one file.
 
-    The file is a zip archive of `model.json`, the tree of modules with their static
-    attributes, and of the arrays as NumPy has them: no pickle, and nothing of the device
-    that the model is on. It appears complete or not at all.
+    The file is a zip archive. It holds `model.json`, the tree of modules with their static
+    attributes, and the arrays in NumPy's format. It holds no pickle, and does not depend on the
+    model's device. The file appears complete or not at all.
 
     Args:
-        model: a `Flow`, any other module, or a pytree of tuples, lists and dicts of them.
+        model: a `Flow`, any other module, or a pytree of tuples, lists and dicts of modules.
         path: the file to write.
 
     Raises:
-        ValueError: for something that a file cannot name: a lambda, or a class or function
-            of the caller that is not registered with `saveable`.
+        ValueError: for a value that has no name in the file: a lambda, or a class or function of
+            the caller that is not registered with `saveable`.
 
     Example:
         >>> import afflow, jax, pathlib, tempfile
@@ -60,19 +60,19 @@ def save(model: Any, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Any:
-    """Load what `save` saved.
+    """Load a model that `save` saved.
 
-    Arrays go to the default device. Only classes and functions of afflow and the libraries
-    below it, and those registered with `saveable`, are looked up; no code is in the file.
-    Arrays of 64 bits stay so only under `jax_enable_x64`.
+    Arrays go to the default device. The file holds no code. It names classes and functions only,
+    which must belong to afflow or the libraries that afflow uses, or be registered with `saveable`.
+    Arrays of 64 bits keep their type only under `jax_enable_x64`.
 
     Args:
         path: the file.
 
     Raises:
-        ValueError: for a file that is damaged, not one of these, from a later version, or
-            that names something unknown.
-        FileNotFoundError: if there is none.
+        ValueError: for a file that is damaged, not from `save`, or from a later version, or that
+            names an unknown class or function.
+        FileNotFoundError: if the file does not exist.
     """
     description, arrays = _read(path)
     if description.get("format") not in range(1, _FORMAT + 1):
@@ -87,7 +87,11 @@ def load(path: str | Path) -> Any:
 
 
 def _read(path: str | Path) -> tuple[dict, list[np.ndarray]]:
-    """Return the description and the arrays of a file; `ValueError` if it is damaged."""
+    """Return the description and the arrays of a file.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             description = json.loads(archive.read("model.json"))

@@ -1,7 +1,7 @@
-"""A module as a tree of JSON with its arrays beside it, and back: no code, no pickle.
+"""A module as a tree of JSON with its arrays separate, and back: no code, no pickle.
 
-Numbers, strings, `None` and booleans stand for themselves; all else is an object with one
-key, its kind.
+Numbers, strings, `None` and booleans stand for themselves. Every other value is an object with one
+key, the kind of the value.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ Arrays = list[np.ndarray]
 
 
 class Writer:
-    """Describes a value in JSON, and collects its `arrays`."""
+    """A callable that describes values in JSON and collects their arrays in `arrays`."""
 
     def __init__(self):
         self.arrays: Arrays = []
-        self.numbers: dict[int, int] = {}  # of modules and variables, in the order of meeting them
+        self.numbers: dict[int, int] = {}  # from the id of a module or variable to its number
 
     def __call__(self, value: Any, where: str) -> Json:
-        """Return a value in JSON; `where` is its place, for errors."""
+        """Return `value` in JSON; `where` is its place in the model, for errors."""
         if value is None or isinstance(value, bool | int | str):
             return value
         if isinstance(value, float) and math.isfinite(value):
@@ -46,27 +46,27 @@ class Writer:
         )
 
     def number(self, value: Any) -> None:
-        """Assign the next number to a module or variable, to stand for later references."""
+        """Assign the next number to a module or variable, for references `{"again": number}`."""
         self.numbers[id(value)] = len(self.numbers)
 
     def all(self, values: Any, where: str) -> list[Json]:
-        """Return a sequence in JSON."""
+        """Return a sequence as a list in JSON."""
         return [self(value, f"{where}[{i}]") for i, value in enumerate(values)]
 
     def fields(self, fields: dict[str, Any], where: str) -> dict[str, Json]:
-        """Return named values in JSON."""
+        """Return a dictionary of named values in JSON."""
         return {name: self(value, f"{where}.{name}") for name, value in fields.items()}
 
 
 class Reader:
-    """Makes a value of its JSON and the arrays."""
+    """A callable that rebuilds values from their JSON and the arrays."""
 
     def __init__(self, arrays: Arrays):
         self.arrays = arrays
         self.numbered: list[Any] = []
 
     def __call__(self, json: Json) -> Any:
-        """Return the value that a JSON of `Writer` describes."""
+        """Return the value that `json`, from a `Writer`, describes."""
         if not isinstance(json, dict):
             return json
         ((kind, content),) = json.items()
@@ -75,7 +75,7 @@ class Reader:
         return _KINDS[kind][2](self, content)
 
     def fields(self, fields: dict[str, Json]) -> dict[str, Any]:
-        """Return named values."""
+        """Return a dictionary of named values from their JSON."""
         return {name: self(value) for name, value in fields.items()}
 
 
@@ -95,12 +95,12 @@ def _read_module(read: Reader, json: Json) -> nnx.Module:
 
 
 def _absent(cls: type) -> dict[str, Any]:
-    """Return the settings that archives from before a setting was introduced lack."""
+    """Return the values of settings that older archives lack, by name."""
     return dict(getattr(cls, "ABSENT", {}))
 
 
 def _blank(cls: type) -> Any:
-    """Return an instance whose constructor has not run."""
+    """Return an instance of `cls` without running its constructor."""
     module = _without_constructor(cls)()
     object.__setattr__(module, "__class__", cls)
     return module
@@ -152,14 +152,14 @@ def _write_array(write: Writer, value: Any, where: str) -> Json:
 def _read_array(read: Reader, json: Json) -> Any:
     array, dtype = read.arrays[json["number"]], jnp.dtype(json["dtype"])
     array = array.view(dtype) if _is_foreign(dtype) else array
-    shape = tuple(json.get("shape", array.shape))  # archives from before shapes were written
+    shape = tuple(json.get("shape", array.shape))  # older archives hold no shapes
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(f"Expected {dtype} of shape {shape}, got {array.dtype} of {array.shape}.")
     return array if json["home"] == "numpy" else jax.device_put(array)
 
 
 def _is_foreign(dtype: Any) -> bool:
-    """Return whether NumPy's files do not know a type: bfloat16, say."""
+    """Return whether NumPy's file format does not know a type, such as bfloat16."""
     return dtype.kind == "V" or dtype.name not in np.sctypeDict
 
 
@@ -230,7 +230,8 @@ def _is_exactly(kind: type) -> Callable[[Any], bool]:
     return lambda value: type(value) is kind
 
 
-# Kind: which values are of it (the first that fits), how to write them, how to read them.
+# For each kind: a test of values, a function that writes, and one that reads. The first test that
+# accepts a value decides.
 _KINDS: dict[str, tuple[Callable, Callable, Callable]] = {
     "variable": (_is_a(nnx.Variable), _write_variable, _read_variable),
     "modules": (

@@ -1,4 +1,4 @@
-"""Callbacks: functions that run after each epoch, to look, to log or to stop."""
+"""Callbacks: functions that run after each epoch, to inspect, log or stop training."""
 
 import csv
 import os
@@ -13,8 +13,8 @@ from afflow.training.history import History
 class Epoch(NamedTuple):
     """The state of training that a callback receives after an epoch.
 
-    `model` is the one that was validated, `history` the losses so far, and
-    `steps_per_second` the speed of the epoch, without validation.
+    `model` is the model that was validated, and `history` the losses so far. `steps_per_second` is
+    the speed of the epoch, without validation.
     """
 
     model: Any
@@ -23,7 +23,7 @@ class Epoch(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The epoch, from 0."""
+        """The number of the epoch, from 0."""
         return len(self.history.train) - 1
 
 
@@ -31,9 +31,9 @@ Callback = Callable[[Epoch], bool | None]
 
 
 class CSVLogger:
-    """A callback that keeps the losses of all epochs in a CSV file.
+    """A callback that writes the losses of all epochs to a CSV file.
 
-    The file is written anew each time, so that it is right for a resumed run too.
+    The whole file is rewritten after each epoch. It is therefore complete for a resumed run too.
 
     Args:
         path: the file.
@@ -62,13 +62,13 @@ class CSVLogger:
 
 
 class ScalarLogger:
-    """A callback that hands losses and speed to `writer.add_scalar(tag, value, step)`.
+    """A callback that passes losses and speed to `writer.add_scalar(tag, value, step)`.
 
-    TensorBoard's `SummaryWriter` has that method, from `torch.utils.tensorboard` as from
-    `tensorboardX`.
+    TensorBoard's `SummaryWriter`, from `torch.utils.tensorboard` or `tensorboardX`, has this
+    method.
 
     Args:
-        writer: the writer.
+        writer: an object with the method `add_scalar`.
 
     Example:
         >>> import afflow

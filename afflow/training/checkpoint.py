@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written atomically, rotated, and tied to their run."""
+"""Checkpoints of a training run: written atomically, rotated, and bound to one run."""
 
 import hashlib
 import re
@@ -19,18 +19,18 @@ from afflow.training.run import Run
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often a training run saves all that it goes on from.
+    """The folder and the schedule of a training run's checkpoints.
 
-    A run that is killed, at any moment, goes on from its last checkpoint when it is started
-    again with the same arguments, and ends with the very bits of a run that was not. A
-    checkpoint is complete or absent; orbax does the storing. One that cannot be written
-    (a full disk, say) is a warning, and training goes on.
+    A run that was killed, at any moment, resumes from its last checkpoint if it is started again
+    with the same arguments. Its result equals, bit for bit, the result of an uninterrupted run. A
+    checkpoint on disk is complete or absent; orbax stores it. If a checkpoint cannot be written,
+    for example because the disk is full, the run warns and continues.
 
     Args:
-        folder: holds the checkpoints of one run, and nothing else; made if missing.
-        every: epochs from one checkpoint to the next.
-        keep: how many to keep, the latest.
-        steps: save within an epoch too, after each so many steps.
+        folder: a folder for the checkpoints of one run and nothing else; created if missing.
+        every: the number of epochs between checkpoints.
+        keep: the number of checkpoints to keep, the latest ones.
+        steps: if given, also save within an epoch, after every `steps` steps.
 
     Raises:
         ValueError: for numbers below one.
@@ -59,26 +59,26 @@ class Checkpoint:
 
 
 class NoStore:
-    """Stands in for the checkpoints of a run that has none."""
+    """The store of a run without checkpoints."""
 
     def keep(self, run: Run, *, is_last: bool) -> None:
         """Save the run if a checkpoint is due."""
 
     def latest(self, start: Run) -> Run:
-        """Return the latest run saved, or `start`."""
+        """Return the run of the latest checkpoint, or `start` if there is none."""
         return start
 
 
 class Store(NoStore):
-    """The checkpoints of one run.
+    """The checkpoints of one run on disk.
 
     Args:
-        checkpoint: where they are.
-        identity: what makes it this run: names and digests.
+        checkpoint: the folder and the schedule.
+        identity: digests, by name, that identify the run.
     """
 
     def __init__(self, checkpoint: Checkpoint, identity: dict[str, str]):
-        import orbax.checkpoint as ocp  # only here: it takes a second or two
+        import orbax.checkpoint as ocp  # imported here because it takes a second or two
 
         self.args, self.checkpoint, self.identity = ocp.args, checkpoint, identity
         self.folder = Path(checkpoint.folder).absolute()
@@ -111,7 +111,7 @@ class Store(NoStore):
         items = {"arrays": self.args.StandardSave(leaves), "facts": self.args.JsonSave(facts)}
         try:
             self.manager.save(run.total, args=self.args.Composite(**items), force=True)
-        except Exception as error:  # whatever the disk did: the run is worth more
+        except Exception as error:  # a failing disk must not end the run
             warnings.warn(f"No checkpoint in {self.folder}: {error}", stacklevel=2)
             for unfinished in self.folder.glob(f"{run.total}.*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -139,12 +139,16 @@ class Store(NoStore):
 
 
 def open_store(checkpoint: Checkpoint | None, identity: Callable[[], dict[str, str]]) -> NoStore:
-    """Return the checkpoints of a run, if it has any."""
+    """Return the store of a run's checkpoints, or a `NoStore` without a `checkpoint`."""
     return NoStore() if checkpoint is None else Store(checkpoint, identity())
 
 
 def digest(tree: Any) -> str:
-    """Return a digest of the values and the structure of a pytree."""
+    """Return a digest of the values and the structure of a pytree.
+
+    A `numpy.memmap` contributes 1,000 to 2,000 evenly spaced rows, or all if it has fewer. An array
+    that is split over several processes contributes nothing.
+    """
     leaves, structure = jax.tree.flatten(tree)
     found = hashlib.sha256(_without_addresses(structure).encode())
     for leaf in leaves:
@@ -157,8 +161,8 @@ def _bytes(leaf: Any) -> bytes:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-            return b""  # parts of it are with other processes
-    if isinstance(leaf, np.memmap):  # too large to read it all
+            return b""  # other processes hold parts of the array
+    if isinstance(leaf, np.memmap):  # too large to read in full
         leaf = np.asarray(leaf[:: max(1, len(leaf) // 1000)])
     if isinstance(leaf, jax.Array | np.ndarray):
         leaf = np.asarray(leaf)

@@ -1,4 +1,4 @@
-"""Ensembles: models that differ in their seeds, fitted in one compiled program."""
+"""Ensembles: models with different seeds, fitted in one compiled program."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
@@ -28,18 +28,18 @@ from afflow.training.stream import Stream
 
 
 class Ensemble(Outlined, nnx.Module):
-    r"""Models of one structure, as the even mixture of their densities.
+    r"""An equal mixture of models that share one structure.
 
     $$\log q(x \mid h) = \log \frac1M \sum_{m=1}^M q_m(x \mid h).$$
 
-    Where members disagree, data were few (Lakshminarayanan et al. 2017, arXiv:1612.01474).
-    Their arrays are stacked, and they run side by side.
+    Members disagree where data were scarce (Lakshminarayanan et al. 2017, arXiv:1612.01474). The
+    arrays of the members are stacked, and the members run in parallel.
 
     Args:
-        models: at least one, `Flow`s say, which differ in their arrays only.
+        models: at least one model, such as a `Flow`. The models differ in their arrays only.
 
     Raises:
-        ValueError: if there is none, or their structures differ.
+        ValueError: if there are no models, or their structures differ.
 
     Example:
         >>> import afflow, jax
@@ -62,7 +62,7 @@ class Ensemble(Outlined, nnx.Module):
         self.members = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
 
     def __getitem__(self, index: int) -> Any:
-        """Return one member."""
+        """Return the member with this index."""
         return jax.tree.map(lambda leaf: leaf[range(self.num_members)[index]], self.members)
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Ensemble(Outlined, nnx.Module):
         return jax.nn.logsumexp(log_probs, axis=0) - np.log(self.num_members)
 
     def training_log_prob(self, key: jax.Array, x: jax.Array, context: jax.Array | None = None):
-        """Return the mean of the members' log-densities: what each is trained on by itself."""
+        """Return the mean over members of the log-density that `fit` maximises for each member."""
         keys = jax.random.split(key, self.num_members)
         losses = self._of_each(lambda m, key: maximum_likelihood(m, key, x, context), keys)
         return -losses.mean(0)
@@ -82,7 +82,7 @@ class Ensemble(Outlined, nnx.Module):
     def sample(
         self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
     ) -> jax.Array:
-        """Draw samples as a member does, each from a member drawn for it."""
+        """Draw samples as a member does, each from a member chosen at random."""
         member_key, key = jax.random.split(key)
         keys = jax.random.split(key, self.num_members)
         samples = self._of_each(lambda m, key: m.sample(key, shape, context), keys)
@@ -115,37 +115,39 @@ def fit_ensemble(
     progress: bool = True,
     label: str = "",
 ) -> tuple[Ensemble, History]:
-    """Fit models that start from different seeds, side by side; return them as one.
+    """Fit models from different seeds in parallel, and return them as one `Ensemble`.
 
-    Each is trained as `fit` would by itself, on the same minibatches: gradients are clipped
-    and scaled a member at a time. The losses are means over members, and so is the
-    validation loss that chooses the epoch returned.
+    Each member is trained as `fit` would train it alone, but all members see the same minibatches.
+    Gradients are clipped and scaled for each member separately. The losses are means over members.
+    The mean validation loss selects the epoch that is returned for all members.
 
     Args:
-        make: builds a model from `rngs`, each time of the same structure.
-        x: as for `fit`, like all that is not listed here.
+        make: builds a model from `rngs`, with the same structure at every call.
+        x: data, as for `fit`. The remaining arguments are those of `fit`, except as noted here.
         num: the number of members, at least one.
-        key: seeds the members too.
+        key: a PRNG key. It seeds the members as well as the training.
         context: `(N, *context_shape)` for conditional models.
-        weights: `(N,)`, how much each row counts.
+        weights: `(N,)`, the weight of each row.
         validation: a fraction of the rows to hold out, or held-out data.
-        batch_size: rows in a minibatch; by default it follows the number of rows, as in `fit`.
-        max_epochs: epochs to train for if not stopped early.
-        patience: epochs without a better validation loss before training stops.
-        learning_rate: initial rate of the default optimizer, as in `fit`.
-        weight_decay: how much of a network's kernels it takes away in a step, as in `fit`.
-        optimizer: any other, of one member.
-        checkpoint: where to keep checkpoints.
+        batch_size: the number of rows in a minibatch. The default depends on the number of rows, as
+            in `fit`.
+        max_epochs: the number of epochs, unless training stops early.
+        patience: the number of epochs without a better validation loss before training stops.
+        learning_rate: the initial rate of the default optimizer, as in `fit`.
+        weight_decay: the weight decay of the default optimizer, as in `fit`.
+        optimizer: another optimizer, written for one member.
+        checkpoint: where to write checkpoints.
         callbacks: called after each epoch.
         progress: show a progress bar.
-        label: stands in front of the bar.
+        label: text in front of the bar.
 
     Returns:
-        The `Ensemble`, and the `History` of its mean losses.
+        The `Ensemble`, and the `History` of the mean losses.
 
     Raises:
-        ValueError: as `fit` does, or if `make` builds different structures.
-        NonFiniteLossError: if a loss or a parameter turns infinite or NaN.
+        ValueError: as `fit` does, if `make` builds different structures, or if the models have
+            columns.
+        NonFiniteLossError: if a loss or a parameter becomes infinite or NaN.
 
     Example:
         >>> import afflow, jax
@@ -187,7 +189,10 @@ def fit_ensemble(
 
 @lru_cache
 def each_member(num: int, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Return the optimizer at work on each member by itself, on gradients of the mean loss."""
+    """Return an optimizer that applies `optimizer` to each of `num` members separately.
+
+    The loss is a mean over members, so each gradient is multiplied by `num` first.
+    """
 
     def update(updates, state, params=None):
         updates = jax.tree.map(partial(jnp.multiply, num), updates)

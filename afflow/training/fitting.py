@@ -1,4 +1,4 @@
-"""Fitting a model to data, an epoch at a time on the device."""
+"""Fitting a model to data, in compiled scans over minibatches."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
@@ -26,11 +26,11 @@ from afflow.training.selection import Trainable, within
 from afflow.training.sources import source_of
 from afflow.training.stream import Stream
 
-_PART, _SEARCHED = 2**12, 2**15  # rows that are scored at a time, and at most
+_PART, _SEARCHED = 2**12, 2**15  # rows that are scored at a time, and in all
 
 
 class Density(Protocol):
-    """A module that can be fitted: it has a log-density over leading batch axes."""
+    """A module that can be fitted: `log_prob` is its log-density over leading batch axes."""
 
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array: ...
 
@@ -63,73 +63,76 @@ def fit(
     progress: bool = True,
     label: str = "",
 ) -> tuple[Model, History]:
-    r"""Fit a model to data; return the best one and its history.
+    r"""Fit a model to data; return the best model and the history of its losses.
 
-    Minimises the weighted mean of an objective over the rows, by default the negative
+    The loss is the weighted mean of an objective over the rows, by default the negative
     log-likelihood,
 
     $$\sum_i w_i\,\ell_\theta(x_i, h_i) \Big/ \sum_i w_i, \qquad
     \ell_\theta(x, h) = -\log q_\theta(x \mid h).$$
 
-    Anything with `log_prob(x, context)` over batches can be fitted; its `nnx.Param`
-    leaves are trained. A model that trains on random orders or noise has a method
-    `training_log_prob(key, x, context)` besides, which is then maximised instead; validation
-    draws from one key in every epoch. Each epoch visits the training rows in a new order, in whole
-    minibatches (a remainder waits for another epoch), inside one compiled scan. The
-    same arguments give the same result bit for bit on the same machine.
+    Any module with `log_prob(x, context)` over batches can be fitted. Its `nnx.Param` leaves are
+    trained. A model that trains on random orders or noise also has a method
+    `training_log_prob(key, x, context)`, which `fit` maximises instead. Validation uses the same
+    key in every epoch. Each epoch visits the training rows in a new order, in whole minibatches,
+    and leaves a remainder out. The steps run in compiled scans. The same arguments give the same
+    result bit for bit on the same machine.
 
     Args:
         flow: the model to start from; it is not changed.
-        x: data `(N, *event_shape)`. A `numpy.memmap` stays in its file, and minibatches of
-            it and of the context are read while the device trains; so are those of a `Stream`.
-        key: drives the order of the minibatches, and random objectives.
+        x: data `(N, *event_shape)`, or a table for a flow with columns. A `numpy.memmap` stays in
+            its file; its minibatches, with their contexts, are read while the device trains. The
+            minibatches of a `Stream` are read in the same way.
+        key: a PRNG key for the order of the minibatches and for random objectives.
         context: `(N, *context_shape)` for a conditional model.
-        weights: `(N,)`, how much each row counts; by default all the same.
+        weights: `(N,)`, the weight of each row; equal by default.
         signed_weights: allow negative weights, as some generators of simulated events give. Rows
-            in excess are then cancelled by others; a warning says where they cancel so much
-            that few effective rows are left.
-        missing: allow NaN in `x`, where a value is missing at random, and fit by
-            `observed_likelihood`: for `AutoregressiveModel` with missing values at the end
-            of its order, for an `OrderAgnosticModel` anywhere.
+            with negative weights then cancel others. A warning says if few effective rows are left.
+        missing: allow NaN in `x` for values that are missing at random, and fit by
+            `observed_likelihood`. An `AutoregressiveModel` takes missing values at the end of its
+            order only, an `OrderAgnosticModel` anywhere.
         objective: `objective(model, key, x, context)`, the losses `(B,)` of a minibatch.
-        validation: a fraction of the rows to hold out, or held-out data: `x`,
-            `(x, context)` or `(x, context, weights)`. The rows held out depend on nothing but
-            the number of rows, so training that is continued holds out the same. With 0
-            nothing is held out and training does not stop early.
-        batch_size: rows in a minibatch; at most the number of training rows. By default the
-            power of two next to the square root of that number, from 16 to 1024.
-        max_epochs: epochs to train for if not stopped early.
-        patience: epochs without a better validation loss before training stops.
-        learning_rate: initial rate of the default optimizer: AdamW on gradients clipped
-            to norm 5, with a cosine decay to zero over `max_epochs`. By default that of the
-            model (`fvsbn` has one), else 0.001.
-        weight_decay: how much of a network's kernels the default optimizer takes away in a step,
-            in units of the learning rate. By default $60\,D/N$ for a flow and `N` rows in `D`
-            coordinates, at most 3; zero for other models, and for a `Stream`.
-        optimizer: any optax optimizer in place of the default, or a function that makes one
-            from the number of steps, for a schedule over all of them.
-        trainable: train these parameters only: patterns of paths, `"bijector.bijectors.0.*"` say,
-            or a function of a path that says whether it is trained. `paths_of(flow)` lists the
-            paths; each copy in a `Repeat` has its own.
-        ema: validate and return an exponential moving average of the parameters with this
-            decay, 0.999 say; it starts with a quicker one.
-        checkpoint: where to keep checkpoints. A run that was killed goes on from its latest
-            when `fit` is called again with the same arguments, to the same bits.
-        callbacks: called with an `Epoch` after each, loggers too; training stops where one
-            returns true.
-        mesh: train on all its devices: rows of each minibatch split over its axis `data`,
-            matrices over an axis `model`, if it has one.
+        validation: a fraction of the rows to hold out, or held-out data: `x`, `(x, context)` or
+            `(x, context, weights)`. The choice of held-out rows depends on the number of rows only;
+            a second call of `fit` on the same data holds out the same rows. With 0 no rows are held
+            out and training does not stop early.
+        batch_size: the number of rows in a minibatch, at most the number of training rows. The
+            default is the power of two nearest to the square root of the number of training rows,
+            from 16 to 1024.
+        max_epochs: the number of epochs, unless training stops early.
+        patience: the number of epochs without a better validation loss before training stops.
+        learning_rate: the initial rate of the default optimizer: AdamW on gradients clipped to norm
+            5, with a cosine decay to zero over `max_epochs`. The default is the model's
+            `learning_rate` (`fvsbn` has one), else 0.001.
+        weight_decay: the decoupled weight decay of the default optimizer. A step subtracts
+            `learning_rate * weight_decay` times each kernel of a network. The default is $60\,D/N$
+            for a flow and `N` rows in `D` coordinates, at most 3; it is zero for other models, and
+            for a `Stream`.
+        optimizer: an optax optimizer instead of the default, or a function that makes one from the
+            total number of steps, for a schedule.
+        trainable: the parameters to train: patterns of paths such as `"bijector.bijectors.0.*"`, or
+            a function that maps a path to whether it is trained. `paths_of(flow)` lists the paths.
+            Each copy in a `Repeat` has a separate path.
+        ema: the decay of an exponential moving average of the parameters, for example 0.999. If
+            given, the average is validated and returned. The first steps use a smaller decay.
+        checkpoint: where to write checkpoints. A run that was killed resumes from its latest
+            checkpoint if `fit` is called again with the same arguments, with the same result bit
+            for bit.
+        callbacks: functions of an `Epoch`, such as loggers, called after each epoch. Training stops
+            if one returns true.
+        mesh: train on all devices of the mesh. Rows of each minibatch are split over the mesh axis
+            `data`, matrices over the mesh axis `model` if there is one.
         progress: show a progress bar, if `tqdm` is installed.
-        label: stands in front of the bar.
+        label: text in front of the bar.
 
     Returns:
-        The model with the best validation loss (without validation: the last), and the
+        The model with the best validation loss, or the last model without validation; and the
         `History` of losses in nats. Ctrl-C ends training with the best model so far.
 
     Raises:
-        ValueError: for rows that are not finite, shapes that do not match, or a checkpoint
-            that is damaged or of another run.
-        NonFiniteLossError: if the loss or a parameter turns infinite or NaN.
+        ValueError: for rows that are not finite, shapes that do not match, or a checkpoint that is
+            damaged or belongs to another run.
+        NonFiniteLossError: if the loss or a parameter becomes infinite or NaN.
 
     Example:
         >>> import afflow, jax
@@ -212,7 +215,7 @@ def fit(
 
 
 def _around(table: Table, callback: Callback) -> Callback:
-    """Return a callback that sees the flow of tables in place of the model inside."""
+    """Return a callback that receives the flow of tables instead of the model that `enter` made."""
     return lambda epoch: callback(epoch._replace(model=table.leave(epoch.model)))
 
 
@@ -228,7 +231,11 @@ def _check_networks(flow: Any) -> None:
 
 
 def _for_missing(flow: Any, x: Any, validation: Any, objective: Objective) -> Objective:
-    """Return the objective for rows with missing values; `ValueError` if there is none."""
+    """Return the objective for rows with missing values.
+
+    Raises:
+        ValueError: if the model or the data do not allow missing values.
+    """
     if not hasattr(flow, "observed_log_prob") or isinstance(x, Stream):
         raise ValueError(
             f"Expected an AutoregressiveModel or an OrderAgnosticModel and an array for rows with "
@@ -242,7 +249,7 @@ def _for_missing(flow: Any, x: Any, validation: Any, objective: Objective) -> Ob
 
 
 def _encoded(table: Table, x: Any, validation: Any) -> tuple[Any, Any]:
-    """Return data and held-out data in the numbers that the device trains on."""
+    """Return data and held-out data as the arrays that the device trains on."""
     if isinstance(x, Stream):
         raise ValueError("Expected an array or a table for a flow with columns, got a Stream.")
     if isinstance(validation, tuple):
@@ -252,7 +259,7 @@ def _encoded(table: Table, x: Any, validation: Any) -> tuple[Any, Any]:
 
 
 def _note_zero_density(error, flow, rows):
-    """Note on the error a row to which the model gave no density from the start."""
+    """Add a note to `error` with the first row that has density zero before training."""
     for start in range(0, min(rows.size, _SEARCHED), _PART):
         x, context, _ = rows.at(slice(start, start + _PART))
         nowhere = np.flatnonzero(np.isneginf(flow.log_prob(x, context)))

@@ -1,4 +1,4 @@
-"""What training leaves behind beside a model."""
+"""The history of a training run's losses, and the error for a loss that is not finite."""
 
 from typing import Any, NamedTuple
 
@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 class History(NamedTuple):
     """Mean losses after each epoch; for maximum likelihood in nats.
 
-    `train[i]` is the mean over the minibatches of epoch `i` as they were trained on,
-    `validation[i]` that of the held-out data after the epoch (empty without any), and
-    `best_epoch` the epoch of the returned parameters.
+    `train[i]` is the mean over the minibatches of epoch `i` during training. `validation[i]` is the
+    mean over the held-out data after epoch `i`, and empty without held-out data. `best_epoch` is
+    the epoch of the returned parameters.
     """
 
     train: list[float]
@@ -16,17 +16,17 @@ class History(NamedTuple):
     best_epoch: int
 
     def after(self, train: float, validation: float | None) -> "History":
-        """Return the history with one epoch more."""
+        """Return the history with one more epoch."""
         more = [] if validation is None else [validation]
         return self._replace(train=[*self.train, train], validation=[*self.validation, *more])
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss or a parameter turned infinite or NaN; nothing trained before is lost.
+    """The error for a loss or a parameter that is infinite or NaN, with the best model so far.
 
     Attributes:
-        epoch: the epoch, counted from 0, of the event.
-        flow: the best model before it.
+        epoch: the epoch of the event, counted from 0.
+        flow: the best model before that epoch.
         history: the losses up to and including that epoch.
     """
 

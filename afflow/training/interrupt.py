@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop, not as an exception in the middle of something."""
+"""Ctrl-C as a request to stop at a safe point, not as an exception."""
 
 import signal
 import threading
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """A record of whether Ctrl-C was pressed."""
 
     pressed: bool = False
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Note the first SIGINT within the block; a second one interrupts as usual."""
+    """Record the first SIGINT within the block; a second SIGINT interrupts as usual."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt  # only the main thread may handle signals

@@ -1,4 +1,4 @@
-"""What `fit` minimises: functions from a model and rows of data to a loss for each row."""
+"""Objectives of `fit`: functions from a model and rows of data to a loss for each row."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ def maximum_likelihood(
 ) -> jax.Array:
     r"""Return the negative log-likelihood of each row, $-\log q(x_i \mid h_i)$, in nats.
 
-    A model that trains on random orders or noise has a method
-    `training_log_prob(key, x, context)`, which then takes the place of `log_prob`.
+    A model that trains on random orders or noise has a method `training_log_prob(key, x, context)`,
+    which replaces `log_prob`.
 
     Args:
         model: has `log_prob(x, context)`, or `training_log_prob(key, x, context)`.
-        key: for the latter.
+        key: a PRNG key for `training_log_prob`.
         x: data `(B, *event_shape)`.
         context: `(B, *context_shape)` for a conditional model.
 
@@ -37,15 +37,15 @@ def maximum_likelihood(
 def observed_likelihood(
     model: Any, key: jax.Array, x: jax.Array, context: jax.Array | None = None
 ) -> jax.Array:
-    r"""Return the negative log-marginal of the values of each row that are not NaN, in nats.
+    """Return the negative log-marginal of the values of each row that are not NaN, in nats.
 
-    It is the likelihood of rows whose values are missing at random (Rubin 1976).
+    The marginal is the likelihood of a row whose values are missing at random (Rubin 1976).
 
     Args:
         model: has `observed_log_prob(key, x, context)`, as `AutoregressiveModel` and
             `OrderAgnosticModel` do.
-        key: for models of several orders.
-        x: data `(B, *event_shape)`, NaN where a value is missing.
+        key: a PRNG key for models that draw a random order.
+        x: data `(B, *event_shape)`, with NaN for missing values.
         context: `(B, *context_shape)` for a conditional model.
 
     Example:

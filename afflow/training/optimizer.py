@@ -19,7 +19,11 @@ Optimizer = optax.GradientTransformation | MakeOptimizer
 def optimizer_for(
     num_steps: int, optimizer: Optimizer | None, learning_rate: float, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
-    """Return the optimizer given, made for `num_steps` if it is a function, or the default."""
+    """Return `optimizer`, called with `num_steps` if it is a function, or the default.
+
+    Raises:
+        ValueError: for rates out of range, or an `optimizer` that is not an optax optimizer.
+    """
     if optimizer is None:
         check_number("learning_rate", learning_rate, lambda rate: rate > 0, "> 0")
         check_number("weight_decay", weight_decay, lambda decay: decay >= 0, ">= 0")
@@ -31,20 +35,20 @@ def optimizer_for(
 
 
 def usual_learning_rate(model: Any) -> float:
-    """Return the initial learning rate that a model has, or 0.001."""
+    """Return the `learning_rate` attribute of a model, or 0.001 without one."""
     return getattr(model, "learning_rate", 1e-3)
 
 
 def usual_weight_decay(model: Any, x: Any) -> float:
     """Return the weight decay of a flow for `N` rows in `D` coordinates: `60 D / N`, at most 3.
 
-    Few rows are overfitted by large weights. The factor and the limit were chosen on tables of
-    1,000 to 5,000 rows and 11 to 64 columns, by rows held out of their training sets. Models
-    of discrete data need large weights, where one coordinate decides the next: they get none.
+    Large weights overfit few rows. The factor and the limit were chosen on tables of 1,000 to 5,000
+    rows and 11 to 64 columns, by rows held out of the training sets. Models of discrete data get no
+    weight decay. They need large weights if one coordinate determines the next.
 
     Args:
         model: a flow, or any other model.
-        x: rows `(N, *event_shape)`, or a `Stream`.
+        x: rows `(N, *event_shape)`, or a `Stream`, for which the result is 0.
     """
     if not hasattr(model, "bijector") or not np.ndim(x):
         return 0.0
@@ -52,7 +56,7 @@ def usual_weight_decay(model: Any, x: Any) -> float:
 
 
 class DefaultState(NamedTuple):
-    """The state of the default optimizer: its settings too, so that one program serves them all."""
+    """The state of the default optimizer. It holds the settings, so one program serves them all."""
 
     step: jax.Array
     num_steps: jax.Array
@@ -67,8 +71,8 @@ def default_optimizer(
 ) -> optax.GradientTransformation:
     r"""Return AdamW on clipped gradients with a cosine decay to zero.
 
-    Step $t$ of $T$ has the learning rate $\tfrac12 (1 + \cos \pi t / T)$ times the initial one.
-    Weight decay shrinks the `kernel`s of networks, as Flax names them.
+    Step $t$ of $T$ has $\tfrac12 (1 + \cos \pi t / T)$ times the initial learning rate. Weight
+    decay applies to parameters with `kernel` in their path, Flax's name for the weights of a layer.
     """
 
     def init(params: Any) -> DefaultState:
@@ -83,7 +87,7 @@ _ADAM = optax.chain(optax.clip_by_global_norm(5.0), optax.scale_by_adam())
 
 
 def _update(updates: Any, state: DefaultState, params: Any = None) -> tuple[Any, DefaultState]:
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
+    with jax.numpy_dtype_promotion("standard"):  # optax adds integers to floats
         updates, adam = _ADAM.update(updates, state.adam, params)
     done = jnp.minimum(state.step.astype(state.num_steps.dtype) / state.num_steps, 1.0)
     rate = state.learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2

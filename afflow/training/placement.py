@@ -1,4 +1,4 @@
-"""Where the arrays of a training run are: one device, or a mesh of them."""
+"""The devices of a training run's arrays: one device, or a mesh."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,40 +11,40 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 @dataclass(frozen=True)
 class Placement:
-    """All on the default device."""
+    """All arrays on the default device."""
 
     @property
     def num_parts(self) -> int:
-        """How many parts a minibatch is split into."""
+        """The number of parts that a minibatch is split into."""
         return 1
 
     def everywhere(self, tree: Any) -> Any:
-        """Return the arrays of a pytree where every device has them."""
+        """Return the arrays of a pytree, replicated on every device."""
         return tree
 
     def params(self, tree: Any) -> Any:
-        """Return parameters, and what goes with them, where they are trained."""
+        """Return parameters and optimizer state on the devices that train them."""
         return tree
 
     def held(self, tree: Any) -> Any:
-        """Return traced parameters, and what goes with them, held where `params` puts them."""
+        """Constrain traced parameters and optimizer state to the devices of `params`."""
         return tree
 
     def stack(self, tree: Any) -> Any:
-        """Return stacked minibatches, each split over the devices."""
+        """Return stacked minibatches `(S, B, ...)`, each minibatch split over the devices."""
         return jax.tree.map(jnp.asarray, tree)
 
     def fetched(self, tree: Any) -> Any:
-        """Return arrays as one process has them, on its default device."""
+        """Return the arrays of a pytree on the default device of this process."""
         return tree
 
 
 @dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """Rows split over the axis `data` of a mesh, large weights over the axis `model`.
+    """Rows split over the mesh axis `data`, large weights over the mesh axis `model`.
 
     Args:
-        mesh: with an axis `data`, and `model` if weights are to be split.
+        mesh: a mesh with an axis `data`, and an axis `model` to split weights.
     """
 
     mesh: Mesh
@@ -73,7 +73,7 @@ class MeshPlacement(Placement):
         return jax.tree.map(_on_host, tree)
 
     def _split(self, array: Any) -> tuple[str, ...]:
-        """Return the axes to split an array over: the rows of a matrix, if they can be."""
+        """Return the mesh axes of an array: `model` for a matrix with divisible rows, else none."""
         size = self.mesh.shape.get("model", 1)
         can = size > 1 and jnp.ndim(array) > 1 and array.shape[0] % size == 0
         return ("model",) if can else ()
@@ -90,12 +90,16 @@ class MeshPlacement(Placement):
 
 
 def placement_on(mesh: Mesh | None) -> Placement:
-    """Return the placement on a mesh, or on the default device."""
+    """Return the placement on a mesh, or on the default device for `None`.
+
+    Raises:
+        ValueError: for a mesh with axes other than `data` and `model`, or without `data`.
+    """
     if mesh is None:
         return Placement()
     if "data" not in mesh.axis_names or not {"data", "model"}.issuperset(mesh.axis_names):
         raise ValueError(f"Expected a mesh of axes data and model, got {mesh.axis_names}.")
-    return MeshPlacement(Mesh(mesh.devices, mesh.axis_names))  # with its axes automatic
+    return MeshPlacement(Mesh(mesh.devices, mesh.axis_names))  # with automatic axes
 
 
 def _is_key(value: Any) -> bool:
@@ -103,7 +107,7 @@ def _is_key(value: Any) -> bool:
 
 
 def _on_host(value: jax.Array) -> jax.Array:
-    """Return an array on the default device."""
+    """Return an array on the default device, by way of the host."""
     if _is_key(value):
         data, impl = jnp.asarray(np.asarray(jax.random.key_data(value))), jax.random.key_impl(value)
         return jax.random.wrap_key_data(data, impl=impl)
@@ -111,7 +115,7 @@ def _on_host(value: jax.Array) -> jax.Array:
 
 
 def _is_local(value: Any) -> bool:
-    """Return whether a value is an array that no mesh has yet."""
+    """Return whether a value is an array that is not yet on a mesh. Keys do not count."""
     if isinstance(value, jax.Array):
         return not (_is_key(value) or isinstance(value.sharding, NamedSharding))
     return isinstance(value, np.ndarray)

@@ -7,23 +7,23 @@ from afflow.training.run import Run
 
 
 class NoBar(AbstractContextManager):
-    """Stands in for a progress bar."""
+    """The stand-in for a progress bar that is not shown."""
 
     def __exit__(self, *error: Any) -> None:
-        """Leave nothing behind."""
+        """Do nothing."""
 
     def compiling(self) -> None:
         """Show that the first steps are being compiled."""
 
     def show(self, run: Run) -> None:
-        """Show where a run stands."""
+        """Show the progress of a run."""
 
 
 class Bar(NoBar):
-    """A bar over all steps: steps a second, the time left, and the losses.
+    """A progress bar over all steps: steps per second, the time left, and the losses.
 
     Args:
-        bar: of `tqdm`.
+        bar: a `tqdm` bar.
     """
 
     def __init__(self, bar: Any):
@@ -44,7 +44,7 @@ class Bar(NoBar):
 
 
 def progress_bar(total: int, run: Run, label: str, *, show: bool) -> NoBar:
-    """Return a bar over `total` steps, which starts where the run stands."""
+    """Return a progress bar over `total` steps, which starts at the progress of `run`."""
     try:
         from tqdm.auto import tqdm
     except ImportError:

@@ -11,7 +11,7 @@ import numpy as np
 from afflow._tools.arguments import check_number
 from afflow._tools.arrays import double, native, real_array
 
-_FEW_EFFECTIVE = 0.1  # of the rows
+_FEW_EFFECTIVE = 0.1  # as a fraction of the rows
 _PART = 2**18  # rows that are checked at a time
 
 
@@ -29,16 +29,20 @@ class Rows(NamedTuple):
 
     @property
     def is_on_host(self) -> bool:
-        """Whether the rows stay in the memory of the host, or in a file, until their turn."""
+        """Whether the rows stay in a file until they are needed."""
         return isinstance(self.x, np.memmap)
 
     def at(self, index: Any) -> "Rows":
-        """Return some of the rows, of native numbers."""
+        """Return the rows at `index`, as native numbers."""
         return jax.tree.map(lambda a: native(a[index]), self)
 
 
 def rows_of(*parts: Any) -> Rows:
-    """Return data, and contexts and weights, as arrays of numbers."""
+    """Return data, and contexts and weights if given, as `Rows` of numbers.
+
+    Raises:
+        ValueError: for more than three parts, or parts that are not numbers.
+    """
     if len(parts) > len(Rows._fields):
         raise ValueError(f"Expected x, (x, context) or (x, context, weights), got {len(parts)}.")
     pairs = zip(Rows._fields, parts, strict=False)
@@ -46,7 +50,17 @@ def rows_of(*parts: Any) -> Rows:
 
 
 def checked(rows: Rows, name: str, *, signed_weights: bool = False, missing: bool = False) -> Rows:
-    """Return the rows, on the device unless in a file; `ValueError` for unusable ones."""
+    """Return the rows on the device, or unchanged if they are in a file.
+
+    Args:
+        rows: the rows.
+        name: the name of the rows in error messages.
+        signed_weights: allow negative weights.
+        missing: allow NaN in the data.
+
+    Raises:
+        ValueError: for no rows, unequal lengths, values that are not finite, or unusable weights.
+    """
     x, context, weights = rows
     if np.ndim(x) == 0:
         raise ValueError(f"Expected rows (N, *event_shape) in {name}, got one number.")
@@ -65,7 +79,11 @@ def checked(rows: Rows, name: str, *, signed_weights: bool = False, missing: boo
 
 
 def split(rows: Rows, validation: Any) -> tuple[Rows, Rows | None]:
-    """Return the rows to train on and those held out: a fraction, or given ones."""
+    """Return the training rows and the held-out rows.
+
+    `validation` is a fraction of `rows`, or the held-out data. The held-out rows are `None` for the
+    fraction 0.
+    """
     if isinstance(validation, Rows):
         return rows, validation
     if isinstance(validation, tuple):
@@ -80,15 +98,15 @@ def split(rows: Rows, validation: Any) -> tuple[Rows, Rows | None]:
 
 
 def shuffled(size: int) -> np.ndarray:
-    """Return row numbers in an order that depends on nothing but their number.
+    """Return row numbers in an order that depends on `size` only.
 
-    So training that is continued, with whatever key, holds out the same rows.
+    A continued training therefore holds out the same rows, whatever its key.
     """
     return np.random.default_rng(size).permutation(size)
 
 
 def check_some_weight(*shares: Any) -> None:
-    """Raise `ValueError` for a share of the rows that is not empty, and has no weight at all."""
+    """Raise `ValueError` if the weights of a share of the rows have no positive sum."""
     for share in shares:
         if share is not None and not np.sum(share, dtype=np.float64) > 0:
             raise ValueError(
@@ -99,7 +117,11 @@ def check_some_weight(*shares: Any) -> None:
 
 
 def held_out_size(size: int, validation: Any) -> int:
-    """Return how many of `size` rows to hold out: none where validation data are given."""
+    """Return the number of rows to hold out of `size` rows; 0 if `validation` is data.
+
+    Raises:
+        ValueError: for a fraction outside [0, 1), or one that leaves no training rows.
+    """
     if isinstance(validation, tuple) or np.ndim(validation):
         return 0
     what = "in [0, 1), or held-out data"
@@ -114,14 +136,14 @@ def held_out_size(size: int, validation: Any) -> int:
 
 
 class DeviceShuffle(NamedTuple):
-    """Minibatches of row numbers, in a new order each epoch."""
+    """Minibatches of row numbers, in a new order for each epoch."""
 
     num_rows: int
     batch_size: int
     key: jax.Array
 
     def __call__(self, epoch: int, start: int, size: int) -> Iterator[jax.Array]:
-        """Yield the minibatches of an epoch from `start` on, stacked by `size`."""
+        """Yield the minibatches of an epoch from step `start` on, stacked by `size`."""
         num_steps = self.num_rows // self.batch_size
         key = jax.random.fold_in(self.key, epoch)
         order = jax.random.permutation(key, self.num_rows)[: num_steps * self.batch_size]
@@ -131,9 +153,13 @@ class DeviceShuffle(NamedTuple):
 
 
 def checked_weights(weights: Any, size: int, *, signed: bool = False) -> np.ndarray:
-    """Return weights `(size,)` of mean one; `ValueError` unless they can be so.
+    """Return weights `(size,)` scaled to mean one.
 
-    They are divided in float64: a sum of float32 numbers may overflow, and tiny ones be zero.
+    The division is in float64: a sum of float32 numbers may overflow, and tiny ones become zero.
+
+    Raises:
+        ValueError: for another shape, weights that are not finite, negative weights unless
+            `signed`, or a sum that is not positive.
     """
     values = double("weights", weights)
     if (
@@ -170,6 +196,7 @@ def _check_finite(name, value, *, missing):
 
 
 def _bad_rows(value, start, *, missing):
+    """Return the numbers of the rows with unusable values, in a part from row `start` on."""
     part = native(np.asarray(value[start : start + _PART]))
     part = part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False)
     good = np.isfinite(part) | (np.isnan(part) if missing else False)

@@ -1,4 +1,4 @@
-"""Where a training run stands."""
+"""The progress of a training run."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ class State(NamedTuple):
     params: Any
     optimizer: Any
     average: Any
-    statistics: Any  # of batches, and the keys of random layers
+    statistics: Any  # batch statistics, and the keys of random layers
 
     @property
     def evaluated(self) -> tuple[Any, Any]:
@@ -22,43 +22,43 @@ class State(NamedTuple):
 
 
 class Run(NamedTuple):
-    """All that a training run goes on from: `state` and `best` in arrays, the rest in facts."""
+    """The progress of a run: `state` and `best` are arrays, the other fields facts for JSON."""
 
     state: State
     best: Any
     best_loss: float = np.inf
     history: History = History([], [], 0)
     epoch: int = 0
-    step: int = 0  # of this epoch
-    loss_sum: float = 0.0  # over these steps
-    total: int = 0  # steps of all epochs
+    step: int = 0  # steps taken in this epoch
+    loss_sum: float = 0.0  # over the steps of this epoch
+    total: int = 0  # steps taken in all epochs
     stopped: bool = False
 
     @staticmethod
     def of(arrays: tuple[State, Any], facts: dict[str, Any]) -> "Run":
-        """Return the run that was kept as `arrays` and `facts`."""
+        """Return the run that was saved as `arrays` and `facts`."""
         kept: dict[str, Any] = {name: facts[name] for name in Run._fields[2:]}
         kept["history"] = History(**kept["history"])
         return Run(*arrays, **kept)
 
     @property
     def arrays(self) -> tuple[State, Any]:
-        """A pytree of arrays."""
+        """The fields that hold arrays, as a pytree."""
         return self.state, self.best
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Everything else, as JSON has it."""
+        """The other fields, as values that JSON can hold."""
         facts = dict(zip(self._fields[2:], self[2:], strict=True))
         return facts | {"history": self.history._asdict()}
 
     def moved(self, state: State, steps: int, loss_sum: float) -> "Run":
-        """Return the run after some steps more."""
+        """Return the run after `steps` more steps."""
         run = self._replace(state=state, loss_sum=self.loss_sum + loss_sum)
         return run._replace(step=self.step + steps, total=self.total + steps)
 
     def validated(self, train: float, validation: float | None) -> "Run":
-        """Return the run at the end of its epoch, the better parameters kept."""
+        """Return the run at the end of an epoch, and keep its parameters if they are the best."""
         history = self.history.after(train, validation)
         run = self._replace(history=history, epoch=self.epoch + 1, step=0, loss_sum=0.0)
         if validation is not None and not validation < self.best_loss:
@@ -68,5 +68,5 @@ class Run(NamedTuple):
         return run._replace(best=self.state.evaluated, best_loss=best_loss, history=history)
 
     def waited(self, patience: int | None) -> bool:
-        """Return whether the best is `patience` epochs back."""
+        """Return whether the best epoch is `patience` epochs ago."""
         return patience is not None and self.epoch - 1 - self.history.best_epoch >= patience

@@ -1,4 +1,4 @@
-"""A warning of data that a flow will not learn from, because of their units."""
+"""A warning for data whose units keep a flow from learning."""
 
 import warnings
 from typing import Any
@@ -8,16 +8,17 @@ from flax import nnx
 
 from afflow.training.rows import Rows
 
-_SEEN = 2**14  # rows that are looked at
+_SEEN = 2**14  # rows that are examined
 _MEND = "data=x in the factory, initialize_actnorm, or Standardize.from_data(x) last in a Chain"
-_FAR, _WIDE, _NARROW = 10.0, 10.0, 0.05  # a location, and deviations, next to a standard normal's
+_FAR, _WIDE, _NARROW = 10.0, 10.0, 0.05  # limits of a mean, and of standard deviations
 
 
 def warn_of_scale(flow: Any, rows: Rows) -> None:
-    """Warn of columns far from standard ones where the flow does not standardise them.
+    """Warn of columns far from unit scale that the flow does not standardise.
 
-    The columns of the data are looked at if no part of the flow has units (`Standardize`,
-    `ActNorm`, domains), those of the context if no `Embedded` is there to scale them.
+    The columns of the data are examined if no part of the flow has units (`Standardize`, `ActNorm`,
+    domains). The columns of the context are examined if the flow has no `Embedded` to scale them. A
+    flow on a base with units is not examined.
     """
     bijector = getattr(flow, "bijector", None)
     if bijector is None or getattr(flow.base, "has_units", False):
@@ -34,8 +35,9 @@ def warn_of_scale(flow: Any, rows: Rows) -> None:
 
 
 def _warn(name: str, values: Any, mend: str) -> None:
+    """Warn if one of the columns of `values` is far from unit scale."""
     part = np.asarray(values[:_SEEN], np.float64)
-    part = part.reshape(-1, part.shape[-1])  # the channels of an image
+    part = part.reshape(-1, part.shape[-1])  # the columns of an image are its channels
     location, deviation = part.mean(0), part.std(0)
     off = np.abs(location) > _FAR
     off |= (deviation > _WIDE) | ((deviation > 0) & (deviation < _NARROW))

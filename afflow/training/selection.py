@@ -1,4 +1,4 @@
-"""Which parameters are trained: parts of a model, chosen by their paths."""
+"""The choice of parameters to train, by their paths in the model."""
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -16,10 +16,10 @@ Trainable = str | Sequence[str] | Callable[[str], bool]
 
 
 def paths_of(model: Any) -> list[str]:
-    """Return the path of every parameter array, as `trainable` of `fit` sees it.
+    """Return the path of every parameter array, as in the argument `trainable` of `fit`.
 
-    A path joins the attributes from the model down with dots. The copies in a `Repeat` have paths
-    of their own, numbered after `layers`.
+    A path joins the attributes from the model to the array with dots. Each copy in a `Repeat` has a
+    separate path, with the number of the copy after `layers`.
 
     Example:
         >>> import afflow
@@ -32,12 +32,12 @@ def paths_of(model: Any) -> list[str]:
 
 
 def mask_of(model: Any, trainable: Trainable) -> dict[tuple, Any]:
-    """Return, for each parameter's path in the module, whether it is trained.
+    """Return, for each parameter's path in the module, whether the parameter is trained.
 
-    For the stacked parameters of a `Repeat` it is an array of booleans, one a copy.
+    For a stacked parameter of a `Repeat` the value is an array of booleans, one per copy.
 
     Raises:
-        ValueError: if nothing is chosen, or a pattern matches nothing.
+        ValueError: if no parameter is chosen, or a pattern matches nothing.
     """
     names = _names(model)
     chosen = _choice(model, trainable)
@@ -48,7 +48,10 @@ def mask_of(model: Any, trainable: Trainable) -> dict[tuple, Any]:
 
 
 def within(trainable: Trainable | None, outer: Any, inner: Any) -> Trainable | None:
-    """Translate a choice of parameters of an outer model to parameters of a model inside it."""
+    """Return the choice `trainable` of parameters of `outer`, as a choice by paths of `inner`.
+
+    The two models have the same parameters in the same order.
+    """
     if trainable is None:
         return None
     chosen = _choice(outer, trainable)
@@ -57,19 +60,19 @@ def within(trainable: Trainable | None, outer: Any, inner: Any) -> Trainable | N
 
 
 class MaskedState(NamedTuple):
-    """Which copies of stacked parameters are trained, and the state of their optimizer."""
+    """The mask of trained copies of stacked parameters, and the state of the optimizer."""
 
     mask: Any
     inner: Any
 
 
 class MaskedUpdate(NamedTuple):
-    """The update of an optimizer that leaves what its mask leaves out."""
+    """The update of an optimizer that leaves masked copies of stacked parameters unchanged."""
 
     update: Callable
 
     def __call__(self, updates: Any, state: MaskedState, params: Any = None) -> tuple[Any, Any]:
-        """Return the updates and the new state."""
+        """Return the updates, zero outside the mask, and the new state."""
         updates, inner = self.update(_masked(updates, state.mask), state.inner, params)
         return _masked(updates, state.mask), MaskedState(state.mask, inner)
 
@@ -77,7 +80,7 @@ class MaskedUpdate(NamedTuple):
 def masked(
     optimizer: optax.GradientTransformation, mask: dict[tuple, Any]
 ) -> optax.GradientTransformation:
-    """Return an optimizer that leaves the copies of stacked parameters which a mask leaves out."""
+    """Return an optimizer that leaves copies of stacked parameters outside the mask unchanged."""
     if all(np.all(flag) or not np.any(flag) for flag in mask.values()):
         return optimizer
 
@@ -99,7 +102,7 @@ def _masked(tree: Any, mask: tuple) -> Any:
 
 
 def _names(model: Any) -> dict[tuple, list[str]]:
-    """Return the names of each parameter by its path in the module: one, or one a copy."""
+    """Return the names of each parameter by its path in the module, one name per copy."""
     stacks = [path for path, part in nnx.iter_graph(model) if isinstance(part, Repeat)]
     found = {}
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
@@ -133,7 +136,7 @@ def _matching(trainable: str | Sequence[str], names: dict[tuple, list[str]]) -> 
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Return whether a pattern matches a path, or a part above it."""
+    """Return whether a pattern matches a path, or the path of an enclosing module."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 

@@ -1,4 +1,4 @@
-"""Where minibatches come from: arrays on the device, files, or any iterator."""
+"""Sources of minibatches: arrays on the device, files, or any iterator."""
 
 import math
 from typing import Any, NamedTuple
@@ -23,11 +23,11 @@ from afflow.training.rows import (
 from afflow.training.stream import HostShuffle, Stream, stack_size
 
 _BATCH = 1024  # rows that are validated at a time
-_PART = 64 * _BATCH  # rows that are moved to the device to be validated
+_PART = 64 * _BATCH  # rows that are moved to the device at a time for validation
 
 
 class Source(NamedTuple):
-    """What `fit` hands to `train`, and a first row for the model's own checks."""
+    """The arguments of `train` that depend on the data, and a first row for the model's checks."""
 
     loss: Partial
     batches: Batches
@@ -48,7 +48,12 @@ def source_of(
     signed_weights: bool = False,
     missing: bool = False,
 ) -> Source:
-    """Return the source of minibatches of some data: a `Stream`, or `Rows`."""
+    """Return the source of minibatches for a `Stream` or for `Rows`.
+
+    Raises:
+        ValueError: for unusable rows or held-out data, or minibatches that do not divide over the
+            devices.
+    """
     losses = Partial(objective)
     if isinstance(data, Stream):
         return _streamed(data, losses, validation, keys, placement)
@@ -70,14 +75,15 @@ def source_of(
 
 
 def usual_batch_size(num_rows: int) -> int:
-    """Return the power of two next to the square root of a number of rows, from 16 to 1024.
+    """Return the power of two nearest to the square root of `num_rows`, from 16 to 1024.
 
-    Few rows need small minibatches to make enough steps before they are overfitted.
+    With few rows, small minibatches give enough steps before the model overfits.
     """
     return min(max(2 ** round(math.log2(num_rows) / 2), 16), 1024)
 
 
 def _in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:
+    """Return a source for rows that are in the memory of the device."""
     train, held_out = split(rows, validation)
     loss = Partial(_train_at, losses, placement.everywhere(_of_mean_weight_one(train)))
     return Source(
@@ -91,7 +97,7 @@ def _in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:
 
 
 def _on_host(rows, losses, validation, batch_size, keys, placement) -> Source:
-    """Return a source that leaves rows where they are until their turn."""
+    """Return a source that leaves rows in their file until they are needed."""
     seed = tuple(np.asarray(jax.random.key_data(keys[1])).ravel().tolist())
     order = shuffled(rows.size)
     size = held_out_size(rows.size, validation)
@@ -113,6 +119,7 @@ def _on_host(rows, losses, validation, batch_size, keys, placement) -> Source:
 
 
 def _streamed(stream, losses, validation, keys, placement) -> Source:
+    """Return a source for the minibatches of a `Stream`."""
     first = stream.first()
     if isinstance(validation, float) and validation:
         raise ValueError(
@@ -139,7 +146,7 @@ def _train_at(losses: Any, data: Rows, model: Any, key: jax.Array, index: Any) -
 
 
 def _train_on(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array:
-    """Return the loss with an embedding network in training mode."""
+    """Return the mean loss of a minibatch, with an embedding network in training mode."""
     if batch.context is not None and hasattr(model, "embed_to_train"):
         model, context = model.embed_to_train(batch.context)
         batch = batch._replace(context=context)
@@ -174,12 +181,12 @@ def _mean_loss(losses: Any, data: Rows, key: jax.Array, index: jax.Array, model:
 
 
 def _mean_loss_on_host(losses: Any, rows: Rows, index: np.ndarray, key: jax.Array, model: Any):
-    """Return the mean loss over rows that are read a part at a time."""
+    """Return the mean loss over the rows of `index`, which are read in parts."""
     means, sizes = [], []
     for start in range(0, len(index), _PART):
         part = rows.at(index[start : start + _PART])
         part_key = jax.random.fold_in(key, start)
         sizes.append(part.size if part.weights is None else part.weights.sum())
         mean = _mean_loss(losses, part, part_key, _batches(part.size), model)
-        means.append(mean if sizes[-1] else 0.0)  # a part without weight has no mean
+        means.append(mean if sizes[-1] else 0.0)  # the mean of a part without weight is NaN
     return np.average([float(mean) for mean in means], weights=sizes)

@@ -1,4 +1,4 @@
-"""Data that does not fit on the device: read by a thread while the device trains."""
+"""Data that do not fit on the device: a thread reads them while the device trains."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,16 +19,17 @@ _STACK_BYTES = 2**25
 
 @dataclass(frozen=True)
 class Stream:
-    """Minibatches from anywhere, in the place of data in memory.
+    """Minibatches from any iterable, in place of data in memory.
 
-    They are read by a thread, some ahead of the device. A run resumes in the middle of an
-    epoch by skipping what it has had, so `make` must give the same minibatches again.
+    A thread reads a few minibatches ahead of the device. A run resumes in the middle of an epoch by
+    skipping the minibatches that it has already seen. `make` must therefore give the same
+    minibatches again.
 
     Args:
-        make: `make(epoch)` returns an iterable over the minibatches of an epoch, from 0, all
-            of one shape: `x` `(B, *event_shape)`, or tuples `(x, context)` or
-            `(x, context, weights)`. Weights are scaled to mean one in each minibatch.
-        num_steps: minibatches in an epoch. More are not asked for.
+        make: `make(epoch)` returns an iterable over the minibatches of an epoch, counted from 0.
+            All minibatches have the same shape: `x` `(B, *event_shape)`, or tuples `(x, context)`
+            or `(x, context, weights)`. Weights are scaled to mean one in each minibatch.
+        num_steps: the number of minibatches in an epoch. Further minibatches are not read.
 
     Raises:
         ValueError: for `num_steps` below one.
@@ -54,7 +55,7 @@ class Stream:
         check_size("num_steps", self.num_steps)
 
     def __call__(self, epoch: int, start: int, size: int) -> Iterator[Rows]:
-        """Return the minibatches of an epoch from `start` on, stacked by `size`."""
+        """Return the minibatches of an epoch from step `start` on, stacked by `size`."""
         return prefetched(self._stacks(epoch, start, size))
 
     def _stacks(self, epoch, start, size):
@@ -74,7 +75,7 @@ class Stream:
 
 
 class HostShuffle(NamedTuple):
-    """Minibatches of rows in the memory of the host, or in files, in a new order each epoch."""
+    """Minibatches of rows on the host, in memory or files, in a new order for each epoch."""
 
     rows: Rows
     index: np.ndarray
@@ -82,7 +83,7 @@ class HostShuffle(NamedTuple):
     seed: tuple[int, ...]
 
     def __call__(self, epoch: int, start: int, size: int) -> Iterator[Rows]:
-        """Return the minibatches of an epoch from `start` on, stacked by `size`."""
+        """Return the minibatches of an epoch from step `start` on, stacked by `size`."""
         return prefetched(self._stacks(epoch, start, size))
 
     def _stacks(self, epoch, start, size):
@@ -94,7 +95,7 @@ class HostShuffle(NamedTuple):
 
 
 def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
-    """Yield the items, made by a thread some ahead."""
+    """Yield the items, which a thread computes up to `ahead` items in advance."""
     with ThreadPoolExecutor(1) as pool:
         ready = deque(pool.submit(next, items, None) for _ in range(ahead))
         while (item := ready.popleft().result()) is not None:
@@ -103,13 +104,17 @@ def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
 
 
 def stack_size(batch: Rows) -> int:
-    """Return how many minibatches to move to the device at once."""
+    """Return the number of minibatches to move to the device at once, about 32 MiB in all."""
     size = sum(np.asarray(part).nbytes for part in batch if part is not None)
     return max(1, _STACK_BYTES // max(1, size))
 
 
 def _as_rows(batch: Any) -> Rows:
-    """Return a minibatch as arrays, its weights of mean one; `ValueError` for unusable ones."""
+    """Return a minibatch as `Rows`, with weights scaled to mean one.
+
+    Raises:
+        ValueError: for unusable arrays or weights.
+    """
     rows = rows_of(*batch) if isinstance(batch, tuple) else rows_of(batch)
     if rows.weights is None:
         return rows

@@ -1,7 +1,7 @@
-"""The data sets of the papers, by their published recipes and splits.
+"""The data sets of the papers, with their published recipes and splits.
 
-The files stay where the user keeps them: a folder given as `--data-dir`, or in the environment
-variable `AFFLOW_DATA`. A file that is missing is an error that says where to get it.
+The files stay in a folder of the user, given as `--data-dir` or by the environment variable
+`AFFLOW_DATA`. The error for a missing file says where to get the file.
 """
 
 from datasets.binary import BINARY, binary

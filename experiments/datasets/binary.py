@@ -36,9 +36,9 @@ BINARY = {
 def binary(name: str, folder: Folder = None) -> Split:
     """Return a binary set with its published split (Larochelle and Murray 2011).
 
-    The files are texts of zeros and ones, one for each part (`binarized_mnist_train.amat` and
-    so on, `adult.train.data` and so on), or all parts packed as bits in one `.npz`. Some are
-    sorted by class: shuffle to train. `digits` needs no file.
+    The files are texts of zeros and ones, one for each part (`binarized_mnist_train.amat` and so
+    on, `adult.train.data` and so on), or one `.npz` with all parts packed as bits. Some are sorted
+    by class: shuffle them for training. `digits` needs no file.
 
     Args:
         name: one of `BINARY`.
@@ -46,6 +46,9 @@ def binary(name: str, folder: Folder = None) -> Split:
 
     Returns:
         Arrays `(N, D)` of zeros and ones, `uint8`.
+
+    Raises:
+        ValueError: for an unknown name, or a file of other sizes than the published ones.
     """
     if name not in BINARY:
         raise ValueError(f"Expected one of {sorted(BINARY)}, got {name!r}.")
@@ -65,7 +68,7 @@ def _read(name: str, folder: Folder) -> Split:
 
 
 def _texts(path: Path) -> Split:
-    """Return the parts from texts whose names differ in `train`, `valid` and `test`."""
+    """Read the parts from texts whose names contain `train`, `valid` and `test`."""
     paths = [path.with_name(path.name.replace("train", part)) for part in PARTS]
     return Split(*map(_text, paths))
 

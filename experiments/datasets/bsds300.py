@@ -21,13 +21,14 @@ GREY = 0.2989, 0.5870, 0.1140
 def bsds300(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
     """Return the published patches of BSDS300, or a seeded draw by the same recipe.
 
-    The recipe of Uria et al. 2013 (arXiv:1306.0186): grey patches of 8x8 pixels, uniform
-    noise, divided by 256, their mean taken away and the last pixel dropped. Those to
-    validate are from 20 of the 200 training images, which are not trained on.
+    The recipe is from Uria et al. 2013 (arXiv:1306.0186). Grey patches of 8x8 pixels get uniform
+    noise and are divided by 256. Then the mean of each patch is subtracted, and the last pixel is
+    dropped. The validation patches come from 20 of the 200 training images. These images are not
+    used for training.
 
     Args:
         folder: the data folder, see `find`.
-        sizes: patches in each part.
+        sizes: the number of patches in each part.
 
     Returns:
         Patches `(N, 63)`, not standardised.
@@ -57,7 +58,7 @@ def _test(path: Path) -> Path:
 
 
 def _images(path: Path) -> Iterator[np.ndarray]:
-    """Yield the images of a tar in the order of their names, in grey levels."""
+    """Yield the images of a tar file as grey levels, sorted by name."""
     from PIL import Image
 
     with tarfile.open(path) as tar:
@@ -67,7 +68,7 @@ def _images(path: Path) -> Iterator[np.ndarray]:
 
 
 def _patches(rng: np.random.Generator, images: list[np.ndarray], size: int) -> np.ndarray:
-    """Draw patches, each from any place of any image, in random order."""
+    """Draw `size` patches from random places of random images, in random order."""
     counts = np.bincount(rng.integers(len(images), size=size), minlength=len(images))
     drawn = [_cut(rng, image, count) for image, count in zip(images, counts, strict=True)]
     return rng.permutation(np.concatenate(drawn))

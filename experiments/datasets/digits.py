@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits: small images that come without a file."""
+"""Scikit-learn's handwritten digits: small images that need no file."""
 
 import numpy as np
 
@@ -10,19 +10,19 @@ SIZES = 1_257, 180, 360
 def digits(folder: Folder = None) -> Split:
     """Return the images `(N, 64)` of 17 grey levels with uniform noise; no folder is needed.
 
-    Densities in nats bound those of the grey levels from below.
+    A mean log-density in nats is a lower bound on the mean log-probability of the grey levels.
     """
     rng = np.random.default_rng(1)
     return Split(*((part + rng.random(part.shape)).astype(np.float32) for part in levels()))
 
 
 def binary_digits() -> Split:
-    """Return the images with their dark pixels as ones."""
+    """Return the images with dark pixels as ones."""
     return Split(*((part >= 8).astype(np.uint8) for part in levels()))
 
 
 def levels() -> Split:
-    """Return the grey levels 0 to 16, shuffled with a seed."""
+    """Return the grey levels 0 to 16 of all images, shuffled with a fixed seed."""
     from sklearn.datasets import load_digits
 
     images = np.random.default_rng(0).permutation(load_digits().data)

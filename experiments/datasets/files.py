@@ -1,4 +1,4 @@
-"""Where the files of a data set lie, and what its rows become: the parts all recipes share."""
+"""Functions that all recipes share: finding files, splitting and standardising rows."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ TENTH = 0.1
 
 
 class Split(NamedTuple):
-    """The rows to train on, to choose a model by, and to report: arrays `(N, D)`."""
+    """The rows for training, for choosing a model, and for the reported score: arrays `(N, D)`."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -20,16 +20,16 @@ class Split(NamedTuple):
 
 
 def find(folder: Folder, names: Sequence[str], source: str) -> Path:
-    """Return the first of `names` that lies in the data folder.
+    """Return the path of the first of `names` that exists in the data folder.
 
     Args:
-        folder: the data folder; by default that of the environment variable `AFFLOW_DATA`.
-        names: paths in it, the preferred one first.
-        source: where the file can be had.
+        folder: the data folder; by default the environment variable `AFFLOW_DATA`.
+        names: paths within the folder, the preferred path first.
+        source: where to get the file, for the error.
 
     Raises:
         ValueError: without a folder.
-        FileNotFoundError: if none of the files is there.
+        FileNotFoundError: if none of the files exists.
     """
     folder = folder or os.environ.get("AFFLOW_DATA")
     if not folder:
@@ -54,19 +54,19 @@ def hold_out(rows: np.ndarray) -> Split:
 
 
 def cut_tail(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows without their last tenth, and that tenth."""
+    """Return the rows without their last tenth, and the last tenth."""
     kept = len(rows) - int(TENTH * len(rows))
     return rows[:kept], rows[kept:]
 
 
 def standardized(split: Split, rows: np.ndarray, ddof: int = 0) -> Split:
-    """Return z-scores by the mean and deviation of `rows`, in float32."""
+    """Return z-scores by the mean and standard deviation of `rows`, in float32."""
     mean, std = rows.mean(0), rows.std(0, ddof=ddof)
     return Split(*(((part - mean) / std).astype(np.float32) for part in split))
 
 
 def checked(name: str, split: Split, sizes: Sequence[int], dim: int) -> Split:
-    """Return a split; `ValueError` unless it has the published sizes `(N, dim)`."""
+    """Return `split` if its parts have the published sizes `(N, dim)`, or raise `ValueError`."""
     expected = [(size, dim) for size in sizes]
     got = [part.shape for part in split]
     if got != expected:
@@ -78,9 +78,9 @@ def checked(name: str, split: Split, sizes: Sequence[int], dim: int) -> Split:
 
 
 def uncorrelated(rows: np.ndarray, most: float = 0.98) -> np.ndarray:
-    """Return the rows without the columns that say what a later column says.
+    """Return the rows without columns that repeat a later column.
 
-    While any two columns have a correlation above `most`, the first of them goes.
+    While two columns have a correlation above `most`, the first of these columns is dropped.
     """
     while (pairs := np.argwhere(np.triu(np.corrcoef(rows.T), 1) > most)).size:
         rows = np.delete(rows, pairs[0, 0], axis=1)
@@ -88,10 +88,10 @@ def uncorrelated(rows: np.ndarray, most: float = 0.98) -> np.ndarray:
 
 
 def without_repeats(train: np.ndarray, *others: np.ndarray, most: int = 5) -> list[np.ndarray]:
-    """Return arrays without the columns whose smallest value comes more than `most` times.
+    """Return arrays without the columns whose smallest value occurs more than `most` times.
 
-    The columns are those of `train`. The published recipes count the smallest value, not
-    the commonest one.
+    The values are counted in `train`. The published recipes count the smallest value, not the most
+    frequent one.
     """
     keep = (train == train.min(0)).sum(0) <= most
     return [rows[:, keep] for rows in (train, *others)]

@@ -1,4 +1,4 @@
-"""GAS: sensors in a changing mixture of ethylene and carbon monoxide."""
+"""GAS: sensors in a varying mixture of ethylene and carbon monoxide."""
 
 import numpy as np
 
@@ -13,14 +13,14 @@ SOURCE = (
 
 
 def gas(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
-    """Return GAS as Papamakarios et al. 2017 (arXiv:1705.07057, appendix D) made it.
+    """Return GAS as prepared by Papamakarios et al. 2017 (arXiv:1705.07057, appendix D).
 
-    Time and both concentrations dropped, and then one of each pair of sensors that say the
-    same; z-scores by all rows; in the order of time.
+    Time and both concentrations are dropped, and then one sensor of each correlated pair. The rows
+    are z-scored by all rows and stay in the order of time.
 
     Args:
         folder: the data folder, see `find`.
-        sizes: rows expected in each part.
+        sizes: the number of rows expected in each part.
 
     Returns:
         Z-scores `(N, 8)`.

@@ -1,4 +1,4 @@
-"""HEPMASS: collisions that make a particle of mass 1000."""
+"""HEPMASS: particle collisions that produce a particle of mass 1000."""
 
 from pathlib import Path
 
@@ -19,13 +19,14 @@ SOURCE = "https://archive.ics.uci.edu/dataset/347 (HEPMASS, 1000_train.csv and 1
 
 
 def hepmass(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
-    """Return HEPMASS as Papamakarios et al. 2017 (arXiv:1705.07057, appendix D) made it.
+    """Return HEPMASS as prepared by Papamakarios et al. 2017 (arXiv:1705.07057, appendix D).
 
-    The signal only, z-scored by the training file; features that repeat a value dropped.
+    Only the signal is kept, z-scored by the training file. Features that repeat a value are
+    dropped.
 
     Args:
         folder: the data folder, see `find`.
-        sizes: rows expected in each part.
+        sizes: the number of rows expected in each part.
 
     Returns:
         Z-scores `(N, 21)`.
@@ -38,6 +39,6 @@ def hepmass(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split
 
 
 def _signal(path: Path) -> np.ndarray:
-    """Return the features of the rows of class one; the test file has an extra one, last."""
+    """Return the features of the rows of class one. The test file has an extra last column."""
     rows = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
     return rows[rows[:, 0] == 1, 1:]

@@ -24,13 +24,14 @@ PREPARED = (
 
 
 def miniboone(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
-    """Return MINIBOONE as Papamakarios et al. 2017 (arXiv:1705.07057, appendix D) made it.
+    """Return MINIBOONE as prepared by Papamakarios et al. 2017 (arXiv:1705.07057, appendix D).
 
-    The signal only, without rows that failed and without features that repeat a value.
+    Only the signal is kept, without failed rows and without features that repeat a value. The rows
+    are z-scored by the training and validation rows.
 
     Args:
         folder: the data folder, see `find`.
-        sizes: rows expected in each part.
+        sizes: the number of rows expected in each part.
 
     Returns:
         Z-scores `(N, 43)`.
@@ -43,10 +44,11 @@ def miniboone(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Spl
 
 
 def miniboone_small(folder: Folder = None) -> Split:
-    """Return MINIBOONE's true test set, with its validation set to train and to choose by.
+    """Return MINIBOONE's true test set, with its validation set for training and validation.
 
-    A small set in 43 dimensions, for which the full training set is not needed: the last
-    tenth of the published validation rows validates. Not comparable with published scores.
+    This small set in 43 dimensions does not need the full training set. The last tenth of the
+    published validation rows is the validation set, and the rest is the training set. Scores are
+    not comparable with published scores.
     """
     rest, test = (
         np.load(find(folder, [f"miniboone/{part}.npy"], PREPARED)) for part in ("val", "test")
@@ -56,7 +58,7 @@ def miniboone_small(folder: Folder = None) -> Split:
 
 
 def _features(path: Path) -> np.ndarray:
-    """Return the usable rows of signal; the first line counts signal and background."""
+    """Return the usable rows of the signal. The first line holds the counts of both classes."""
     with path.open() as file:
         signal, _ = map(int, file.readline().split())
         rows = np.loadtxt(file, max_rows=signal, ndmin=2)

@@ -13,11 +13,11 @@ MARGIN = 1e-6
 
 
 def mnist(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
-    """Return the grey levels `(N, 784)`, `uint8`; the last of the training images validate.
+    """Return the grey levels `(N, 784)`, `uint8`. The last training images are for validation.
 
     Args:
         folder: the data folder, see `find`.
-        sizes: images expected in each part.
+        sizes: the number of images expected in each part.
     """
     rest, test = (_images(_file(folder, part)) for part in ("train", "t10k"))
     split = Split(rest[: sizes[0]], rest[sizes[0] :], test)
@@ -25,10 +25,10 @@ def mnist(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
 
 
 def mnist_logits(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
-    r"""Return MNIST as Papamakarios et al. 2017 (arXiv:1705.07057, appendix D) modelled it.
+    r"""Return MNIST as modelled by Papamakarios et al. 2017 (arXiv:1705.07057, appendix D).
 
-    $x = \mathrm{logit}(\alpha + (1 - 2\alpha)(v + u) / 256)$ for grey levels $v$ and uniform
-    noise $u$, with $\alpha = 10^{-6}$.
+    $x = \mathrm{logit}(\alpha + (1 - 2\alpha)(v + u) / 256)$ for grey levels $v$ and uniform noise
+    $u$, with $\alpha = 10^{-6}$.
     """
     rng = np.random.default_rng(42)
     return Split(*(logits(part, rng) for part in mnist(folder, sizes)))
@@ -46,7 +46,7 @@ def _file(folder: Folder, part: str) -> Path:
 
 
 def _images(path: Path) -> np.ndarray:
-    """Return the images of a file in the IDX format: four big-endian sizes, then bytes."""
+    """Return the images of a file in the IDX format: four big-endian integers, then bytes."""
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     magic, *shape = np.frombuffer(content, ">i4", 4)
     if magic != 2051 or len(content) != 16 + np.prod(shape):
@@ -55,9 +55,9 @@ def _images(path: Path) -> np.ndarray:
 
 
 def bits_per_dim(log_probs: np.ndarray, x: np.ndarray) -> float:
-    """Return the bits for each grey level, from log-densities `(N,)` of logits `x` `(N, 784)`.
+    """Return the bits per grey level, from log-densities `(N,)` of logits `x` `(N, 784)`.
 
-    An upper bound on those of the grey levels themselves, by the noise added to them.
+    Because of the added noise, the result is an upper bound on the bits of the grey levels.
     """
     log_slope = np.log1p(-2 * MARGIN) + np.logaddexp(0, x) + np.logaddexp(0, -x)
     nats = log_probs + log_slope.sum(1, dtype=float)

@@ -1,4 +1,4 @@
-"""POWER: the electricity of one household, minute by minute over four years."""
+"""POWER: the electricity of one household, every minute for four years."""
 
 from pathlib import Path
 
@@ -20,15 +20,15 @@ MINUTES_A_DAY = 24 * 60
 
 
 def power(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
-    """Return POWER as Papamakarios et al. 2017 (arXiv:1705.07057, appendix D) made it.
+    """Return POWER as prepared by Papamakarios et al. 2017 (arXiv:1705.07057, appendix D).
 
-    Complete rows, shuffled; reactive power and intensity dropped; the time of day added;
-    uniform noise as wide as the meter's steps on all columns but the time. The file is the
-    published table, UCI's text, or its columns packed as integers.
+    The complete rows are shuffled. Reactive power and intensity are dropped, and the time of day is
+    added. All columns but the time get uniform noise as wide as the steps of the meter. The file is
+    the published table, UCI's text, or its columns packed as integers.
 
     Args:
         folder: the data folder, see `find`.
-        sizes: rows expected in each part.
+        sizes: the number of rows expected in each part.
 
     Returns:
         Z-scores `(N, 6)`: active power, voltage, three sub-meterings, minute of the day.
@@ -52,7 +52,7 @@ def _noise(rng: np.random.RandomState, size: int) -> np.ndarray:
 
 
 def _text(path: Path) -> np.ndarray:
-    """Return the complete rows of UCI's file, and the minute of the day as last column."""
+    """Return the complete rows of UCI's file, with the minute of the day as last column."""
     with path.open() as file:
         lines = [line for line in file if "?" not in line][1:]
     values = np.loadtxt(lines, delimiter=";", usecols=range(2, 9), ndmin=2)
@@ -62,7 +62,7 @@ def _text(path: Path) -> np.ndarray:
 
 
 def _packed(path: Path) -> np.ndarray:
-    """Return the same from one integer array a column, with the rows that are missing as bits."""
+    """Return the same rows from one integer array per column and a bit mask of missing rows."""
     file = np.load(path)
     values = [
         file[name] / scale for name, scale in zip(file["columns"], file["scale"], strict=True)

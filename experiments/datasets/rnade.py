@@ -12,7 +12,7 @@ FOLDS = 10
 
 
 class Source(NamedTuple):
-    """Where the file of a set is, which columns are used, and the shape that must result."""
+    """The paths of a set's file, its origin, the columns to use, and the expected shape."""
 
     names: tuple[str, ...]
     origin: str
@@ -37,17 +37,21 @@ RNADE = {
 
 
 def rnade(name: str, folder: Folder = None) -> np.ndarray:
-    """Return the usable columns of a set, as Uria et al. 2013 (arXiv:1306.0186) chose them.
+    """Return the usable columns of a set, as chosen by Uria et al. 2013 (arXiv:1306.0186).
 
-    Discrete attributes go, and then one of each pair with a correlation above 0.98. Which
-    four of Boston's were called discrete is not published: here ZN, CHAS, RAD and TAX.
+    Discrete attributes are dropped, and then one column of each pair with a correlation above 0.98.
+    The paper does not say which four attributes of Boston are discrete; here they are ZN, CHAS, RAD
+    and TAX.
 
     Args:
         name: one of `RNADE`.
         folder: the data folder, see `find`.
 
     Returns:
-        Rows `(N, D)` in their own units; `fold` splits and standardises them.
+        Rows `(N, D)` in their original units; `fold` splits and standardises them.
+
+    Raises:
+        ValueError: for an unknown name, or a file of another shape.
     """
     if name not in RNADE:
         raise ValueError(f"Expected one of {sorted(RNADE)}, got {name!r}.")
@@ -60,12 +64,12 @@ def rnade(name: str, folder: Folder = None) -> np.ndarray:
 
 
 def fold(x: np.ndarray, number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the training rows and test rows of one of ten folds, z-scored by the former.
+    """Return the training rows and test rows of one of ten folds, z-scored by the training rows.
 
     Args:
         x: rows `(N, D)`.
-        number: which tenth to test on, from 0 to 9.
-        seed: of the order in which the rows are dealt to the folds.
+        number: the number of the test fold, from 0 to 9.
+        seed: the seed of the assignment of rows to folds.
     """
     if not 0 <= number < FOLDS:
         raise ValueError(f"Expected a fold from 0 to {FOLDS - 1}, got {number}.")
@@ -77,7 +81,7 @@ def fold(x: np.ndarray, number: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 
 def _table(path: Path) -> np.ndarray:
-    """Return the numbers of a text with any of the usual separators, and perhaps a header."""
+    """Return the numbers of a text with semicolons, commas or spaces, and an optional header."""
     lines = path.read_text().replace(";", " ").replace(",", " ").splitlines()
     rows = [line.split() for line in lines if line.strip()]
     return np.array(rows if _numeric(rows[0]) else rows[1:], float)

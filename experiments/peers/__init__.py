@@ -1,4 +1,4 @@
-"""The same masked autoregressive flow in several libraries, each in a process of its own."""
+"""The same masked autoregressive flow in several libraries, each in a separate process."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ EPOCH = 10
 
 
 class Sizes(NamedTuple):
-    """Sizes of one flow and of the batch that it scores, draws and trains on."""
+    """Sizes of one flow, and of the batch for scoring, sampling and training."""
 
     dim: int
     num_layers: int
@@ -17,7 +17,7 @@ class Sizes(NamedTuple):
 
 
 class Library(NamedTuple):
-    """Where a library's flow is built, what to report the version of, and what is built."""
+    """The module that builds a library's flow, the packages to report, and the architecture."""
 
     module: str
     packages: tuple[str, ...]

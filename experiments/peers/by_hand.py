@@ -1,7 +1,7 @@
 """The density of `afflow.maf` by hand: dense masked matrices in plain `jax.numpy`.
 
-It takes the weights of a flow whose layers reverse the order, so its densities are equal to
-the densities of that flow up to rounding.
+The weights come from a flow whose layers reverse the order. The densities equal the densities of
+that flow up to rounding.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 
 import afflow
 
-_BOUND = 7.0  # of the log-scale, as in `afflow.Affine`
+_BOUND = 7.0  # bound of the log-scale, as in `afflow.Affine`
 
 
 class Layer(NamedTuple):
@@ -25,20 +25,20 @@ class Layer(NamedTuple):
 
 
 def stacked(flow: afflow.Flow) -> Layer:
-    """Return the weights of the layers of `afflow.maf`, stacked."""
+    """Return the stacked weights of the layers of `afflow.maf`."""
     bijector: Any = flow.bijector
     made = bijector.bijectors[0].layers.bijectors[1].conditioner
     return Layer([a[...] for a in made.kernels], [a[...] for a in made.biases])
 
 
 def unstacked(layers: Layer) -> list[Layer]:
-    """Return each layer of a stack."""
+    """Return the layers of a stack as a list."""
     count = len(layers.biases[0])
     return [Layer(*[[a[i] for a in part] for part in layers]) for i in range(count)]
 
 
 def log_prob(layers: Sequence[Layer], x: jax.Array) -> jax.Array:
-    """Return log-densities `(B,)` of `x` `(B, D)`, the layers written out one by one."""
+    """Return log-densities `(B,)` of `x` `(B, D)`, with the layers unrolled."""
     log_det = jnp.zeros(len(x))
     for layer in reversed(layers):
         x, change = _to_noise(layer, x)
@@ -59,7 +59,7 @@ def _to_noise(layer: Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _masks(dim: int, width: int) -> list[np.ndarray]:
-    """Return the masks of a MADE, whose units see inputs of no later degree."""
+    """Return the masks of a MADE; a unit sees inputs of its own degree or below."""
     inputs = np.arange(1, dim)
     hidden = 1 + np.sort(np.arange(width) % (dim - 1))
     outputs = np.repeat(np.arange(dim), 2)

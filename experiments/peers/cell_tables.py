@@ -20,7 +20,7 @@ CALLS = {
     "gradient": "A gradient through samples",
 }
 IN_JIT, BY_HAND = "afflow in jit", "by hand unrolled"
-RATIOS = {  # the call and the variant above, and those below
+RATIOS = {  # call and variant of the numerator, then call and variant of the denominator
     f"density, {own} / by hand, {name}": (("density", own + suffix), ("density", BY_HAND + hand))
     for own, name, suffix, hand in (
         ("afflow", "float32", "", " @ highest"),
@@ -59,12 +59,12 @@ def timed(cells: Cells, what: str) -> list[dict[str, Any]]:
 
 
 def size_of(cell: dict[str, Any]) -> tuple[str, int, int]:
-    """Return the family, dimension and batch of a cell: its row in a table."""
+    """Return the family, dimension and batch of a cell, which name its row in a table."""
     return cell["family"], cell["dim"], cell["batch"]
 
 
 def ratios(cells: Cells) -> dict[str, dict[str, dict[str, float]]]:
-    """Return each of `RATIOS` at each size, of single calls and of calls in a queue."""
+    """Return each of `RATIOS` at each size, for single calls and for calls in a queue."""
     result: dict[str, dict[str, dict[str, float]]] = {}
     for name, (above, below) in RATIOS.items():
         top, bottom = (
@@ -131,7 +131,7 @@ def _line(first: str, entries: Iterable[str]) -> str:
 
 
 def draw(cells: Cells, dim: int, device: str, path: Path) -> None:
-    """Plot the time of one call against the batch for the masked autoregressive flow."""
+    """Plot the time of one call against the batch size for the masked autoregressive flow."""
     panels = ("density", "sample", "train")
     figure, axes = plt.subplots(1, 3, figsize=(15, 6.5), layout="constrained")
     for axis, what in zip(axes, panels, strict=True):
@@ -149,7 +149,7 @@ def draw(cells: Cells, dim: int, device: str, path: Path) -> None:
 
 
 def _draw_variant(axis: Axes, variant: str, cells: list[dict[str, Any]]) -> None:
-    """Plot the medians of one variant, quartiles shaded."""
+    """Plot the medians of one variant with shaded quartiles."""
     library, _, precision = variant.partition(" @ ")
     batches, color = [cell["batch"] for cell in cells], COLORS[library]
     keys = "q25_ms", "median_ms", "q75_ms"

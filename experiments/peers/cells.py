@@ -1,7 +1,7 @@
 """The cells of the tables that `accelerator.py` measures, in order of importance.
 
-A variant is the name of a library or of one of its solvers, and a precision of matrix products
-after `@` where one is set: `"afflow in jit @ highest"`.
+A variant is the name of a library or of one of its solvers. If a precision of matrix products is
+set, it follows after `@`, as in `"afflow in jit @ highest"`.
 """
 
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ class Scale(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Parts measured at one size, in this order."""
+    """The parts to measure at one size, in this order."""
 
     scale: Scale
     batch: int
@@ -116,12 +116,12 @@ class Cell(NamedTuple):
 
     @property
     def sizes(self) -> Sizes:
-        """The sizes of the flow, equal for all batches, so that it is built once."""
+        """The sizes of the flow. They are equal for all batch sizes, so the flow is built once."""
         return Sizes(self.dim, self.num_layers, self.width, batch=0, seed=SEED)
 
 
 def is_installed(variant: str) -> bool:
-    """Whether the library of a variant can be imported; ours and plain JAX always can."""
+    """Return whether the library of a variant can be imported; afflow and plain JAX always can."""
     return all(find_spec(name) for name in ("flowjax", "zuko") if variant.startswith(name))
 
 

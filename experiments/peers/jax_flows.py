@@ -1,4 +1,4 @@
-"""The flows of the JAX libraries, with everything that is timed under `jax.jit`."""
+"""The flows of the JAX libraries, with all timed functions under `jax.jit`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ from peers import EPOCH, Sizes
 class Flow(NamedTuple):
     """A flow as functions of its parameters.
 
-    `fit(x, batch)` runs one epoch of a training loop that is compiled as a whole, with one of
-    the minibatches held out for validation.
+    `fit(x, batch)` runs one epoch of a training loop that is compiled as a whole. One of the
+    minibatches is held out for validation.
     """
 
     params: Any
@@ -25,7 +25,7 @@ class Flow(NamedTuple):
 
 
 def afflow_maf(sizes: Sizes) -> Flow:
-    """Build `afflow.maf`, its weights moved off their start at the identity."""
+    """Build `afflow.maf` with weights moved off their start at the identity."""
     from flax import nnx
 
     import afflow
@@ -86,8 +86,8 @@ def flowjax_maf(sizes: Sizes) -> Flow:
 def numpyro_maf(sizes: Sizes) -> Flow:
     """Build inverse autoregressive transforms, from data to noise.
 
-    `TransformedDistribution` would run each network twice for a density, once for the
-    value and once for the log-determinant; `call_with_intermediates` runs it once.
+    For a density, `TransformedDistribution` would run each network twice: once for the value and
+    once for the log-determinant. `call_with_intermediates` runs it once.
     """
     from numpyro.distributions import Normal
     from numpyro.distributions.flows import InverseAutoregressiveTransform
@@ -121,7 +121,7 @@ BUILD = {"afflow": afflow_maf, "flowjax": flowjax_maf, "numpyro": numpyro_maf}
 
 
 def build(library: str, sizes: Sizes, x: np.ndarray) -> dict[str, Callable]:
-    """Return the timed functions, and `log_prob` and `num_params` for checks."""
+    """Return the functions to time, and `log_prob` and `num_params` for checks."""
     flow, data = BUILD[library](sizes), jnp.asarray(x)
     key = jax.random.key(sizes.seed)
     optimizer = optax.adam(1e-3)

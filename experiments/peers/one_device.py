@@ -1,7 +1,7 @@
-"""Everything that `accelerator.py` times, each as a function without arguments.
+"""The functions that `accelerator.py` times, each without arguments.
 
-All libraries share one process and one device. Without a precision in its variant a library
-computes as it comes; with one it is called under `jax.default_matmul_precision`.
+All libraries share one process and one device. A variant without a precision uses the library's
+default. A variant with a precision is called under `jax.default_matmul_precision`.
 """
 
 import time
@@ -27,12 +27,12 @@ SOLVERS: dict[str, Callable[[], afflow.bijectors.Solver]] = {
     "afflow Jacobi": lambda: afflow.Jacobi(),
 }
 FACTORIES = {"maf": afflow.maf, "iaf": afflow.iaf, "nsf": afflow.nsf}
-_TRAINED = "trained "  # in front of a family
+_TRAINED = "trained "  # prefix of the name of a family
 _TRAINING = {"rows": 30_000, "batch": 1000, "epochs": 10, "seconds": 15.0}
 
 
 class Call(NamedTuple):
-    """A function to time; `wait` returns once its result is there; it makes `steps` steps."""
+    """A function to time. `wait` returns once its result is complete. It takes `steps` steps."""
 
     run: Callable[[], Any]
     wait: Callable[[Any], Any] = jax.block_until_ready
@@ -40,19 +40,19 @@ class Call(NamedTuple):
 
 
 def is_finite(out: Any) -> bool:
-    """Whether all arrays of JAX or PyTorch in a pytree are finite."""
+    """Return whether all arrays of JAX or PyTorch in a pytree are finite."""
     leaves = (leaf.cpu() if hasattr(leaf, "cpu") else leaf for leaf in jax.tree.leaves(out))
     return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in leaves)
 
 
 def normal(batch: int, dim: int) -> np.ndarray:
-    """Return float32 events `(batch, dim)` of a standard normal."""
+    """Return standard normal float32 events `(batch, dim)`."""
     return np.random.default_rng(SEED).standard_normal((batch, dim), np.float32)
 
 
 @cache
 def afflow_flow(family: str, sizes: Sizes, solver: str) -> afflow.Flow:
-    """Build a flow; its weights are trained ones, or random ones near the identity."""
+    """Build a flow with trained weights, or with random weights near the identity."""
     width = (sizes.width, sizes.width)
     flow = FACTORIES[family.removeprefix(_TRAINED)](
         sizes.dim,
@@ -74,9 +74,9 @@ def afflow_flow(family: str, sizes: Sizes, solver: str) -> afflow.Flow:
 def trained_flow(
     family: str, sizes: Sizes, precision: str | None
 ) -> tuple[afflow.Flow, dict[str, float]]:
-    """Fit a flow to a random nonlinear map of a normal; return it and how that went.
+    """Fit a flow to a random nonlinear map of a normal; return it with losses and times.
 
-    The caller has set `precision`, which is here to tell the fits apart.
+    The caller has set `precision`. The argument only makes the cache keep one fit per precision.
     """
     start = time.perf_counter()
     flow, history = afflow.fit(
@@ -109,7 +109,7 @@ def own_flow(cell: Cell) -> afflow.Flow:
 
 
 def as_functions(cell: Cell) -> jax_flows.Flow:
-    """Return a flow of JAX as functions of its parameters."""
+    """Return a JAX flow as functions of its parameters."""
     if cell.library == "flowjax":
         return _flowjax(cell.sizes)
     if cell.library.startswith("by hand"):
@@ -160,7 +160,10 @@ def _torch_call(run: Callable[[], Any]) -> Call:
 
 
 def density(cell: Cell) -> Call:
-    """Score a batch; `"afflow"` by the method, `"afflow in jit"` by a function of parameters."""
+    """Return a call that scores a batch.
+
+    `"afflow"` calls the method; `"afflow in jit"` calls a jitted function of the parameters.
+    """
     x = normal(cell.batch, cell.dim)
     if cell.library == "zuko":
         import torch
@@ -177,7 +180,7 @@ def density(cell: Cell) -> Call:
 
 
 def sample(cell: Cell) -> Call:
-    """Draw a batch."""
+    """Return a call that draws a batch."""
     if cell.library == "zuko":
         import torch
 
@@ -193,13 +196,13 @@ def sample(cell: Cell) -> Call:
 
 
 def sample_and_log_prob(cell: Cell) -> Call:
-    """Draw a batch with its log-densities."""
+    """Return a call that draws a batch with its log-densities."""
     flow, key = own_flow(cell), jax.random.key(SEED)
     return Call(lambda: flow.sample_and_log_prob(key, cell.batch))
 
 
 def train(cell: Cell) -> Call:
-    """Make a step of Adam on the mean negative log-likelihood of a batch."""
+    """Return a call that takes an Adam step on the mean negative log-likelihood of a batch."""
     x = normal(cell.batch, cell.dim)
     if cell.library == "zuko":
         return _train_zuko(cell, x)
@@ -240,7 +243,7 @@ def _train_zuko(cell: Cell, x: np.ndarray) -> Call:
 
 
 def fit(cell: Cell) -> Call:
-    """Run `afflow.fit` for one epoch of `FIT_STEPS` steps over an array in the host's memory."""
+    """Return a call of `afflow.fit`: one epoch of `FIT_STEPS` steps over an array on the host."""
     flow, optimizer, key = own_flow(cell), optax.adam(1e-3), jax.random.key(SEED)
     x = normal((FIT_STEPS + 1) * cell.batch, cell.dim)
     held_out, x = x[: cell.batch], x[cell.batch :]
@@ -250,7 +253,7 @@ def fit(cell: Cell) -> Call:
 
 
 def gradient(cell: Cell) -> Call:
-    """Differentiate the mean square of samples with respect to the parameters."""
+    """Return a call that differentiates the mean square of samples by the parameters."""
     functions, key = as_functions(cell), jax.random.key(SEED)
 
     @jax.jit
@@ -273,8 +276,8 @@ CALLS: dict[str, Callable[[Cell], Call]] = {
 def accuracy(cell: Cell) -> dict[str, float]:
     """Return the largest rounding errors of a density and, for afflow, of a round trip.
 
-    The density is compared with the density of the default variant in float64 on the CPU,
-    at samples of that variant.
+    The reference is the density of the default variant in float64 on the CPU. The events are
+    samples of that variant.
     """
     reference = afflow_flow(cell.family, cell.sizes, "afflow")
     z = jnp.asarray(normal(cell.batch, cell.dim))

@@ -1,4 +1,4 @@
-"""The parent's end of a worker."""
+"""The connection of the main process to a worker process."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-_SETTLE = 0.01  # seconds in which the idle threads of the last worker stop spinning
+_SETTLE = 0.01  # seconds for the idle threads of the last worker to stop spinning
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
@@ -20,11 +20,11 @@ _ENVIRONMENT = {
 
 
 class Peer:
-    """The process of one library, and what went wrong in it.
+    """The process of one library, and its errors.
 
     Args:
         library: a key of `LIBRARIES`.
-        threads: the cores that it may use.
+        threads: the number of cores of the process.
     """
 
     def __init__(self, library: str, threads: int):
@@ -40,7 +40,10 @@ class Peer:
         )
 
     def ask(self, *request: Any) -> Any:
-        """Return the reply to `method, *arguments`; if it failed, say so and return `None`."""
+        """Return the reply to `method, *arguments`.
+
+        If the request fails, record the error, print it and return `None`.
+        """
         time.sleep(_SETTLE)
         try:
             self.process.stdin.write(json.dumps(request) + "\n")

@@ -1,7 +1,7 @@
 """The flows of the PyTorch libraries, eager as they document it or under `torch.compile`.
 
-Compiled, the density is one function; sampling is left out, for its loop over D would be
-unrolled. Adam is the fused one, several times faster on a CPU than PyTorch's default.
+Under `torch.compile` the density is one function. Sampling is left out, because its loop over D
+would be unrolled. Adam is the fused version, several times faster on a CPU than PyTorch's default.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from peers import Sizes
 
 
 class Flow(NamedTuple):
-    """A flow as a module and functions."""
+    """A flow as a module and its functions."""
 
     module: torch.nn.Module
     log_prob: Callable[[torch.Tensor], torch.Tensor]
@@ -31,7 +31,7 @@ def zuko_maf(sizes: Sizes) -> Flow:
 
 
 def nflows_maf(sizes: Sizes) -> Flow:
-    """Build a flow of `nflows` transforms; its first layer and one block make two layers."""
+    """Build a flow of `nflows` transforms. The first layer and one block give two hidden layers."""
     from nflows.distributions import StandardNormal
     from nflows.flows import Flow as Transformed
     from nflows.transforms import (
@@ -56,14 +56,14 @@ BUILD = {"zuko": zuko_maf, "nflows": nflows_maf}
 
 
 def build(library: str, sizes: Sizes, x: np.ndarray) -> dict[str, Callable]:
-    """Return the timed functions, and `log_prob` and `num_params` for checks."""
+    """Return the functions to time, and `log_prob` and `num_params` for checks."""
     torch.manual_seed(sizes.seed)
     name, _, compiled = library.partition("-")
     flow, data = BUILD[name](sizes), torch.from_numpy(x)
     optimizer = torch.optim.Adam(flow.module.parameters(), lr=1e-3, fused=True)
     log_prob = flow.log_prob
     if compiled:
-        torch.compiler.reset()  # or a second dimension would be compiled for any size
+        torch.compiler.reset()  # else the second dimension would be compiled for any size
         log_prob = torch.compile(log_prob, dynamic=False)
 
     def train():
