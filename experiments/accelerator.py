@@ -49,17 +49,17 @@ class Config:
     small: bool = False
     """Rehearse with tiny flows."""
     seconds: float = 330.0
-    """No cell starts later than this after the start; those left out are listed."""
+    """Seconds after the start from which no cell starts; cells left out are listed."""
     repeats: int = 20
-    """Most calls of a cell that are waited for one by one."""
+    """Largest number of single calls of a cell."""
     cell_seconds: float = 1.5
-    """How long these calls of a cell may take in all; it has one call at least."""
+    """Seconds for the single calls of a cell; at least one call is made."""
     tests: bool = False
     """Run the tests afterwards."""
     test_args: str = "tests"
-    """The arguments of pytest that name the tests."""
+    """Arguments of pytest that select the tests."""
     test_seconds: float = 240.0
-    """How long the tests may run for."""
+    """Seconds after which the tests are stopped."""
     out: Path = Path(__file__).parent / "results" / "accelerator"
     """Where to write the JSON and the picture, named after the device."""
 

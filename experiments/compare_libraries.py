@@ -47,11 +47,11 @@ class Scale:
     """Sizes of the flows over a range of dimensions."""
 
     num_layers: int
-    """Autoregressive layers."""
+    """Number of autoregressive layers."""
     width: int
     """Units in each of the two hidden layers."""
     batch: int
-    """Events scored, drawn or trained on in one call."""
+    """Events per call that are scored, drawn or trained on."""
 
     def __str__(self) -> str:
         return f"{self.num_layers} layers of 2x{self.width}, batch {self.batch}"
@@ -70,17 +70,17 @@ class Config:
     large: Scale = Scale(num_layers=2, width=1024, batch=100)
     """Sizes from `large_from` dimensions on."""
     large_from: int = 256
-    """The dimension from which `large` holds."""
+    """The dimension from which `large` applies."""
     repeats: int = 25
-    """Timed calls of each function, after the first, which is told apart."""
+    """Timed calls of each function; the first call is reported separately."""
     turn: int = 5
     """Calls in a row before the next library has its turn."""
     seconds: float = 20.0
-    """How long one function may be timed for at one dimension; it has one call at least."""
+    """Seconds to time one function at one dimension; at least one call is timed."""
     threads: int = 2
-    """Cores of each worker, and its `torch.set_num_threads`."""
+    """Cores of each worker process, and threads of PyTorch in the process."""
     seed: int = 0
-    """Seed of the data, the initial weights and sampling."""
+    """Seed of the data, the initial weights and the samples."""
     out: Path = Path(__file__).parent / "results"
     """Where to write the JSON and the picture."""
 

@@ -36,7 +36,7 @@ class Config:
     batch: int = 1000
     """Rows in a minibatch."""
     repeats: int = 5
-    """Compilations of each, in turn."""
+    """Compilations of each flow, in turn."""
     out: Path = Path(__file__).parent / "results"
     """Where to write the JSON and the picture."""
 

@@ -54,9 +54,9 @@ class Config:
     cycles: tuple[int, ...] | None = None
     num_bins: int | None = None
     minutes: float | None = None
-    """No cycle begins that would end later, at the pace of the one before."""
+    """Minutes of training. A cycle that would end later, at the current pace, does not start."""
     resume: bool = False
-    """Go on after the last cycle that ended."""
+    """Continue after the last finished cycle."""
     out: Path = ROOT / "results" / "density"
     runs: Path = ROOT.parent / "runs"
 

@@ -39,9 +39,9 @@ class Config:
     warps: tuple[int, ...] = (4, 8)
     """Warps of a program."""
     num_layers: int = 5
-    """Autoregressive layers."""
+    """Number of autoregressive layers."""
     repeats: int = 15
-    """Timed calls, each waited for."""
+    """Timed calls, each finished before the next starts."""
     seed: int = 0
     """Seed of the weights and the samples."""
     out: Path = Path(__file__).parent / "results" / "accelerator"

@@ -25,7 +25,7 @@ class Config:
     """Kill and resume a small training."""
 
     kills: int = 20
-    """Trainings, each killed once."""
+    """Number of trainings, each killed once."""
     rows: int = 8_000
     """Rows of data."""
     epochs: int = 5
@@ -33,7 +33,7 @@ class Config:
     steps: int = 7
     """Steps from one checkpoint to the next."""
     seed: int = 0
-    """Seed of the moments."""
+    """Seed of the moments of the kills."""
     out: Path = Path(__file__).parent / "results"
     """Where to write the JSON."""
 

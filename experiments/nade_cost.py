@@ -30,7 +30,7 @@ class Config:
     batch: int = 100
     """Events in one call."""
     repeats: int = 25
-    """Timed calls of each, in turn."""
+    """Timed calls of each function, in turn."""
     out: Path = Path(__file__).parent / "results"
     """Where to write the JSON and the plot."""
 

@@ -45,7 +45,7 @@ class Config:
     libraries: tuple[Library, ...] = ("afflow", "flowjax", "zuko", "nflows")
     models: tuple[Literal["maf", "nsf"], ...] = ("maf", "nsf")
     sets: tuple[str, ...] = ()
-    """All, if none is given."""
+    """The data sets to run; all by default."""
     seeds: int = 5
     data_dir: Path | None = None
     out: Path = OUT

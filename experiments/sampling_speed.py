@@ -50,9 +50,9 @@ class Config:
     batch: int = 100
     """Events scored or drawn in one timed call."""
     repeats: int = 15
-    """Timed calls of each function; those that take long make fewer, but at least three."""
+    """Timed calls of each function; slow functions make fewer calls, but at least two."""
     seconds: float = 4.0
-    """How long one function may be timed for at one dimension."""
+    """Seconds to time one function at one dimension."""
     dtype: str = "float32"
     """Float type of the timed flows: float32 or float64."""
     epochs: int = 25

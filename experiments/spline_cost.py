@@ -22,7 +22,7 @@ class Config:
     dim: int = 43
     """Dimension of the events."""
     num_layers: int = 5
-    """Autoregressive layers."""
+    """Number of autoregressive layers."""
     hidden: tuple[int, ...] = (256, 256)
     """Hidden widths."""
     num_bins: int = 8
@@ -30,7 +30,7 @@ class Config:
     batch: int = 1000
     """Events in one call."""
     repeats: int = 25
-    """Timed calls of each, in turn."""
+    """Timed calls of each function, in turn."""
     out: Path = Path(__file__).parent / "results"
     """Where to write the JSON."""
 

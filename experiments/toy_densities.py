@@ -85,17 +85,17 @@ class Config:
     """Fit a flow to two-dimensional densities, and draw the learned densities."""
 
     densities: tuple[Density, ...] = ()
-    """The densities to fit, a column of the picture each; by default all of the model's space."""
+    """The densities to fit, one column of the picture each; by default all on the model's space."""
     model: Model = "maf"
     """The factory of the flow."""
     num_layers: int = 16
-    """Layers, for factories that stack them; 16 suits affine ones, 3 to 5 splines."""
+    """Number of layers, for factories that have layers; 16 suits affine layers, 3 to 5 splines."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers of each network; for `bnaf` per coordinate."""
+    """Widths of the hidden layers of each network; for `bnaf`, widths per coordinate."""
     num_components: int = 8
     """Components of each mixture CDF, for `gaussianization_flow`."""
     num_samples: int = 100_000
-    """Rows of data; a tenth of them is held out to choose the best epoch."""
+    """Rows of data; a tenth of the rows is held out to choose the best epoch."""
     num_test: int = 20_000
     """Rows of a separate sample, for the reported log-likelihood only."""
     max_epochs: int = 40

@@ -30,7 +30,7 @@ class Config:
     """Solvers compared on a flow of handwritten digits."""
 
     num_layers: int = 5
-    """Autoregressive layers."""
+    """Number of autoregressive layers."""
     hidden: tuple[int, ...] = (128, 128)
     """Hidden widths."""
     epochs: int = 10

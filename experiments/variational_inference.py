@@ -54,7 +54,7 @@ class Config:
     learning_rate: float = 3e-3
     gaussian_learning_rate: float = 3e-2
     test_samples: int = 20_000
-    """Samples of each flow, and of each reference, for the table."""
+    """Samples of each flow and of each reference, for the table."""
     seed: int = 0
     out: Path = Path(__file__).parent / "results"
 

@@ -19,7 +19,7 @@ Named = TypeVar("Named", bound=Callable)
 _PACKAGES = ("afflow", "diffrax", "equinox", "flax", "jax", "optimistix")
 _FUNCTIONS = {"jax.nn": jax.nn, "jax.numpy": jnp, "jax.lax": jax.lax}
 RENAMED = {"Sequential": "FullPasses"}
-"""Old names of classes, in archives of earlier versions, and their new ones."""
+"""Maps names of classes in archives of earlier versions to the present names."""
 
 _registered: dict[str, Any] = {}
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 EPOCH = 10
-"""Minibatches in the timed epoch of training, with one more held out for validation."""
+"""Minibatches in the timed epoch of training; one more is held out for validation."""
 
 
 class Sizes(NamedTuple):

@@ -93,7 +93,7 @@ class Cell(NamedTuple):
     what: str
     """A key of `CALLS` or `accuracy`."""
     family: str
-    """A key of `FACTORIES`, or one after `"trained "`."""
+    """A key of `FACTORIES`, with the prefix `"trained "` for trained weights."""
     variant: str
     dim: int
     batch: int

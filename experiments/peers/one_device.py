@@ -20,7 +20,7 @@ from peers import Sizes, by_hand, jax_flows
 from peers.cells import SEED, Cell
 
 FIT_STEPS = 50
-"""Steps of the timed call of `afflow.fit`."""
+"""Steps in the timed call of `afflow.fit`."""
 SOLVERS: dict[str, Callable[[], afflow.bijectors.Solver]] = {
     "afflow": lambda: afflow.Incremental(),
     "afflow XLA steps": lambda: afflow.Incremental(kernel=False),
