@@ -8,6 +8,11 @@ import numpy as np
 from flax import nnx
 
 
+def is_key(value: Any) -> bool:
+    """Return whether a value is an array of typed PRNG keys."""
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
 def real_array(name: str, value: Any) -> Any:
     """Return a JAX or NumPy array of real numbers from an array, a table or a list.
 

@@ -1,4 +1,6 @@
-"""Sums of log-determinants, and arithmetic without loss of digits."""
+"""Sums of log-determinants and of probabilities, and arithmetic without loss of digits."""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -22,3 +24,37 @@ def inverse_softplus(positive: jax.Array) -> jax.Array:
 def total(log_dets: jax.Array) -> jax.Array:
     """Sum log-determinant terms in float32 or wider."""
     return jnp.sum(log_dets, dtype=jnp.promote_types(log_dets.dtype, jnp.float32))
+
+
+def log_mean_exp(a: jax.Array, axis: int = 0) -> jax.Array:
+    r"""Return $\log \frac1n \sum_i e^{a_i}$ over the `n` entries of an axis."""
+    return jax.nn.logsumexp(a, axis=axis) - math.log(a.shape[axis])
+
+
+@jax.custom_jvp
+def log_sum_exp(a: jax.Array) -> jax.Array:
+    r"""Return $\log\sum_k e^{a_k}$ of a vector, with digits in its second derivative.
+
+    The second derivative is a variance, $\sum_k q_k \dot a_k (\dot a_k - \sum_j q_j \dot a_j)$ with
+    the softmax $q$. As the difference of two squares, which `jax.nn.logsumexp` forms, it has
+    no digit left far out.
+    """
+    return jax.nn.logsumexp(a)
+
+
+@log_sum_exp.defjvp
+def _log_sum_exp_jvp(primals, tangents):
+    (a,), (d_a,) = primals, tangents
+    return log_sum_exp(a), jnp.sum(jax.nn.softmax(a) * d_a)
+
+
+@jax.custom_jvp
+def normalize(a: jax.Array) -> jax.Array:
+    """Return `a - log_sum_exp(a)`, the logarithms of the softmax, and its derivative alike."""
+    return jax.nn.log_softmax(a)
+
+
+@normalize.defjvp
+def _normalize_jvp(primals, tangents):
+    (a,), (d_a,) = primals, tangents
+    return normalize(a), d_a - jnp.sum(jax.nn.softmax(a) * d_a)

@@ -55,3 +55,16 @@ def check_widths(hidden: tuple[int, ...], context_dim: int) -> None:
     for layer, width in enumerate(hidden):
         check_size(f"hidden[{layer}]", width)
     check_size("context_dim", context_dim, least=0)
+
+
+def checked_permutation(name: str, order: Any, dim: int | None = None) -> tuple[int, ...]:
+    """Return a permutation of `0..dim - 1` as whole numbers, of any length for `dim=None`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    places = np.asarray(order)
+    length = places.size if dim is None else dim
+    if places.ndim != 1 or length == 0 or sorted(places.tolist()) != list(range(length)):
+        raise ValueError(f"Expected a permutation of 0..{length - 1} as {name}, got {order}.")
+    return tuple(int(i) for i in places)

@@ -10,6 +10,7 @@ from flax import nnx
 
 from afflow._tools.arguments import check_callable, check_instance, check_instances
 from afflow._tools.lowering import on_gpu
+from afflow._tools.programs import operations
 from afflow._tools.shapes import check_size, common_context_shape
 from afflow.bijectors.permutations import Permutation
 from afflow.core.bijector import Bijector
@@ -172,8 +173,8 @@ def _loops(f: Callable, *args) -> bool:
 
     Loops inside a GPU kernel do not count, nor do the loops that replace the kernel elsewhere.
     """
-    program = str(jax.make_jaxpr(f)(*args))
-    return ("scan[" in program or "while[" in program) and "pallas_call" not in program
+    names = operations(f, *args)
+    return not names.isdisjoint({"scan", "while"}) and "pallas_call" not in names
 
 
 class Inverse(Bijector):

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.constants import Constant
-from afflow._tools.shapes import check_size
+from afflow._tools.shapes import check_size, checked_permutation
 from afflow.core.bijector import Bijector, of_one_event
 
 
@@ -29,13 +29,8 @@ class Permutation(Bijector):
     """
 
     def __init__(self, order: Sequence[int] | np.ndarray | jax.Array):
-        if np.ndim(order) != 1 or not all(int(i) == i for i in order):
-            raise ValueError(f"Expected a permutation of whole numbers, got {order}.")
-        self.order = tuple(int(i) for i in order)
-        dim = len(self.order)
-        if dim == 0 or sorted(self.order) != list(range(dim)):
-            raise ValueError(f"Expected a permutation of 0..{dim - 1}, got {self.order}.")
-        self.event_shape = (dim,)
+        self.order = checked_permutation("order", order)
+        self.event_shape = (len(self.order),)
         self.context_shape = None
 
     @staticmethod

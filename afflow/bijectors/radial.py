@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.numerics import widened
 from afflow._tools.positive import positive
 from afflow._tools.shapes import Shape, checked_shape
 from afflow.core.bijector import Bijector, of_one_event
@@ -56,7 +57,7 @@ class Radial(Bijector):
 
 def _log_det(kappa: jax.Array, q: jax.Array, dim: int) -> jax.Array:
     log_det = (dim - 1) * jnp.log1p(kappa * q) + jnp.log1p(kappa * q**2)
-    return log_det.astype(jnp.promote_types(log_det.dtype, jnp.float32))
+    return widened(log_det)
 
 
 def _contracted(s: jax.Array, kappa: jax.Array) -> jax.Array:

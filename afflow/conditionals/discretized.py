@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.nn import log_sigmoid, logsumexp
+from jax.nn import log_sigmoid
 
+from afflow._tools.numerics import log_sum_exp
 from afflow._tools.shapes import check_size
 from afflow.core.conditional import Conditional, as_float, supported
 from afflow.univariates.mixture_cdf import LogisticCDF, check_mixture, mixture_parameters
@@ -73,7 +74,7 @@ class DiscretizedLogistics(Conditional):
         above = jnp.where(x == 0, 0.0, log_sigmoid(-a))
         at_end = (x == 0) | (x == self.num_levels - 1)
         between = jnp.where(at_end, 0.0, jnp.log(-jnp.expm1(-width)))
-        return supported(logsumexp(log_pi + below + above + between), x, self.num_levels)
+        return supported(log_sum_exp(log_pi + below + above + between), x, self.num_levels)
 
     def sample(self, key, params, temperature=1.0):
         log_pi, mu, log_s = mixture_parameters(self, params)
@@ -90,7 +91,7 @@ class DiscretizedLogistics(Conditional):
         log_pi, mu, log_s = mixture_parameters(self, params)
         edge = self.encode(jnp.floor(as_float(x)) + 0.5).astype(mu.dtype)
         log_below, _ = LogisticCDF().log_tail((mu - edge) * jnp.exp(-log_s))
-        inside = jnp.where(x < 0, 0.0, jnp.exp(logsumexp(log_pi + log_below)))
+        inside = jnp.where(x < 0, 0.0, jnp.exp(log_sum_exp(log_pi + log_below)))
         return jnp.where(x < self.num_levels - 1, inside, 1.0)
 
     def encode(self, x):

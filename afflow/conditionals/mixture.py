@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.nn import logsumexp
 
+from afflow._tools.numerics import log_sum_exp
 from afflow.core.conditional import Conditional, as_float
 from afflow.univariates.mixture_cdf import Component, GaussianCDF, check_mixture, mixture_parameters
 
@@ -58,7 +58,7 @@ class MixtureOf(Conditional):
 
     def log_prob(self, x, params):
         log_pi, mu, log_s = self._parameters(params)
-        return logsumexp(log_pi + self.component.log_density((x - mu) * jnp.exp(-log_s)) - log_s)
+        return log_sum_exp(log_pi + self.component.log_density((x - mu) * jnp.exp(-log_s)) - log_s)
 
     def sample(self, key, params, temperature=1.0):
         log_pi, mu, log_s = self._parameters(params)
@@ -74,7 +74,7 @@ class MixtureOf(Conditional):
     def cdf(self, x, params):
         log_pi, mu, log_s = self._parameters(params)
         log_below, _ = self.component.log_tail((mu - x) * jnp.exp(-log_s))
-        return jnp.exp(logsumexp(log_pi + log_below))
+        return jnp.exp(log_sum_exp(log_pi + log_below))
 
     def encode(self, x):
         return as_float(x)

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from afflow._tools.programs import operations_in
+
 Lanes = np.ndarray
 """An object array with the shape of one event. Its entries are arrays over a tile of events."""
 
@@ -49,15 +51,15 @@ _CALLS = {
 def is_tileable(f: Callable, *args: Any) -> bool:
     """Return whether every operation of `f`, on arguments like `args`, has a rule here."""
     closed = jax.make_jaxpr(f)(*args)
-    known = _ELEMENTWISE | {"iota", *_RENAMING, *_FOLDS, *_OTHERS}
-    return not closed.consts and known.issuperset(_operations(closed.jaxpr))
+    known = _ELEMENTWISE | {"iota", *_RENAMING, *_FOLDS, *_OTHERS, *_CALLS}
+    return not closed.consts and known.issuperset(operations_in(closed))
 
 
 def is_elementwise(f: Callable) -> bool:
     """Return whether `f`, a function of one array such as an activation, acts elementwise."""
     closed = jax.make_jaxpr(f)(jnp.zeros(2, jnp.float32))
-    known = _ELEMENTWISE | {"broadcast_in_dim"}
-    return not closed.consts and known.issuperset(_operations(closed.jaxpr))
+    known = _ELEMENTWISE | {"broadcast_in_dim", *_CALLS}
+    return not closed.consts and known.issuperset(operations_in(closed))
 
 
 def on_tile(f: Callable, *args: Any) -> Any:
@@ -85,18 +87,6 @@ def as_lanes(arrays: list[Any], shape: tuple[int, ...]) -> Lanes:
     return lanes.reshape(shape)
 
 
-def _operations(jaxpr: Any) -> set[str]:
-    """Return the names of the operations in a jaxpr and in the functions that it calls."""
-    names = set()
-    for eqn in jaxpr.eqns:
-        names |= _operations(_called(eqn)) if _is_call(eqn) else {eqn.primitive.name}
-    return names
-
-
-def _is_call(eqn: Any) -> bool:
-    return eqn.primitive.name in _CALLS
-
-
 def _called(eqn: Any) -> Any:
     inner = eqn.params[_CALLS[eqn.primitive.name]]
     return getattr(inner, "jaxpr", inner)
@@ -118,7 +108,7 @@ def _evaluate(jaxpr: Any, tile: tuple[int, ...], args: list[Lanes]) -> list[Lane
 
 def _apply(eqn: Any, tile: tuple[int, ...], args: list[Lanes]) -> list[Lanes]:
     name, out = eqn.primitive.name, eqn.outvars[0].aval
-    if _is_call(eqn):
+    if name in _CALLS:
         return _evaluate(_called(eqn), tile, args)
     if name == "iota":
         axis = eqn.params["dimension"]

@@ -228,7 +228,7 @@ class Normal(Distribution):
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """Return the log-density of each coordinate, `event_shape`."""
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = widened(x)
         far = jnp.abs(x) > float(jnp.finfo(x.dtype).max) ** 0.4
         x = jnp.where(far, jax.lax.stop_gradient(x), x)
         return -0.5 * (jnp.square(x) + math.log(2 * math.pi))
@@ -270,7 +270,7 @@ class Uniform(Distribution):
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """Return the log-density of each coordinate, `event_shape`."""
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = widened(x)
         low, high = self.low[...].astype(x.dtype), self.high[...].astype(x.dtype)
         inside = 0 * x - jnp.log(high - low)  # 0 * x keeps NaN
         outside = (x < low) | (x > high)

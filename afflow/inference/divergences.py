@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.numerics import log_mean_exp
 from afflow.inference.importance import LogDensity, importance_weights, target_log_density
 from afflow.models.flow import Flow
 
@@ -222,7 +223,7 @@ def _with_gradient_of(source, value):
 
 def _bounds(log_w):
     """Return the importance-weighted bound of each group: `(G, K, ...)` to `(G, ...)`."""
-    return jax.nn.logsumexp(log_w, axis=1) - math.log(log_w.shape[1])
+    return log_mean_exp(log_w, axis=1)
 
 
 def _grouped(log_w, group):

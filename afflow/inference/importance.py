@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afflow._tools.numerics import widened
 from afflow.models.flow import Flow
 
 LogDensity = Callable[..., jax.Array]
@@ -178,4 +179,4 @@ def checked_log_weights(log_weights: jax.Array) -> jax.Array:
     log_weights = jnp.asarray(log_weights)
     if log_weights.ndim == 0 or len(log_weights) == 0:
         raise ValueError(f"Expected log_weights (S, ...), got shape {log_weights.shape}.")
-    return log_weights.astype(jnp.promote_types(log_weights.dtype, jnp.float32))
+    return widened(log_weights)

@@ -1,6 +1,5 @@
 """A density model over an order-agnostic network: any order, any subset, ensembles."""
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -10,8 +9,9 @@ from flax import nnx
 
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import call, ending, per_event
+from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape, check_size
+from afflow._tools.shapes import Shape, check_size, checked_permutation
 from afflow.core.conditional import Conditional
 from afflow.core.order_agnostic import Draw, OrderAgnostic
 from afflow.models.autoregressive import check_fit, check_whole, codes, emit_and_keys, heat
@@ -121,9 +121,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         Raises:
             ValueError: if `order` is not a permutation of the coordinates.
         """
-        if sorted(map(int, order)) != list(range(*self.event_shape)):
-            raise ValueError(f"Expected a permutation of the coordinates, got order={order}.")
-        return call(_in_order, self, self._events(x), context, (jnp.asarray(order),))
+        order = checked_permutation("order", order, *self.event_shape)
+        return call(_in_order, self, self._events(x), context, (jnp.array(order),))
 
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
@@ -261,7 +260,7 @@ def _observed_log_prob(model, x, subset, draw, context):
 
 def _mixed(model, log_prob):
     """Return the log of the mean probability over the members, from `log_prob(draw)` of each."""
-    return jax.nn.logsumexp(_each(model, log_prob)) - math.log(model.num_orders)
+    return log_mean_exp(_each(model, log_prob))
 
 
 def _each(model, log_prob):

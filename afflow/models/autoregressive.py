@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import call, ending, per_event
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape
+from afflow._tools.shapes import Shape, checked_permutation
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
 from afflow.core.order_agnostic import OrderAgnostic
@@ -61,11 +61,9 @@ class AutoregressiveModel(Outlined, nnx.Module):
     ):
         check_fit(conditioner, conditional)
         (dim, *_) = conditioner.event_shape
-        if order is not None and sorted(order) != list(range(dim)):
-            raise ValueError(f"Expected order to be a permutation of 0..{dim - 1}, got {order}.")
         self.conditioner = conditioner
         self.conditional = conditional
-        self.order = None if order is None else tuple(int(t) for t in order)
+        self.order = None if order is None else checked_permutation("order", order, dim)
         self.learning_rate = learning_rate
         self.event_shape = (dim,)
         self.context_shape = conditioner.context_shape

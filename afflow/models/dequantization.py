@@ -11,6 +11,7 @@ from flax import nnx
 from jax.core import Tracer
 
 from afflow._tools.calls import typed
+from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size, checked_shape
 from afflow.models.flow import Flow
@@ -192,7 +193,7 @@ class Dequantized(Outlined, nnx.Module):
             noise = jnp.broadcast_to(noise, x.shape)
             return self.flow.log_prob(self._fill(x, noise), context, chunk=chunk)
 
-        return jax.nn.logsumexp(jax.lax.map(score, u), axis=0) - math.log(self.num_draws)
+        return log_mean_exp(jax.lax.map(score, u))
 
     @property
     def is_stateful(self) -> bool:
@@ -249,7 +250,7 @@ def _log_prob(model, key, x, num_samples):
     u, log_q = model.noise.sample_and_log_prob(key, num_samples, _centred(x, model.levels))
     y = _fill(jnp.broadcast_to(x, u.shape), u, model.levels)
     log_weights = model.flow.log_prob(y) - log_q
-    return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
+    return log_mean_exp(log_weights)
 
 
 def _fill(x: jax.Array, u: jax.Array, levels: int) -> jax.Array:

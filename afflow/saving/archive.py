@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from afflow._tools.files import replacing
 from afflow.saving.description import Reader, Writer
 
 _FORMAT = 2  # format 1 also named the module of each class of afflow
@@ -48,15 +49,8 @@ def save(model: Any, path: str | Path) -> None:
         "versions": {name: version(name) for name in ("jax", "flax")},
         "model": write(model, type(model).__name__),
     }
-    path = Path(path)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            _write(file, description, write.arrays)
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path, "wb") as file:
+        _write(file, description, write.arrays)
 
 
 def load(path: str | Path) -> Any:

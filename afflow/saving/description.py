@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 
+from afflow._tools.arrays import is_key
 from afflow._tools.names import name_of, named
 
 Json = Any
@@ -172,10 +173,6 @@ def _read_key(read: Reader, json: Json) -> jax.Array:
     return jax.random.wrap_key_data(read(json["data"]), impl=json["impl"])
 
 
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-
-
 def _write_partial(write: Writer, value: partial, where: str) -> Json:
     parts = write(value.func, where), write.all(value.args, where)
     return [*parts, write.fields(value.keywords, where)]
@@ -240,7 +237,7 @@ _KINDS: dict[str, tuple[Callable, Callable, Callable]] = {
         lambda read, json: nnx.List(map(read, json)),
     ),
     "module": (_is_a(nnx.Pytree), _write_module, _read_module),
-    "key": (_is_key, _write_key, _read_key),
+    "key": (is_key, _write_key, _read_key),
     "array": (_is_a(jax.Array, np.ndarray), _write_array, _read_array),
     "scalar": (
         _is_a(np.generic),

@@ -1,12 +1,12 @@
 """Callbacks: functions that run after each epoch, to inspect, log or stop training."""
 
 import csv
-import os
 from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from afflow._tools.files import replacing
 from afflow.training.history import History
 
 
@@ -52,13 +52,11 @@ class CSVLogger:
 
     def __call__(self, epoch: Epoch) -> None:
         train, validation, _ = epoch.history
-        beside = self.path.with_name(self.path.name + ".tmp")
-        with beside.open("w", newline="") as file:
+        with replacing(self.path, "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["epoch", "train", "validation"])
             losses = zip_longest(train, validation, fillvalue="")
             table.writerows([number, *pair] for number, pair in enumerate(losses))
-        os.replace(beside, self.path)
 
 
 class ScalarLogger:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from afflow._tools.arrays import is_key
 from afflow._tools.shapes import check_size
 from afflow.training.run import Run
 
@@ -158,7 +158,7 @@ def digest(tree: Any) -> str:
 
 def _bytes(leaf: Any) -> bytes:
     if isinstance(leaf, jax.Array):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             leaf = jax.random.key_data(leaf)
         if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
             return b""  # other processes hold parts of the array

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size
 from afflow.core.table import table_of
@@ -71,7 +72,7 @@ class Ensemble(Outlined, nnx.Module):
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the log-density of the mixture, with the arguments of a member's `log_prob`."""
         log_probs = self._of_each(lambda member, _: member.log_prob(x, context), 0)
-        return jax.nn.logsumexp(log_probs, axis=0) - np.log(self.num_members)
+        return log_mean_exp(log_probs)
 
     def training_log_prob(self, key: jax.Array, x: jax.Array, context: jax.Array | None = None):
         """Return the mean over members of the log-density that `fit` maximises for each member."""

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from afflow._tools.arrays import is_key
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -82,7 +84,7 @@ class MeshPlacement(Placement):
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def _put(self, array: Any, *axes: str | None) -> jax.Array:
-        if _is_key(array):
+        if is_key(array):
             impl = jax.random.key_impl(array)
             return jax.random.wrap_key_data(self._put(jax.random.key_data(array)), impl=impl)
         value = np.asarray(array)
@@ -102,13 +104,9 @@ def placement_on(mesh: Mesh | None) -> Placement:
     return MeshPlacement(Mesh(mesh.devices, mesh.axis_names))  # with automatic axes
 
 
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-
-
 def _on_host(value: jax.Array) -> jax.Array:
     """Return an array on the default device, by way of the host."""
-    if _is_key(value):
+    if is_key(value):
         data, impl = jnp.asarray(np.asarray(jax.random.key_data(value))), jax.random.key_impl(value)
         return jax.random.wrap_key_data(data, impl=impl)
     return jnp.asarray(np.asarray(value))
@@ -117,5 +115,5 @@ def _on_host(value: jax.Array) -> jax.Array:
 def _is_local(value: Any) -> bool:
     """Return whether a value is an array that is not yet on a mesh. Keys do not count."""
     if isinstance(value, jax.Array):
-        return not (_is_key(value) or isinstance(value.sharding, NamedSharding))
+        return not (is_key(value) or isinstance(value.sharding, NamedSharding))
     return isinstance(value, np.ndarray)

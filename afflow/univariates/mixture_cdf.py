@@ -13,6 +13,7 @@ from jax.nn import log_sigmoid, log_softmax
 from jax.typing import DTypeLike
 
 from afflow._tools.bounds import gains, soft_bound
+from afflow._tools.numerics import log_sum_exp, normalize
 from afflow._tools.shapes import check_size
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
@@ -234,35 +235,6 @@ def mix(
     log_rates = normalize(smaller) + jnp.where(right, *log_hazards) + log_slopes
     log_slope = log_sum_exp(log_rates) - component.log_tail(z)[1]
     return jnp.where(right, z, -z), log_slope
-
-
-@jax.custom_jvp
-def log_sum_exp(a: jax.Array) -> jax.Array:
-    r"""Return $\log\sum_k e^{a_k}$ of a vector, with digits in its second derivative.
-
-    The second derivative is a variance, $\sum_k q_k \dot a_k (\dot a_k - \sum_j q_j \dot a_j)$ with
-    the softmax $q$. As the difference of two squares, which `jax.nn.logsumexp` forms, it has
-    no digit left far out.
-    """
-    return jax.nn.logsumexp(a)
-
-
-@log_sum_exp.defjvp
-def _log_sum_exp_jvp(primals, tangents):
-    (a,), (d_a,) = primals, tangents
-    return log_sum_exp(a), jnp.sum(jax.nn.softmax(a) * d_a)
-
-
-@jax.custom_jvp
-def normalize(a: jax.Array) -> jax.Array:
-    """Return `a - log_sum_exp(a)`, the logarithms of the softmax, and its derivative alike."""
-    return log_softmax(a)
-
-
-@normalize.defjvp
-def _normalize_jvp(primals, tangents):
-    (a,), (d_a,) = primals, tangents
-    return normalize(a), d_a - jnp.sum(jax.nn.softmax(a) * d_a)
 
 
 @jax.custom_jvp

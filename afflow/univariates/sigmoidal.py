@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.nn import log_softmax, logsumexp
+from jax.nn import log_softmax
 
 from afflow._tools.bounds import gains, soft_bound
+from afflow._tools.numerics import log_sum_exp
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
 from afflow.univariates.mixture_cdf import LogisticCDF, check_mixture, mix, start_apart
@@ -81,7 +82,7 @@ class Sigmoidal(Univariate):
         log_u, log_w = _log_weights(u), _log_weights(rows[:, None] * w)
         b = gain * b - jnp.asarray(start * math.exp(-log_scale), b.dtype)
         v = jnp.exp(log_a) * (jnp.exp(log_u) @ h) + b  # (K,)
-        log_slopes = log_a + logsumexp(log_u + log_slopes[None], axis=1)
+        log_slopes = log_a + jax.vmap(log_sum_exp)(log_u + log_slopes[None])
         layer = partial(mix, LogisticCDF())
         return jax.vmap(layer, in_axes=(0, None, None))(log_w, v, log_slopes)
 
