@@ -35,56 +35,78 @@ _STATISTICS = (nnx.BatchStat, nnx.RngState)  # state that a network changes in t
 Batches = Callable[[int, int, int], Iterable[Any]]
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["rest", "loss", "key"],
+    meta_fields=["graph", "update", "ema", "placement"],
+)
 @dataclass(frozen=True)
-class Program:
-    """What stays as it is during a run."""
+class Step:
+    """One step of the optimizer: a pytree, so that compiled functions take it as an argument."""
 
-    graph: Any
-    rest: Any
+    graph: Any  # the structure of the model
+    rest: Any  # the arrays of the model that no step changes
     loss: Partial
     key: jax.Array
-    num_steps: int
-    max_epochs: int
-    chunk: int
-    batches: Batches | None
-    validate: Callable[[Any], Any] | None
-    patience: int | None
-    optimizer: optax.GradientTransformation
+    update: optax.TransformUpdateFn
     ema: float | None
-    callbacks: tuple[Callback, ...]
     placement: Placement
 
     def model(self, evaluated: tuple[Any, Any]) -> Any:
         """Return the model with these parameters and statistics."""
         return nnx.merge(self.graph, *evaluated, self.rest)
 
+    def take(self, state: State, t: jax.Array, batch: Any) -> tuple[State, jax.Array]:
+        """Return the state after step `t`, and the loss before it."""
+
+        def loss_of(params, statistics):
+            statistics = jax.tree.map(lambda leaf: leaf, statistics)  # in variables of this trace
+            model = self.model((params, statistics))
+            value = self.loss(model, jax.random.fold_in(self.key, t), batch)
+            return value, nnx.state(model, _STATISTICS)  # the loss may have changed them
+
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (value, statistics), grads = gradient(state.params, state.statistics)
+        updates, memory = self.update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = None if self.ema is None else _averaged(self.ema, t, state.average, params)
+        return State(params, memory, average, statistics), value
+
+
+@dataclass(frozen=True)
+class Program:
+    """The settings of a run."""
+
+    step: Step
+    num_steps: int
+    max_epochs: int
+    chunk: int
+    batches: Batches | None
+    validate: Callable[[Any], Any] | None
+    patience: int | None
+    callbacks: tuple[Callback, ...]
+
     def fetched(self, evaluated: tuple[Any, Any]) -> Any:
         """Return the model with these parameters and statistics, on one device."""
-        return self.placement.fetched(self.model(evaluated))
-
-    def start(self, params: Any, statistics: Any) -> Run:
-        """Return the run before its first step."""
-        average = None if self.ema is None else params
-        state = State(params, self.optimizer.init(params), average, statistics)
-        return Run(*self.placement.params((state, state.evaluated)))
+        return self.step.placement.fetched(self.step.model(evaluated))
 
     def identity(self, run: Run) -> dict[str, str]:
-        """Return digests of all that decides the bits of a run, given its start."""
+        """Return digests of everything that decides the bits of a run with this start."""
         parts = {
-            "model": (self.graph, self.rest, run.best),
-            "loss or data": self.loss,
+            "model": (self.step.graph, self.step.rest, run.best),
+            "loss or data": self.step.loss,
             "batches": self.batches,
             "validation": self.validate,
-            "key": self.key,
+            "key": self.step.key,
             "optimizer": run.state.optimizer,
             "number of steps": (self.num_steps, self.max_epochs, self.chunk),
             "patience": self.patience,
-            "ema": self.ema,
+            "ema": self.step.ema,
         }
         return {name: digest(part) for name, part in parts.items()}
 
     def is_over(self, run: Run) -> bool:
-        """Return whether nothing is left to do."""
+        """Return whether the run has stopped, or all epochs are done."""
         return run.stopped or run.epoch == self.max_epochs
 
     def stacks(self, run: Run) -> Iterable[Any]:
@@ -92,10 +114,10 @@ class Program:
         if self.batches is None:
             return repeat(None, -(-(self.num_steps - run.step) // self.chunk))
         stacks = self.batches(run.epoch, run.step, self.chunk)
-        return map(self.placement.stack, stacks)
+        return map(self.step.placement.stack, stacks)
 
     def failed(self, run: Run, train_loss: float, value: float | None) -> NonFiniteLossError:
-        """Return the error with the best model before it."""
+        """Return the error for a loss that is not finite; it holds the best model so far."""
         history = run.history.after(train_loss, value)
         return NonFiniteLossError(run.epoch, self.fetched(run.best), history)
 
@@ -191,28 +213,31 @@ def train(
     if not jax.tree.leaves(params):
         raise ValueError(f"Expected a model with nnx.Param arrays to train, got none in {model!r}.")
     placement = placement_on(mesh)
-    steps = max_epochs * num_steps
-    chosen_optimizer = optimizer_for(steps, optimizer, learning_rate, weight_decay)
+    total = max_epochs * num_steps
+    chosen = masked(optimizer_for(total, optimizer, learning_rate, weight_decay), mask)
     program = Program(
-        graph,
-        placement.everywhere(rest),
-        placement.everywhere(loss if isinstance(loss, Partial) else Partial(loss)),
-        typed(key),
+        Step(
+            graph,
+            placement.everywhere(rest),
+            placement.everywhere(loss if isinstance(loss, Partial) else Partial(loss)),
+            typed(key),
+            chosen.update,
+            ema,
+            placement,
+        ),
         num_steps,
         max_epochs,
         min(chunk or (checkpoint and checkpoint.steps) or num_steps, num_steps),
         batches,
         validate,
         patience,
-        masked(chosen_optimizer, mask),
-        ema,
-        tuple(callbacks),
-        placement,
+        callbacks,
     )
-    start = program.start(params, statistics)
+    state = State(params, chosen.init(params), None if ema is None else params, statistics)
+    start = Run(*placement.params((state, state.evaluated)))
     store = open_store(checkpoint, partial(program.identity, start))
     run = resumed = store.latest(start)
-    bar = progress_bar(max_epochs * num_steps, resumed, label, show=progress)
+    bar = progress_bar(total, resumed, label, show=progress)
     with interruptible() as interrupt, bar:
         bar.compiling()
         for run in _runs(program, resumed):
@@ -244,21 +269,9 @@ def _runs(program: Program, run: Run) -> Iterator[Run]:
 
 
 def _advanced(program: Program, run: Run, stack: Any) -> Run:
-    """Return the run after a chunk of steps more."""
+    """Return the run after one more chunk of steps."""
     size = min(program.chunk, program.num_steps - run.step)
-    state, loss_sum = _scan(
-        program.optimizer.update,
-        program.ema,
-        size,
-        program.placement,
-        program.graph,
-        program.rest,
-        program.loss,
-        program.key,
-        run.total,
-        run.state,
-        stack,
-    )
+    state, loss_sum = _scan(program.step, size, run.total, run.state, stack)
     moved = run.moved(state, size, float(loss_sum))
     if not np.isfinite(moved.loss_sum):
         raise program.failed(run, moved.loss_sum / moved.step, None)
@@ -270,7 +283,7 @@ def _closed(program: Program, run: Run, speed: float) -> Run:
     value = None
     train_loss = run.loss_sum / run.step
     if program.validate is not None:
-        value = float(program.validate(program.model(run.state.evaluated)))
+        value = float(program.validate(program.step.model(run.state.evaluated)))
         if not np.isfinite(value):
             raise program.failed(run, train_loss, value)
     run = run.validated(train_loss, value)
@@ -285,28 +298,16 @@ def _call(program: Program, run: Run, speed: float) -> bool:
     return any([callback(epoch) for callback in program.callbacks])  # each is called
 
 
-@partial(jax.jit, static_argnames=("update", "ema", "size", "placement", "graph"))
-def _scan(update, ema, size, placement, graph, rest, loss, key, first, state, stack):
-    """Take `size` optimizer steps; return the state and the sum of losses."""
+@partial(jax.jit, static_argnames="size")
+def _scan(step: Step, size: int, first: int, state: State, stack: Any) -> tuple[State, jax.Array]:
+    """Take `size` steps; return the state and the sum of the losses.
 
-    def loss_of(params, statistics, t, batch):
-        statistics = jax.tree.map(lambda leaf: leaf, statistics)  # in variables of this trace
-        model = nnx.merge(graph, params, statistics, rest)
-        value = loss(model, jax.random.fold_in(key, t), batch)
-        return value, nnx.state(model, _STATISTICS)  # which a loss may have changed
-
-    def step(state, item):
-        t, batch = item
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (value, statistics), grads = gradient(state.params, state.statistics, t, batch)
-        updates, memory = update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = None if ema is None else _averaged(ema, t, state.average, params)
-        return State(params, memory, average, statistics), value
-
-    state, losses = jax.lax.scan(step, state, (first + jnp.arange(size), stack))
+    The sum is NaN if a parameter is not finite at the end.
+    """
+    items = first + jnp.arange(size), stack
+    state, losses = jax.lax.scan(lambda state, item: step.take(state, *item), state, items)
     finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state.params)]).all()
-    return placement.held(state), jnp.where(finite, losses.sum(), jnp.nan)
+    return step.placement.held(state), jnp.where(finite, losses.sum(), jnp.nan)
 
 
 def _averaged(ema, t, average, params):
