@@ -145,6 +145,115 @@ def test_wrong_arguments(name):
         CALLS[name]()
 
 
+def rngs():
+    return nnx.Rngs(0)
+
+
+def two_layers(name):
+    """Return arguments of a factory of flows."""
+    layers = {} if name == "made" else {"num_layers": 1}
+    return {"dim": 2, "hidden": (4,), "context_dim": 0, "rngs": rngs()} | layers
+
+
+NETWORK = {"hidden": (4,), "context_dim": 0, "activation": jax.nn.relu, "rngs": rngs()}
+SUBJECTS = [
+    (afflow.Normal, {"event_shape": 2}),
+    (afflow.Uniform, {"event_shape": 2, "low": 0.0, "high": 1.0}),
+    (afflow.Reverse, {"dim": 2}),
+    (afflow.Permutation, {"order": [1, 0]}),
+    (afflow.Shuffle, {"dim": 2, "rngs": rngs()}),
+    (afflow.LU, {"dim": 2}),
+    (afflow.Standardize, {"mean": jnp.zeros(2), "std": jnp.ones(2)}),
+    (afflow.Elementwise, {"univariate": afflow.Affine(), "event_shape": 2}),
+    (afflow.MADE, {"dim": 2, "num_params": 2, "features": 1, **NETWORK}),
+    (afflow.MLP, {"num_inputs": 1, "num_outputs": 1, "num_params": 2, **NETWORK}),
+    (
+        afflow.MaskedAutoregressive,
+        {
+            "conditioner": afflow.MADE(2, 2, (4,), rngs=rngs()),
+            "univariate": afflow.Affine(),
+            "solver": afflow.Incremental(),
+        },
+    ),
+    (
+        afflow.Coupling,
+        {
+            "mask": [True, False],
+            "network": afflow.MLP(1, 1, 2, (4,), rngs=rngs()),
+            "univariate": afflow.Affine(),
+        },
+    ),
+    (afflow.Chain, {"bijectors": [afflow.Reverse(2)]}),
+    (afflow.Inverse, {"bijector": afflow.Reverse(2)}),
+    (afflow.Repeat, {"make": lambda rngs: afflow.Reverse(2), "n": 2, "rngs": rngs()}),
+    (afflow.Flow, {"base": afflow.Normal(2), "bijector": afflow.Reverse(2)}),
+    (afflow.Affine, {"max_log_scale": 7.0}),
+    (afflow.RationalQuadraticSpline, {"num_bins": 4, "bound": 3.0}),
+    (afflow.univariates.CircularSpline, {"num_bins": 4, "bound": 3.0}),
+    (afflow.univariates.MixtureCDF, {"num_components": 3}),
+    (afflow.univariates.BernsteinPolynomial, {"degree": 4, "bound": 3.0, "max_log_scale": 7.0}),
+    (afflow.univariates.SumOfSquares, {"num_polynomials": 2, "degree": 2, "bound": 3.0}),
+    (afflow.univariates.Sigmoidal, {"hidden": (3,)}),
+    (afflow.univariates.UMNN, {"embedding": 2, "hidden": (3,), "bound": 3.0, "rngs": rngs()}),
+    (afflow.univariates.LinearSpline, {"num_bins": 4, "bound": 3.0, "min_bin": 0.1}),
+    (afflow.bijectors.ActNorm, {"event_shape": 2}),
+    (afflow.bijectors.BatchNorm, {"event_shape": 2}),
+    (afflow.bijectors.Positive, {"event_shape": 2}),
+    (afflow.bijectors.Interval, {"low": 0.0, "high": 1.0}),
+    (afflow.bijectors.Householder, {"dim": 2, "num_reflections": 1, "rngs": rngs()}),
+    (afflow.bijectors.Planar, {"dim": 2, "rngs": rngs()}),
+    (afflow.bijectors.Radial, {"event_shape": 2}),
+    (afflow.bijectors.Sylvester, {"dim": 2, "rank": 1, "rngs": rngs()}),
+    (afflow.bijectors.Rotation, {"matrix": jnp.eye(2)}),
+    (afflow.bijectors.Triangular, {"dim": 2}),
+    (afflow.bijectors.Logit, {"event_shape": 2}),
+    (afflow.bijectors.Exp, {"event_shape": 2}),
+    (afflow.bijectors.LeakyReLU, {"event_shape": 2, "slope": 0.1}),
+    (afflow.bijectors.Conv1x1, {"event_shape": (2, 2, 2)}),
+    (afflow.bijectors.Squeeze, {"bijector": afflow.bijectors.ActNorm((2, 2, 4))}),
+    (afflow.bijectors.Split, {"bijector": afflow.Reverse(2)}),
+    (afflow.bijectors.Reshape, {"bijector": afflow.Reverse(4), "event_shape": (2, 2)}),
+    (
+        afflow.distributions.MultivariateNormal,
+        {"mean": jnp.zeros(2), "covariance": jnp.eye(2)},
+    ),
+    (afflow.distributions.StudentT, {"event_shape": 2, "df": 3.0}),
+    (afflow.distributions.Laplace, {"event_shape": 2}),
+    (afflow.distributions.Mixture, {"components": [afflow.Normal(2), afflow.Normal(2)]}),
+    (afflow.distributions.VonMises, {"event_shape": 2, "concentration": 1.0}),
+    (
+        afflow.conditioners.NADE,
+        {"dim": 2, "num_params": 1, "hidden": 3, "context_dim": 0, "rngs": rngs()},
+    ),
+    (afflow.conditioners.Graphical, {"adjacency": [[0, 0], [1, 0]], "num_params": 2, **NETWORK}),
+    (afflow.conditionals.Categorical, {"num_classes": 3}),
+    (
+        afflow.conditionals.MixtureOf,
+        {"component": afflow.univariates.GaussianCDF(), "num_components": 3},
+    ),
+    (afflow.conditionals.DiscretizedLogistics, {"num_levels": 4, "num_components": 2}),
+    *((getattr(afflow, name), two_layers(name)) for name in ("maf", "iaf", "nsf", "made")),
+    *((getattr(afflow.zoo, name), two_layers(name)) for name in ("realnvp", "nice", "naf")),
+    (afflow.coupling_flow, two_layers("coupling_flow")),
+    *(
+        (getattr(afflow, name), {"dim": 2, "rngs": rngs()})
+        for name in ("nade", "rnade", "made_model", "fvsbn")
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("subject", "good"), SUBJECTS, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_every_argument_of_another_type(subject, good):
+    """Each argument in turn is an object of no use, or a text."""
+    subject(**good)
+    for name in good:
+        for wrong in (object(), "text"):
+            with pytest.raises(ValueError, match="xpected"):
+                subject(**good | {name: wrong})
+
+
 def test_unknown_arguments_of_a_factory():
     with pytest.raises(TypeError, match="hiden"):
         maf(hiden=(3,))

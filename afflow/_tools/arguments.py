@@ -1,9 +1,13 @@
 """Checks of arguments before anything is compiled. Errors name the expected and the given value."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
+
+import jax
+from flax import nnx
 
 
 def check_instance(name: str, value: Any, kind: Any) -> None:
@@ -55,3 +59,21 @@ def check_number(
     )
     if not is_number or not is_good(value):
         raise ValueError(f"Expected a number {name}{what and ' '}{what}, got {value!r}.")
+
+
+def check_positive(**values: Any) -> None:
+    """Raise `ValueError` unless every value is a finite number above zero."""
+    for name, value in values.items():
+        check_number(name, value, lambda number: 0 < number < math.inf, "> 0 and finite")
+
+
+def draw_key(rngs: Any) -> jax.Array:
+    """Return the next key of the stream `params`, or raise `ValueError` without `nnx.Rngs`."""
+    check_rngs(rngs)
+    return rngs.params()
+
+
+def check_rngs(rngs: Any) -> None:
+    """Raise `ValueError` unless `rngs` is an `nnx.Rngs`."""
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(f"Expected rngs, nnx.Rngs(0) say, got {rngs!r}.")

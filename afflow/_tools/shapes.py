@@ -1,6 +1,6 @@
 """Checks of shapes and sizes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -48,10 +48,18 @@ def check_sizes(
     check_widths(hidden, context_dim)
 
 
-def check_widths(hidden: tuple[int, ...], context_dim: int) -> None:
-    """Raise `ValueError` if a hidden width or the length of the context is out of range."""
-    if not np.iterable(hidden):
+def check_widths(hidden: Any, context_dim: int = 0, *, least: int = 0) -> None:
+    """Raise `ValueError` if a hidden width or the length of the context is out of range.
+
+    Args:
+        hidden: the widths.
+        context_dim: the length of the context.
+        least: the least number of widths.
+    """
+    if not isinstance(hidden, Sequence | np.ndarray):
         raise ValueError(f"Expected hidden as a tuple of widths, got {hidden}: write ({hidden},).")
+    if len(hidden) < least:
+        raise ValueError(f"Expected at least one width as hidden, got {hidden}.")
     for layer, width in enumerate(hidden):
         check_size(f"hidden[{layer}]", width)
     check_size("context_dim", context_dim, least=0)

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.nn import log_sigmoid, softplus
 from jax.tree_util import Partial
 
+from afflow._tools.arguments import draw_key
 from afflow._tools.bounds import soft_bound
 from afflow._tools.numerics import total
 from afflow._tools.outline import Outlined
@@ -117,14 +118,14 @@ class BlockLinear(Outlined, nnx.Module):
     """A weight-normalised block triangular linear map, with positive blocks on the diagonal."""
 
     def __init__(self, dim: int, before: int, after: int, context_dim: int, rngs: nnx.Rngs):
-        kernel = jax.random.normal(rngs.params(), (dim, after, dim, before))
+        kernel = jax.random.normal(draw_key(rngs), (dim, after, dim, before))
         scale = positive_inverse(jnp.asarray(min(before, _REACH) / before**0.5))
         grid = _REACH * jnp.asarray((2 * np.arange(after) + 1 - after) / after, float)
         self.kernel = nnx.Param(0.2 / dim**0.5 * kernel)
         self.scale = nnx.Param(jnp.full((dim, after), scale))
         self.bias = nnx.Param(jnp.tile(grid, (dim, 1)))
         shape = (dim, after, context_dim)
-        self.from_context = nnx.Param(0.2 * jax.random.normal(rngs.params(), shape))
+        self.from_context = nnx.Param(0.2 * jax.random.normal(draw_key(rngs), shape))
 
     def blocks(self, context: jax.Array | None) -> Blocks:
         """Return the normalised weights, with the context added to the bias."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow._tools.arguments import check_callable, check_instance, check_instances
+from afflow._tools.arguments import check_callable, check_instance, check_instances, check_rngs
 from afflow._tools.lowering import on_gpu
 from afflow._tools.programs import operations
 from afflow._tools.shapes import check_size, common_context_shape
@@ -120,6 +120,7 @@ class Repeat(Bijector):
     ):
         check_callable("make", make, "lambda rngs: Reverse(3)")
         check_size("n", n)
+        check_rngs(rngs)
         copies = [make(rngs) for _ in range(n)]
         if len({jax.tree.structure(copy) for copy in copies}) > 1:
             raise ValueError(

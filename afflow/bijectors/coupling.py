@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from afflow._tools.arguments import check_callable
 from afflow._tools.numerics import total
 from afflow.core.bijector import Bijector, of_one_event
 from afflow.core.univariate import check_event, count_params, locate
@@ -42,6 +43,7 @@ class Coupling(Bijector):
     """
 
     def __init__(self, mask: Sequence | np.ndarray, network: Callable, univariate: Bijector):
+        check_callable("network", network, "afflow.MLP(2, 1, 2, rngs=rngs)")
         passes = np.asarray(mask, bool)
         self.event_shape = passes.shape
         self.context_shape = getattr(network, "context_shape", None)

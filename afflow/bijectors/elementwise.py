@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from afflow._tools.arguments import check_positive
 from afflow._tools.arrays import cast, double
 from afflow._tools.constants import Constant
 from afflow._tools.numerics import total
@@ -78,8 +79,7 @@ class LeakyReLU(Bijector):
     is_elementwise = True
 
     def __init__(self, event_shape: int | Shape, slope: float = 0.01):
-        if not 0 < slope < np.inf:
-            raise ValueError(f"Expected a finite slope > 0, got {slope}.")
+        check_positive(slope=slope)
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
         self.slope = float(slope)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
+from afflow._tools.arguments import check_instance
 from afflow._tools.numerics import total
-from afflow._tools.shapes import Shape
+from afflow._tools.shapes import Shape, checked_shape
 from afflow.bijectors.compose import Chain
 from afflow.bijectors.linear import LU
 from afflow.bijectors.permutations import Permutation, Shuffle
@@ -33,13 +34,15 @@ class Rearranged(Bijector):
     """
 
     def __init__(self, bijector: Bijector, event_shape: Shape, lay_in: Layout, lay_out: Layout):
+        check_instance("bijector", bijector, Bijector)
+        event_shape = checked_shape("event_shape", event_shape)
         if math.prod(event_shape) != math.prod(bijector.event_shape):
             raise ValueError(
                 f"Expected event shapes of one size, got {event_shape} and {bijector.event_shape}."
             )
         self.bijector = bijector
         self.lay_in, self.lay_out = lay_in, lay_out
-        self.event_shape = tuple(event_shape)
+        self.event_shape = event_shape
         self.context_shape = bijector.context_shape
 
     @of_one_event
@@ -95,6 +98,7 @@ def Squeeze(bijector: Bijector) -> Rearranged:  # noqa: N802
         >>> layer.event_shape, layer.enter(jnp.zeros((28, 28, 1))).shape
         ((28, 28, 1), (14, 14, 4))
     """
+    check_instance("bijector", bijector, Bijector)
     shape = bijector.event_shape
     if len(shape) != 3 or shape[2] % 4:
         raise ValueError(f"Expected a bijector of event_shape (H/2, W/2, 4 C), got {shape}.")
@@ -119,6 +123,7 @@ class Split(Bijector):
     """
 
     def __init__(self, bijector: Bijector):
+        check_instance("bijector", bijector, Bijector)
         *pixels, channels = bijector.event_shape
         self.bijector = bijector
         self.event_shape = (*pixels, 2 * channels)
@@ -172,6 +177,7 @@ class Conv1x1(Bijector):
         *,
         signs: ArrayLike | None = None,
     ):
+        event_shape = checked_shape("event_shape", event_shape)
         if len(event_shape) != 3:
             raise ValueError(f"Expected event_shape (H, W, C), got {event_shape}.")
         self.lu = LU(event_shape[2], permutation, signs=signs)

@@ -9,6 +9,8 @@ from flax import nnx
 from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 
+from afflow._tools.arguments import draw_key
+from afflow._tools.arrays import double
 from afflow._tools.constants import Constant
 from afflow._tools.numerics import total
 from afflow._tools.positive import positive
@@ -180,7 +182,7 @@ class Householder(Bijector):
     def __init__(self, dim: int, num_reflections: int, *, rngs: nnx.Rngs):
         check_size("dim", dim)
         check_size("num_reflections", num_reflections)
-        pairs = jax.random.normal(rngs.params(), ((num_reflections + 1) // 2, dim))
+        pairs = jax.random.normal(draw_key(rngs), ((num_reflections + 1) // 2, dim))
         self.v = nnx.Param(jnp.repeat(pairs, 2, axis=0)[:num_reflections])  # (K, D)
         self.event_shape = (dim,)
         self.context_shape = None
@@ -211,7 +213,7 @@ class Rotation(Bijector):
     """
 
     def __init__(self, matrix: jax.Array):
-        q = np.asarray(matrix, np.float64)
+        q = double("matrix", matrix)
         if q.ndim != 2 or q.shape[0] != q.shape[1] or q.size == 0:
             raise ValueError(f"Expected a square matrix, got matrix.shape {q.shape}.")
         error = np.abs(q @ q.T - np.eye(len(q))).max()

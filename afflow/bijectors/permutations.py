@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow._tools.arguments import draw_key
 from afflow._tools.constants import Constant
 from afflow._tools.shapes import check_size, checked_permutation
 from afflow.core.bijector import Bijector, of_one_event
@@ -63,6 +64,7 @@ def Reverse(dim: int) -> Permutation:  # noqa: N802 (reads as a bijector)
         >>> afflow.Reverse(3).forward(jnp.array([1.0, 2.0, 3.0])).tolist()
         [3.0, 2.0, 1.0]
     """
+    check_size("dim", dim)
     return Permutation(range(dim)[::-1])
 
 
@@ -89,7 +91,7 @@ class Shuffle(Bijector):
     def __init__(self, dim: int, *, rngs: nnx.Rngs):
         check_size("dim", dim)
         # As floats, because `jax.grad` refuses modules with arrays of integers.
-        self.order = Constant(jax.random.permutation(rngs.params(), dim).astype(float))
+        self.order = Constant(jax.random.permutation(draw_key(rngs), dim).astype(float))
         self.event_shape = (dim,)
         self.context_shape = None
 

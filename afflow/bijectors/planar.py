@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.tree_util import Partial
 
+from afflow._tools.arguments import draw_key
 from afflow._tools.numerics import total
 from afflow._tools.positive import positive
 from afflow._tools.shapes import check_size
@@ -43,7 +44,7 @@ class Planar(Bijector):
 
     def __init__(self, dim: int, *, rngs: nnx.Rngs):
         check_size("dim", dim)
-        self.w = nnx.Param(jax.random.normal(rngs.params(), (dim,)) / dim**0.5)
+        self.w = nnx.Param(jax.random.normal(draw_key(rngs), (dim,)) / dim**0.5)
         self.u = nnx.Param(jnp.zeros(dim))
         self.b = nnx.Param(jnp.zeros(()))
         self.event_shape = (dim,)

@@ -7,6 +7,7 @@ from flax import nnx
 from jax.scipy.linalg import solve_triangular
 from jax.tree_util import Partial
 
+from afflow._tools.arguments import draw_key
 from afflow._tools.numerics import total
 from afflow._tools.positive import positive
 from afflow._tools.shapes import check_size
@@ -47,10 +48,11 @@ class Sylvester(Bijector):
     """
 
     def __init__(self, dim: int, rank: int, *, rngs: nnx.Rngs):
+        check_size("dim", dim)
         check_size("rank", rank)
         if rank > dim:
             raise ValueError(f"Expected rank <= dim, got {rank} and {dim}.")
-        self.reflections = nnx.Param(jax.random.normal(rngs.params(), (rank, dim)))
+        self.reflections = nnx.Param(jax.random.normal(draw_key(rngs), (rank, dim)))
         self.r = nnx.Param(jnp.zeros((rank, rank)))  # lower triangles are not read
         self.r_tilde = nnx.Param(jnp.zeros((rank, rank)))
         self.b = nnx.Param(jnp.zeros(rank))

@@ -45,6 +45,5 @@ def change_layers(
             )
 
     changed: Any = jax.tree.map(lambda leaf: leaf, model)  # new variables around the arrays
-    changed: Any = jax.tree.map(lambda leaf: leaf, model)  # new variables around the arrays
     (changed if isinstance(model, Bijector) else changed.bijector).walk(x, context, visit)
     return changed

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.shapes import check_size
 from afflow.core.conditional import Conditional, as_float, supported
 
 
@@ -32,8 +33,7 @@ class Categorical(Conditional):
     is_discrete = True
 
     def __post_init__(self):
-        if self.num_classes < 2:
-            raise ValueError(f"Expected num_classes >= 2, got {self.num_classes}.")
+        check_size("num_classes", self.num_classes, least=2)
 
     @property
     def num_params(self) -> int:

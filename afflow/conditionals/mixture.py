@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.arguments import check_instance
 from afflow._tools.numerics import log_sum_exp
 from afflow.core.conditional import Conditional, as_float
 from afflow.univariates.mixture_cdf import Component, GaussianCDF, check_mixture, mixture_parameters
@@ -50,6 +51,7 @@ class MixtureOf(Conditional):
     is_discrete = False
 
     def __post_init__(self):
+        check_instance("component", self.component, Component)
         check_mixture(self.num_components, self.max_log_scale, self.spread)
 
     @property

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow._tools.arguments import check_callable, check_rngs, draw_key
 from afflow._tools.shapes import check_sizes
 from afflow.core.conditioner import Conditioner
 
@@ -57,6 +58,8 @@ class Graphical(Conditioner):
         rngs: nnx.Rngs,
     ):
         parents = _checked(adjacency)
+        check_callable("activation", activation, "jax.nn.relu")
+        check_rngs(rngs)
         check_sizes(len(parents), num_params, hidden, context_dim)
         self.adjacency = tuple(tuple(row) for row in parents.tolist())
         self.event_shape = (len(parents),)
@@ -66,7 +69,7 @@ class Graphical(Conditioner):
         self.activation = activation
         self.num_levels = _longest_path(parents)
         masks = self._masks()
-        self.kernels = nnx.List([nnx.Param(_initial(mask, rngs.params())) for mask in masks[:-1]])
+        self.kernels = nnx.List([nnx.Param(_initial(mask, draw_key(rngs))) for mask in masks[:-1]])
         self.kernels.append(nnx.Param(jnp.zeros(masks[-1].shape)))
         self.biases = nnx.List([nnx.Param(jnp.zeros(len(mask))) for mask in masks])
 

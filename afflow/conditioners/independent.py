@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.arguments import check_callable, draw_key
 from afflow._tools.shapes import check_sizes
 from afflow.core.conditioner import Conditioner, placed
 
@@ -52,6 +53,7 @@ class IndependentMLPs(Conditioner):
         activation: Callable[[jax.Array], jax.Array] = jax.nn.tanh,
         rngs: nnx.Rngs,
     ):
+        check_callable("activation", activation, "jax.nn.relu")
         check_sizes(dim, num_params, (hidden,), context_dim, features)
         self.event_shape = (dim,) if features == 1 else (dim, features)
         self.context_shape = (context_dim,) if context_dim else None
@@ -59,7 +61,7 @@ class IndependentMLPs(Conditioner):
         self.activation = activation
         width = context_dim + dim * features
         seen = jnp.asarray([max(self._seen(t), 1) for t in range(dim)], float)
-        draw = jax.random.normal(rngs.params(), (dim, hidden, width))
+        draw = jax.random.normal(draw_key(rngs), (dim, hidden, width))
         self.W = nnx.Param(draw / jnp.sqrt(seen)[:, None, None])
         self.c = nnx.Param(jnp.zeros((dim, hidden)))
         self.V = nnx.Param(jnp.zeros((dim, num_params, hidden)))

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from afflow._tools.arguments import check_callable
+from afflow._tools.arguments import check_callable, check_rngs, draw_key
 from afflow._tools.batch_last import batch_last
 from afflow._tools.lowering import matmul
 from afflow._tools.shapes import Shape, check_sizes
@@ -80,6 +80,7 @@ class MADE(Conditioner):
         rngs: nnx.Rngs,
     ):
         check_sizes(dim, num_params, hidden, context_dim, features)
+        check_rngs(rngs)
         if residual and (len(hidden) % 2 == 0 or len(set(hidden)) > 1):
             raise ValueError(
                 f"Expected an odd number of equal hidden widths (a layer, then blocks of "
@@ -97,7 +98,7 @@ class MADE(Conditioner):
         self.direct = bool(self.hidden) and (narrow if direct is None else direct)
         pairs = self._connections()
         drawn = [rows[:, None] >= cols for cols, rows in pairs[: len(hidden)]]
-        kernels, biases = _initial(drawn, rngs.params()) if drawn else ([], [])
+        kernels, biases = _initial(drawn, draw_key(rngs)) if drawn else ([], [])
         kernels += [jnp.zeros((len(rows), len(cols))) for cols, rows in pairs[len(hidden) :]]
         biases += [jnp.zeros(dim * num_params)]
         self.kernels = nnx.List([nnx.Param(kernel) for kernel in kernels])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.arguments import check_callable, draw_key
 from afflow._tools.shapes import check_sizes
 from afflow.core.conditioner import Conditioner, given
 
@@ -56,18 +57,19 @@ class NADE(Conditioner):
         rescale: bool = False,
         rngs: nnx.Rngs,
     ):
+        check_callable("activation", activation, "jax.nn.relu")
         check_sizes(dim, num_params, (hidden,), context_dim, features)
         self.event_shape = (dim,) if features == 1 else (dim, features)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = num_params
         self.activation = activation
         scale = 1 / math.sqrt(dim * features)
-        draw = jax.random.normal(rngs.params(), (dim, features, hidden))
+        draw = jax.random.normal(draw_key(rngs), (dim, features, hidden))
         self.W = nnx.Param(scale * draw)
         self.V = nnx.Param(jnp.zeros((dim, num_params, hidden)))
         self.b = nnx.Param(jnp.zeros((dim, num_params)))
         self.c = nnx.Param(jnp.zeros(hidden))
-        draw = jax.random.normal(rngs.params(), (hidden, context_dim))
+        draw = jax.random.normal(draw_key(rngs), (hidden, context_dim))
         self.U = nnx.Param(draw / math.sqrt(max(context_dim, 1)))
         self.rho = nnx.Param(jnp.ones(dim)) if rescale else None
 

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from afflow._tools.arguments import check_positive
 from afflow._tools.constants import Constant, checked_ends
 from afflow._tools.numerics import inverse_softplus, positive_softplus, widened
 from afflow._tools.shapes import Shape, checked_shape
@@ -89,8 +90,7 @@ class StudentT(Distribution):
     """
 
     def __init__(self, event_shape: int | Shape, df: float = 5.0, *, learn_df: bool = True):
-        if not 0 < df < math.inf:
-            raise ValueError(f"Expected a finite df > 0, got {df}: its limit is `Normal`.")
+        check_positive(df=df)
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
         raw = inverse_softplus(jnp.full(self.event_shape, df, float))
@@ -146,8 +146,7 @@ class VonMises(Distribution):
         *,
         learn_concentration: bool = True,
     ):
-        if not 0 < concentration < math.inf:
-            raise ValueError(f"Expected a finite concentration > 0, got {concentration}.")
+        check_positive(concentration=concentration)
         self.event_shape = checked_shape("event_shape", event_shape)
         self.context_shape = None
         raw = inverse_softplus(jnp.full(self.event_shape, concentration, float))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.arguments import draw_key
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape
 
@@ -56,7 +57,7 @@ class ConvNet(Outlined, nnx.Module):
         sizes = pairwise([shape[2] + seen, width, width, shape[2] * num_params])
         init = jax.nn.initializers.he_normal()
         kernels = [
-            init(rngs.params(), (side, side, *channels))
+            init(draw_key(rngs), (side, side, *channels))
             for side, channels in zip((3, 1, 3), sizes, strict=True)
         ]
         kernels[-1] = jnp.zeros_like(kernels[-1])

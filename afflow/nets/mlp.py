@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import check_callable
+from afflow._tools.arguments import check_callable, draw_key
 from afflow._tools.lowering import matmul
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import check_size, check_widths
@@ -59,7 +59,7 @@ class MLP(Outlined, nnx.Module):
         sizes = (num_inputs + context_dim, *hidden, num_outputs * num_params)
         init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", -1, -2)
         self.kernels = nnx.List(
-            [nnx.Param(init(rngs.params(), (o, max(i, 1)))[:, :i]) for i, o in pairwise(sizes)]
+            [nnx.Param(init(draw_key(rngs), (o, max(i, 1)))[:, :i]) for i, o in pairwise(sizes)]
         )
         self.kernels[-1] = nnx.Param(jnp.zeros((sizes[-1], sizes[-2])))
         self.biases = nnx.List([nnx.Param(jnp.zeros(size)) for size in sizes[1:]])

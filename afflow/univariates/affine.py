@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.arguments import check_positive
 from afflow._tools.bounds import soft_bound
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
@@ -28,8 +29,7 @@ class Affine(Univariate):
     """
 
     def __init__(self, max_log_scale: float = 7.0):
-        if not max_log_scale > 0:
-            raise ValueError(f"Expected max_log_scale > 0, got {max_log_scale}.")
+        check_positive(max_log_scale=max_log_scale)
         self.max_log_scale = float(max_log_scale)
         super().__init__(2)
 

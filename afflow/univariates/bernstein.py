@@ -5,7 +5,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.arguments import check_positive
 from afflow._tools.bounds import linear_tails, soft_bound
+from afflow._tools.shapes import check_size
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
 from afflow.univariates.monotone import forward_by_search
@@ -40,11 +42,8 @@ class BernsteinPolynomial(Univariate):
     """
 
     def __init__(self, degree: int = 16, bound: float = 5.0, max_log_scale: float = 7.0):
-        if degree < 1 or not bound > 0 or not max_log_scale > 0:
-            raise ValueError(
-                f"Expected degree >= 1, bound > 0 and max_log_scale > 0, got {degree}, "
-                f"{bound} and {max_log_scale}."
-            )
+        check_size("degree", degree)
+        check_positive(bound=bound, max_log_scale=max_log_scale)
         self.degree = degree
         self.bound, self.max_log_scale = float(bound), float(max_log_scale)
         super().__init__(degree + 1)

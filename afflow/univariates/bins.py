@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from afflow._tools.arguments import check_number
 from afflow._tools.bounds import soft_bound
 from afflow._tools.shapes import check_size
 
@@ -31,7 +30,6 @@ class Grid:
 
     def __post_init__(self):
         check_size("num_bins", self.num_bins, least=2)
-        check_number("bound", self.bound, lambda bound: bound > 0, "> 0")
         if not 0 < self.min_bin * self.num_bins < 1 or not 0 < self.min_slope < 1:
             raise ValueError(
                 f"Expected 0 < min_bin < 1 / num_bins and 0 < min_slope < 1, got "

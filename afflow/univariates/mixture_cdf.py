@@ -12,6 +12,7 @@ import numpy as np
 from jax.nn import log_sigmoid, log_softmax
 from jax.typing import DTypeLike
 
+from afflow._tools.arguments import check_number, check_positive
 from afflow._tools.bounds import gains, soft_bound
 from afflow._tools.numerics import log_sum_exp, normalize
 from afflow._tools.shapes import check_size
@@ -184,10 +185,8 @@ class MixtureSettings(Protocol):
 def check_mixture(num_components: int, max_log_scale: float, spread: float) -> None:
     """Raise `ValueError` for settings of a mixture that are out of range."""
     check_size("num_components", num_components)
-    if not max_log_scale > 0 or not 0 <= spread < 1:
-        raise ValueError(
-            f"Expected max_log_scale > 0 and spread in [0, 1), got {max_log_scale} and {spread}."
-        )
+    check_positive(max_log_scale=max_log_scale)
+    check_number("spread", spread, lambda spread: 0 <= spread < 1, "in [0, 1)")
 
 
 def mixture_parameters(

@@ -12,6 +12,7 @@ from jax.nn import log_softmax
 
 from afflow._tools.bounds import gains, soft_bound
 from afflow._tools.numerics import log_sum_exp
+from afflow._tools.shapes import check_widths
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
 from afflow.univariates.mixture_cdf import LogisticCDF, check_mixture, mix, start_apart
@@ -55,8 +56,7 @@ class Sigmoidal(Univariate):
     def __init__(
         self, hidden: Sequence[int] = (16,), max_log_scale: float = 7.0, spread: float = 0.5
     ):
-        if not hidden:
-            raise ValueError(f"Expected hidden widths, at least one, got {hidden}.")
+        check_widths(hidden, least=1)
         for width in hidden:
             check_mixture(width, max_log_scale, spread)
         self.hidden = tuple(hidden)

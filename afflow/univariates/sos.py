@@ -5,7 +5,9 @@ from functools import partial, reduce
 import jax.numpy as jnp
 import numpy as np
 
+from afflow._tools.arguments import check_number, check_positive
 from afflow._tools.bounds import gains, linear_tails, soft_bound
+from afflow._tools.shapes import check_size
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
 from afflow.univariates.monotone import forward_by_search
@@ -53,11 +55,10 @@ class SumOfSquares(Univariate):
         bound: float = 5.0,
         min_slope: float = 1e-3,
     ):
-        if num_polynomials < 1 or degree < 0 or not bound > 0 or not 0 < min_slope < 1:
-            raise ValueError(
-                f"Expected num_polynomials >= 1, degree >= 0, bound > 0 and min_slope in "
-                f"(0, 1), got {num_polynomials}, {degree}, {bound} and {min_slope}."
-            )
+        check_size("num_polynomials", num_polynomials)
+        check_size("degree", degree, least=0)
+        check_positive(bound=bound)
+        check_number("min_slope", min_slope, lambda slope: 0 < slope < 1, "in (0, 1)")
         self.num_polynomials, self.degree = num_polynomials, degree
         self.bound, self.min_slope = float(bound), float(min_slope)
         super().__init__(1 + num_polynomials * (degree + 1))

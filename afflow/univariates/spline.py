@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.arguments import check_positive
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
 from afflow.univariates.bins import Bin, Grid, locate
@@ -52,6 +53,7 @@ class RationalQuadraticSpline(Univariate):
         min_bin: float = 1e-3,
         min_slope: float = 1e-3,
     ):
+        check_positive(bound=bound)
         self.grid = Grid(num_bins, float(bound), min_bin, min_slope)
         super().__init__(self.grid.num_params)
 
@@ -104,6 +106,7 @@ class CircularSpline(Univariate):
         min_bin: float = 1e-3,
         min_slope: float = 1e-3,
     ):
+        check_positive(bound=bound)
         self.grid = Grid(num_bins, float(bound), min_bin, min_slope, closed=True)
         super().__init__(self.grid.num_params)
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow._tools.arguments import check_positive, draw_key
 from afflow._tools.bounds import linear_tails, soft_bound
-from afflow._tools.shapes import Shape
+from afflow._tools.shapes import Shape, check_size, check_widths
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
 from afflow.univariates.monotone import forward_by_search
@@ -60,12 +61,10 @@ class UMNN(Univariate):
         *,
         rngs: nnx.Rngs,
     ):
-        sizes = (embedding, num_nodes, *hidden)
-        if not hidden or min(sizes) < 1 or not bound > 0 or not max_log_scale > 0:
-            raise ValueError(
-                f"Expected positive sizes, at least one hidden layer, bound > 0 and "
-                f"max_log_scale > 0, got {sizes}, {bound} and {max_log_scale}."
-            )
+        check_size("embedding", embedding)
+        check_size("num_nodes", num_nodes)
+        check_widths(hidden, least=1)
+        check_positive(bound=bound, max_log_scale=max_log_scale)
         self.num_nodes = num_nodes
         self.bound, self.max_log_scale = float(bound), float(max_log_scale)
         super().__init__(1 + embedding)
@@ -102,4 +101,4 @@ class UMNN(Univariate):
 
 
 def _normal(shape: Shape, num_inputs: int, rngs: nnx.Rngs) -> nnx.Param:
-    return nnx.Param(jax.random.normal(rngs.params(), shape) / math.sqrt(num_inputs))
+    return nnx.Param(jax.random.normal(draw_key(rngs), shape) / math.sqrt(num_inputs))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from afflow._tools.shapes import check_size
 from afflow.bijectors.actnorm import ActNorm
 from afflow.bijectors.compose import Chain, Repeat
 from afflow.bijectors.coupling import Coupling
@@ -156,6 +157,7 @@ def nice(
 
 def _coupling(dim, hidden, context_dim, univariate, activation) -> Make:
     """Return a function that builds a coupling layer: the first half sets the second half."""
+    check_size("dim", dim)
     half = dim // 2
 
     def make(rngs):

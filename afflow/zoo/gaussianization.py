@@ -5,6 +5,7 @@ from typing import Unpack
 import jax
 from flax import nnx
 
+from afflow._tools.arguments import draw_key
 from afflow.bijectors.compose import Chain
 from afflow.bijectors.coupling import Coupling
 from afflow.bijectors.linear import Householder
@@ -47,7 +48,7 @@ def gaussianization_flow(
         sizes = 0, dim, count_params(curve), widths
         network = MLP(*sizes, context_dim=context_dim, rngs=rngs)
         rotation = Householder(dim, dim, rngs=rngs)
-        rotation.v = nnx.Param(jax.random.normal(rngs.params(), rotation.v.shape))
+        rotation.v = nnx.Param(jax.random.normal(draw_key(rngs), rotation.v.shape))
         return Chain([Coupling([False] * dim, network, curve), rotation])
 
     return layered(dim, layer, num_layers, rngs, **outside)

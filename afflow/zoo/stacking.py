@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from afflow._tools.arguments import check_callable, check_instance
+from afflow._tools.arguments import check_callable, check_instance, check_rngs
 from afflow._tools.arrays import double
 from afflow._tools.shapes import check_size
 from afflow.bijectors.compose import Chain, Inverse, Repeat
@@ -157,8 +157,7 @@ def layered(
     check_size("num_layers", num_layers)
     if base is not None:
         check_instance("base", base, Distribution)
-    if not isinstance(rngs, nnx.Rngs):
-        raise ValueError(f"Expected rngs, nnx.Rngs(0) say, got {rngs!r}.")
+    check_rngs(rngs)
     layers = _stacked(make, num_layers, rngs)
     if num_layers > 1:
         _check_kinds(layers[0])

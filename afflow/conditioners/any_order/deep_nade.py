@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.arguments import check_callable, draw_key
 from afflow._tools.shapes import check_sizes
 from afflow.core.conditioner import given
 from afflow.core.order_agnostic import OrderAgnostic
@@ -61,6 +62,7 @@ class DeepNADE(OrderAgnostic):
         activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
         rngs: nnx.Rngs,
     ):
+        check_callable("activation", activation, "jax.nn.relu")
         check_sizes(dim, num_params, hidden, context_dim, features)
         if not hidden:
             raise ValueError("Expected at least one hidden layer, got hidden=().")
@@ -70,7 +72,7 @@ class DeepNADE(OrderAgnostic):
         self.activation = activation
 
         def draw(scale, *shape):
-            return nnx.Param(scale * jax.random.normal(rngs.params(), shape))
+            return nnx.Param(scale * jax.random.normal(draw_key(rngs), shape))
 
         self.W = draw((dim * features) ** -0.5, dim, features, hidden[0])
         self.M = nnx.Param(jnp.zeros((dim, hidden[0])))

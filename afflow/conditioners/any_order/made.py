@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.arguments import check_callable, draw_key
 from afflow._tools.shapes import check_sizes
 from afflow.core.conditioner import placed
 from afflow.core.order_agnostic import OrderAgnostic
@@ -63,6 +64,7 @@ class AgnosticMADE(OrderAgnostic):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
+        check_callable("activation", activation, "jax.nn.relu")
         check_sizes(dim, num_params, hidden, context_dim, features)
         if not 0 <= dropout < 1:
             raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
@@ -74,7 +76,7 @@ class AgnosticMADE(OrderAgnostic):
         inputs, outputs = context_dim + dim * features, dim * num_params
         init = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal", -1, -2)
         self.kernels = nnx.List(
-            [nnx.Param(init(rngs.params(), (m, n))) for n, m in pairwise([inputs, *hidden])]
+            [nnx.Param(init(draw_key(rngs), (m, n))) for n, m in pairwise([inputs, *hidden])]
         )
         if hidden:
             self.kernels.append(nnx.Param(jnp.zeros((outputs, hidden[-1]))))
