@@ -54,7 +54,7 @@ class Flow(Outlined, nnx.Module):
         self.context_shape = common_context_shape(base.context_shape, bijector.context_shape)
 
     def embed(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
-        """Run the embedding network. Return the flow inside, and the embedded contexts.
+        """Run the embedding network. Return the rest of the flow, and the embedded contexts.
 
         If the base takes the context too, return the flow and the contexts unchanged.
 
