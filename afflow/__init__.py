@@ -139,7 +139,7 @@ _ROLES = (
 
 
 def __getattr__(name: str) -> object:
-    """Raise `AttributeError` that says where a name went: to the package of its role."""
+    """Raise `AttributeError` that says which subpackage has `name`, or its new name."""
     if name in RENAMED:
         mend = f": it is afflow.{RENAMED[name]} now"
     else:

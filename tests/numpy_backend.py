@@ -1,7 +1,7 @@
-"""JAX's part in the serial direction played by NumPy, where nothing is compiled.
+"""A NumPy replacement for the parts of JAX that the serial direction of MADE uses.
 
-Slot arithmetic does not depend on who multiplies. A grid of thousands of networks, each of
-which XLA would compile for a second, runs in seconds with this.
+NumPy compiles nothing. A grid of thousands of networks, each of which would take XLA a second to
+compile, therefore runs in seconds. The arithmetic of slots is the same with either library.
 """
 
 from types import SimpleNamespace
@@ -18,6 +18,7 @@ from afflow.univariates import affine
 
 
 def scan(f, carry, xs, *, reverse=False, unroll=False):
+    """Run `jax.lax.scan` as a Python loop."""
     outs, length = [], len(jax.tree.leaves(xs)[0])
     for i in reversed(range(length)) if reverse else range(length):
         carry, out = f(carry, jax.tree.map(lambda a, i=i: a[i], xs))
@@ -27,27 +28,29 @@ def scan(f, carry, xs, *, reverse=False, unroll=False):
 
 
 def dynamic_slice_in_dim(a, start, size):
+    """Return a slice along the first axis, with `start` clipped as in JAX."""
     start = np.clip(start, 0, len(a) - size)
     return a[start : start + size]
 
 
 def dynamic_update_slice_in_dim(a, update, start, axis):
+    """Return `a` with `update` along the first axis, with `start` clipped as in JAX."""
     start = np.clip(start, 0, len(a) - len(update))
     return np.concatenate([a[:start], update, a[start + len(update) :]], axis)
 
 
 def eval_shape(f, x, *_):
-    """Answer for functions that return what has the shape of their first argument, and more."""
+    """Return `(x, None)`, for functions whose first result has the shape of `x`."""
     return x, None
 
 
 def undrawn(masks, _):
-    """Return kernels and biases of the shapes that `_initial` draws."""
+    """Return kernels and biases of the shapes that `_initial` draws, without drawing."""
     return masks, [np.zeros(len(mask)) for mask in masks]
 
 
 def unbatched(f, **_):
-    """Stand for `jax.vmap` of elementwise functions with the mapped axis last."""
+    """Return `f`, in place of `jax.vmap(f)` for an elementwise `f` with the mapped axis last."""
     return f
 
 
@@ -66,13 +69,14 @@ JAX = SimpleNamespace(
 
 
 def install(monkeypatch):
-    """Let MADE, the affine univariate, two solvers and `Repeat` run on NumPy."""
+    """Make MADE, the affine univariate, two solvers and `Repeat` run on NumPy."""
     numerical = affine, bounds, compose, conditioner, lowering, made, masked, numerics
     for module in (*numerical, substitution):
         monkeypatch.setattr(module, "jnp", np)
     for module in (affine, compose, conditioner, made, masked, substitution):
         monkeypatch.setattr(module, "jax", JAX)
-    for direction in ("forward_and_log_det", "inverse_and_log_det"):  # of the mapped axis, too
+    # Without `jax.vmap`, arrays keep the mapped axis, and the check for a single event would fail.
+    for direction in ("forward_and_log_det", "inverse_and_log_det"):
         unchecked = getattr(affine.Affine, direction).__wrapped__
         monkeypatch.setattr(affine.Affine, direction, unchecked)
     monkeypatch.setattr(made, "batch_last", lambda f: batch_last(f).fun)

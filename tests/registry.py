@@ -1,4 +1,4 @@
-"""Every bijector and every conditioner once; the shared property tests run over these."""
+"""The registry of all bijectors and conditioners, on which the shared property tests run."""
 
 from collections.abc import Callable
 from functools import cache
@@ -17,7 +17,7 @@ DATA = np.array([[1.0, -2.0, 0.5], [2.0, 3.0, 0.0], [-3.0, 1.0, 4.0], [0.0, 0.0,
 
 
 def randomize(module, scale: float = 0.4, seed: int = 0):
-    """Move every parameter off its initial value."""
+    """Return the module with random noise added to every parameter."""
     rng = np.random.default_rng(seed)
     graph, params, rest = nnx.split(module, nnx.Param, ...)
 
@@ -29,12 +29,12 @@ def randomize(module, scale: float = 0.4, seed: int = 0):
 
 
 def cast(module, dtype):
-    """Return the module with every array in another float type."""
+    """Return the module with every array converted to the float type `dtype`."""
     return jax.tree.map(lambda a: _array(a, dtype), module)
 
 
 def _array(a, dtype):
-    """Return a JAX array, converted on NumPy: JAX would compile that for every shape."""
+    """Return a JAX array, converted by NumPy. JAX would compile the conversion for every shape."""
     return jax.device_put(np.asarray(a).astype(dtype))
 
 
@@ -51,7 +51,7 @@ def autoregressive(dim, hidden=(12, 9), solver=None, **options) -> afflow.Masked
 
 
 def repeated(dim, n=3, **options) -> afflow.Repeat:
-    """Return autoregressive layers, scanned over."""
+    """Return a `Repeat` of `n` autoregressive layers with random weights."""
 
     def layer(rngs):
         conditioner = afflow.MADE(dim, 2, (8,), activation=jnp.tanh, rngs=rngs, **options)
@@ -63,6 +63,7 @@ def repeated(dim, n=3, **options) -> afflow.Repeat:
 
 
 def standardize(dim) -> afflow.Standardize:
+    """Return a `Standardize` with different locations and scales."""
     return afflow.Standardize(jnp.arange(1.0, dim + 1), 0.5 + jnp.arange(dim))
 
 
@@ -74,7 +75,7 @@ def spline(dim, univariate=None, **options) -> afflow.MaskedAutoregressive:
 
 
 def coupling(mask, univariate=None, context_dim=0) -> afflow.Coupling:
-    """Return a coupling with random weights."""
+    """Return a coupling layer with random weights."""
     univariate = univariate or afflow.Affine()
     passing, rest = int(np.sum(mask)), int(np.size(mask) - np.sum(mask))
     sizes = passing, rest, univariate.context_shape[0], (7,)
@@ -92,14 +93,14 @@ def bnaf(dim, hidden, **options) -> afflow.bijectors.BNAF:
 
 
 def graphical(adjacency, **options) -> afflow.MaskedAutoregressive:
-    """Return an affine layer over a graph, with random weights."""
+    """Return an affine layer over the graph `adjacency`, with random weights."""
     options = {"activation": jnp.tanh, "rngs": nnx.Rngs(0)} | options
     conditioner = randomize(afflow.conditioners.Graphical(adjacency, 2, (6, 5), **options))
     return afflow.MaskedAutoregressive(conditioner, afflow.Affine())
 
 
 def through(univariate, dim) -> afflow.MaskedAutoregressive:
-    """Return an autoregressive layer of a univariate, with random weights."""
+    """Return an autoregressive layer with the given univariate and random weights."""
     return afflow.MaskedAutoregressive(made(dim, *univariate.context_shape, (5,)), univariate)
 
 
@@ -109,7 +110,7 @@ def nade(dim, **options) -> afflow.conditioners.NADE:
 
 
 def each(univariate, dim) -> afflow.Elementwise:
-    """Return a univariate at every coordinate, with random parameters."""
+    """Return an `Elementwise` of the given univariate, with random parameters."""
     return randomize(afflow.Elementwise(univariate, dim))
 
 
@@ -128,7 +129,7 @@ def per_dimension() -> afflow.univariates.PerDimension:
 
 
 def linear_repeat(dim, n=3) -> afflow.Repeat:
-    """Return autoregressive layers between linear maps of each kind, scanned over."""
+    """Return a `Repeat` of autoregressive layers between linear maps of each kind."""
 
     def layer(rngs):
         conditioner = afflow.MADE(dim, 2, (8,), activation=jnp.tanh, rngs=rngs)
@@ -146,14 +147,14 @@ def linear_repeat(dim, n=3) -> afflow.Repeat:
 
 
 def batchnorm(event_shape) -> afflow.bijectors.BatchNorm:
-    """Return a batch normalisation off its start, statistics too."""
+    """Return a `BatchNorm` with random parameters and with statistics of random data."""
     layer = randomize(afflow.bijectors.BatchNorm(event_shape))
     x = 2 + 3 * jax.random.normal(KEY, (9, *layer.event_shape))
     return afflow.bijectors.update_batchnorm(layer, x)
 
 
 def image_step(shape, rngs) -> afflow.Chain:
-    """Return the step of one scale: normalise, mix the channels, and bend."""
+    """Return one step of a multi-scale flow: Sylvester, 1x1 convolution and ActNorm."""
     size = int(np.prod(shape))
     bend = afflow.bijectors.Reshape(afflow.bijectors.Sylvester(size, 2, rngs=rngs), shape)
     return randomize(
@@ -166,9 +167,10 @@ def interval(dim) -> afflow.bijectors.Interval:
 
 
 def continuous(dim, **options) -> afflow.bijectors.Continuous:
-    """Return a continuous flow solved almost exactly.
+    """Return a continuous flow that is solved almost exactly.
 
-    The loops of the default adjoint come out wrong under a flag of `conftest.py`, on JAX 0.10.
+    The default adjoint is replaced. On JAX 0.10, a flag of `conftest.py` makes its loops give wrong
+    results.
     """
     field = afflow.bijectors.MLPField(dim, (8,), rngs=nnx.Rngs(0), **options)
     tight = {"rtol": 1e-11, "atol": 1e-11, "max_steps": 16}
@@ -177,13 +179,13 @@ def continuous(dim, **options) -> afflow.bijectors.Continuous:
 
 
 def embedded(bijector) -> afflow.Embedded:
-    """Return a bijector that sees three numbers as one context, through a random network."""
+    """Return an `Embedded` with a random linear network of contexts `(3,)`."""
     network = nnx.Linear(3, *bijector.context_shape, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     return randomize(afflow.Embedded(bijector, network, 3))
 
 
 def columns() -> afflow.models.Columns:
-    """Return the bijector of a table of a real, a positive, a bounded and a discrete column."""
+    """Return the bijector of a table with a real, a positive, a bounded and a whole column."""
     kinds = [afflow.Real(), afflow.Above(-1.0), afflow.Between(0.0, 2.0), afflow.Whole(0)]
     data = np.array([[5.0, 0.5, 1.0, 2.0], [7.0, 3.0, 0.3, 0.0], [6.0, 2.0, 1.7, 5.0]])
     flow = afflow.made(4, columns=kinds, data=data, hidden=(5,), rngs=nnx.Rngs(0))
@@ -191,7 +193,7 @@ def columns() -> afflow.models.Columns:
 
 
 def made_once(makes: dict) -> dict:
-    """Let every test have the same module: to build one takes longer than to read it."""
+    """Return cached versions of `makes`: all tests share a module, which takes long to build."""
     return {name: cache(make) for name, make in makes.items()}
 
 
@@ -259,7 +261,7 @@ TRIANGULAR: dict[str, Make] = {
     # block neural autoregressive
     "bnaf D=1 context": lambda: bnaf(1, (3,), context_dim=2),
     "bnaf D=2": lambda: bnaf(2, (3, 2)),
-    # Domains
+    # domains
     "domain interval": lambda: interval(3),
     "domain interval D=1": lambda: interval(1),
     "domain interval D=2": lambda: interval(2),
@@ -361,16 +363,16 @@ BIJECTORS: dict[str, Make] = {
     ),
     "conv1x1 of signs": lambda: randomize(afflow.bijectors.Conv1x1((1, 2, 2), signs=[-1, 1])),
     "multiscale": lambda: afflow.bijectors.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0)),
-    # Domains
+    # domains
     "leaky relu": lambda: afflow.bijectors.LeakyReLU(3, 0.2),
     "domain circle": lambda: randomize(afflow.bijectors.CircularShift(3)),
     "domain chain": lambda: afflow.Chain([autoregressive(2), afflow.bijectors.Positive(2)]),
-    # Tables
+    # tables
     "domain blockwise": lambda: afflow.bijectors.Blockwise(
         4, [afflow.bijectors.Positive(1), autoregressive(2, context_dim=2)], [[2], [3, 0]]
     ),
     "domain columns": columns,
-    # Continuous flows
+    # continuous flows
     "continuous context": lambda: continuous(2, context_dim=2),
     "continuous D=1": lambda: continuous(1),
 }
@@ -378,7 +380,7 @@ BIJECTORS = TRIANGULAR | made_once(BIJECTORS)
 
 
 def flow(factory, dim=2, **options) -> afflow.Flow:
-    """Return a small conditional flow with random weights."""
+    """Return a small conditional flow of `factory`, with random weights."""
     options = {"num_layers": 1, "hidden": (12,), "context_dim": 2} | options
     return randomize(factory(dim, data=DATA[:, :dim], **options, rngs=nnx.Rngs(0)))
 
@@ -394,11 +396,12 @@ def glow() -> afflow.Flow:
 
 
 def one_layer(factory) -> afflow.Flow:
-    """Return a flow of a factory that has no number of layers."""
+    """Return a flow of a factory that has no argument `num_layers`."""
     return randomize(factory(2, hidden=(12,), context_dim=2, data=DATA[:, :2], rngs=nnx.Rngs(0)))
 
 
 def lu(dim, rngs) -> afflow.LU:
+    """Return an `LU` map that starts as a reversal, as a value of `mix`."""
     return afflow.LU(dim, afflow.Reverse(dim))
 
 
@@ -450,7 +453,7 @@ CONDITIONERS = made_once(CONDITIONERS)
 
 
 def events(module, num: int = 5, scale: float = 1.0, dtype=jnp.float64):
-    """Return random events and contexts (or `None`) for a module."""
+    """Return `num` random events for a module, and contexts or `None`."""
     rng = np.random.default_rng(1)
     x = jnp.asarray(scale * rng.normal(size=(num, *module.event_shape)), dtype)
     if module.context_shape is None:
@@ -459,7 +462,7 @@ def events(module, num: int = 5, scale: float = 1.0, dtype=jnp.float64):
 
 
 def batched(f):
-    """Map over events, and over contexts if there are any."""
+    """Return `f` mapped over events, and over contexts unless they are `None`."""
 
     def mapped(x, context):
         return jax.vmap(f, in_axes=(0, None if context is None else 0))(x, context)

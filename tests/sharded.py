@@ -1,4 +1,4 @@
-"""Train on a mesh and save the flow: run by `test_sharding`, in processes of their own.
+"""A script that trains on a mesh and saves the flow. `test_sharding` runs it in new processes.
 
 python -m tests.sharded OUT DATA MODEL [PROCESS NUM_PROCESSES ADDRESS]
 """
@@ -18,7 +18,7 @@ X = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
 
 
 def fit(mesh, **options):
-    """Return a flow fitted on a mesh, with its history."""
+    """Return a flow that was fitted on a mesh, and its history."""
     flow = afflow.maf(3, num_layers=1, hidden=(16, 16), data=X, rngs=nnx.Rngs(0))
     sizes = {"batch_size": 40, "max_epochs": 3, "validation": 0.2, "ema": 0.9}
     weights = np.linspace(0.5, 1.5, 400, dtype=np.float32)
@@ -29,7 +29,7 @@ def fit(mesh, **options):
 
 
 def check_placement(mesh):
-    """Rows and matrices are split, all else is everywhere."""
+    """Check that rows and matrices are split, and that all other arrays are replicated."""
     placement = placement_on(mesh)
     params = placement.params([np.zeros((16, 3)), np.zeros((15, 3)), np.zeros(16)])
     assert [a.sharding.spec for a in params] == [PartitionSpec("model"), *2 * [PartitionSpec()]]
@@ -38,7 +38,10 @@ def check_placement(mesh):
 
 
 def main(out, data, model, process=0, num_processes=1, address=None):
-    """Train; the first process saves. Several train again, from their checkpoint."""
+    """Train on a mesh, and save the result in the first process.
+
+    With several processes, train again from the finished checkpoint and check for the same result.
+    """
     if address:
         jax.distributed.initialize(address, int(num_processes), int(process))
     mesh = jax.make_mesh((int(data), int(model)), ("data", "model"))

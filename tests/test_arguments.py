@@ -1,4 +1,4 @@
-"""Wrong arguments: an error that says what was expected, before anything is compiled."""
+"""Wrong arguments raise an error that names the expected value, before anything is compiled."""
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,12 @@ class Foreign:
 
 
 def maf(dim=2, **options):
+    """Return a `maf` with default keys."""
     return afflow.maf(dim, **{"rngs": nnx.Rngs(0)} | options)
 
 
 def fit(flow, x, **options):
+    """Fit with the default options of this file."""
     return afflow.fit(flow, x, **OPTIONS | options)
 
 

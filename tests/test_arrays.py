@@ -1,4 +1,4 @@
-"""The door for data: what comes in, what is refused, and where floats resolve nothing."""
+"""Input arrays: accepted types, rejected values, and columns that floats do not resolve."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ X = np.random.default_rng(0).normal(size=(50, 2))
 
 
 class NAType:
-    """A stand-in for the missing entry of a table."""
+    """A stand-in for the missing value of a table, such as that of pandas."""
 
     def __float__(self):
         raise TypeError("missing")

@@ -1,4 +1,4 @@
-"""Bases against scipy in the centre and the tails, and their samples against the density."""
+"""Bases: densities against SciPy in the centre and the tails, and samples against densities."""
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,17 @@ MATRIX = np.array([[2.0, 0.6], [0.6, 0.5]])
 
 
 def t(df, **options) -> afflow.distributions.StudentT:
+    """Return a `StudentT` of two coordinates."""
     return afflow.distributions.StudentT(2, df, **options)
 
 
 def laplace_logpdf(x, loc=0.0, scale=1.0):
-    """SciPy's Laplace underflows in the tails; its generalised normal does not."""
+    """Return the Laplace log-density by `gennorm`. SciPy's Laplace underflows in the tails."""
     return st.gennorm.logpdf(x, 1, loc, scale).sum(-1)
 
 
 def mixture() -> afflow.distributions.Mixture:
+    """Return a mixture of a normal and a Laplace distribution."""
     two = [
         afflow.distributions.DiagonalNormal(LOC, SCALE),
         afflow.distributions.LocationScale(afflow.distributions.Laplace(2), -LOC, SCALE),
@@ -33,6 +35,7 @@ def mixture() -> afflow.distributions.Mixture:
 
 
 def mixture_logpdf(x):
+    """Return the exact log-density of `mixture()`."""
     parts = st.norm.logpdf(x, LOC, SCALE).sum(-1), laplace_logpdf(x, -LOC, SCALE)
     return np.logaddexp(*parts) - np.log(2)
 
@@ -127,6 +130,8 @@ def test_samples_follow_the_density(name):
 
 
 def _mixture_cdf(i):
+    """Return the exact CDF of coordinate `i` of `mixture()`."""
+
     def cdf(x):
         normal = st.norm.cdf(x, LOC[i], SCALE[i])
         return (normal + st.laplace.cdf(x, -LOC[i], SCALE[i])) / 2
@@ -152,7 +157,8 @@ MARGINALS = {
     "narrow von Mises": [st.vonmises(1e4).cdf] * 2,
     "product": [st.laplace.cdf, st.t(3.5).cdf],
 }
-# Rank correlation of a normal is 6 / pi asin(rho / 2); that of the mixture is between groups.
+# A normal has the rank correlation 6 / pi asin(rho / 2). The correlation in the mixture comes from
+# the difference between its components.
 CORRELATIONS = {"multivariate": 6 / np.pi * np.arcsin(0.3), "mixture": -0.06}
 
 

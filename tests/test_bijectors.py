@@ -1,4 +1,4 @@
-"""The properties that every bijector in the registry has."""
+"""Properties of every bijector in the registry."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ LOW_DIM = [name for name in BIJECTORS if "D=1" in name or "D=2" in name or "2-D"
 
 @pytest.mark.parametrize("name", BIJECTORS)
 def test_values_and_gradients(name):
-    """Three tests in one, for they share their compiled programs."""
+    """Run three checks in one test, because they share compiled programs."""
     bijector = BIJECTORS[name]()
     _passes_checks(bijector, name)
     if not name.startswith("domain"):  # normal events lie outside; see test_domains.py
@@ -31,7 +31,7 @@ def _passes_checks(bijector, name):
     check = partial(afflow.check_bijector, bijector, triangular=name in TRIANGULAR)
     check(key=KEY)
     check(key=KEY, scale=1e-4)
-    if not name.startswith("domain"):  # which saturates
+    if not name.startswith("domain"):  # domains saturate
         check(key=KEY, scale=1e4)
 
 
@@ -62,7 +62,7 @@ def _has_gradients_through_sampling(bijector):
     def difference(step):
         return (moved(step) - moved(-step)) / (2 * step)
 
-    expected = (4 * difference(1e-5) - difference(2e-5)) / 3  # free of the error in step^2
+    expected = (4 * difference(1e-5) - difference(2e-5)) / 3  # without the error in step^2
     gradient, _ = pull_back(*score(bijector)[1])
     pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
     slope = sum(np.sum(np.multiply(*pair)) for pair in pairs)
@@ -89,7 +89,7 @@ def test_float32(name):
 
 @pytest.mark.parametrize("direction", ["forward_and_log_det", "inverse_and_log_det"])
 def test_batches_are_refused(direction):
-    """Most formulas would broadcast over them, with one log-determinant for all."""
+    """Check that a batch is an error. Most formulas would return one log-determinant for all."""
     for name, make in BIJECTORS.items():
         bijector = make()
         context = None if bijector.context_shape is None else jnp.zeros(bijector.context_shape)
@@ -142,6 +142,7 @@ def test_density_integrates_to_one(name):
 
 
 def _grid(low, high, num):
+    """Return the points of a grid `(num^D, D)`, and the volume of a cell."""
     axes = [np.linspace(a, b, num) for a, b in zip(low, high, strict=True)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
     return points, np.prod([axis[1] - axis[0] for axis in axes])
@@ -149,7 +150,7 @@ def _grid(low, high, num):
 
 @pytest.mark.parametrize("name", BIJECTORS)
 def test_what_a_class_says_of_its_jacobian_is_so(name):
-    """Triangular and elementwise, in both directions."""
+    """Check `is_triangular` and `is_elementwise` against the Jacobians of both directions."""
     bijector = BIJECTORS[name]()
     if len(bijector.event_shape) != 1 or not bijector.is_triangular:
         pytest.skip("says nothing of vectors")

@@ -1,4 +1,4 @@
-"""Checkpoints: a killed run ends with the bits of one that was not, and nothing is lost."""
+"""Checkpoints: a killed run ends bit for bit as an uninterrupted run, and nothing is lost."""
 
 import os
 import resource
@@ -23,21 +23,23 @@ OPTIONS = {"key": jax.random.key(0), "batch_size": 30, "progress": False, "ema":
 
 
 def small(width=5):
+    """Return a small flow."""
     return afflow.made(2, hidden=(width,), rngs=nnx.Rngs(0))
 
 
 def fit(folder, *, width=5, x=X, steps=4, keep=2, **options):
+    """Fit a small flow with checkpoints in `folder`."""
     checkpoint = afflow.Checkpoint(folder, keep=keep, steps=steps)
     options = OPTIONS | {"max_epochs": 3, "checkpoint": checkpoint} | options
     return afflow.fit(small(width), x, **options)
 
 
 class Killed(Exception):
-    """Stands for a process that is killed."""
+    """The exception that stands for a killed process."""
 
 
 def kill(at):
-    """Return a callback that ends a run after epoch `at`."""
+    """Return a callback that raises `Killed` after epoch `at`."""
 
     def callback(epoch):
         if epoch.number == at:
@@ -47,6 +49,7 @@ def kill(at):
 
 
 def assert_same(a, b):
+    """Check that two results of `fit` are equal bit for bit."""
     (model_a, history_a), (model_b, history_b) = a, b
     assert history_a == history_b
     for left, right in zip(jax.tree.leaves(model_a), jax.tree.leaves(model_b), strict=True):
@@ -55,12 +58,13 @@ def assert_same(a, b):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing happened to, and its folder."""
+    """Return the result of an uninterrupted run, and its folder."""
     folder = tmp_path_factory.mktemp("whole")
     return fit(folder), folder
 
 
 def copy_of(folder, to):
+    """Copy `folder` to `to`, and return `to`."""
     return subprocess.run(["cp", "-r", folder, to], check=True) and to
 
 
@@ -72,11 +76,14 @@ def test_goes_on_to_the_same_bits(whole, tmp_path, at):
 
 
 def mapped(folder):
+    """Return the data as a memory-mapped file in `folder`."""
     np.save(folder / "x.npy", X)
     return np.load(folder / "x.npy", mmap_mode="r")
 
 
 def streamed(folder):
+    """Return random data as a `Stream`."""
+
     def make(epoch):
         rng = np.random.default_rng(epoch)
         while True:
@@ -124,6 +131,7 @@ def test_a_foreign_checkpoint_is_an_error(whole, name):
 
 
 def largest(folder):
+    """Return the largest file in `folder`."""
     return max(folder.rglob("*"), key=lambda path: path.is_file() * path.stat().st_size)
 
 
@@ -137,7 +145,7 @@ def test_a_damaged_checkpoint_is_an_error(whole, tmp_path):
 
 
 def test_a_flipped_bit_is_an_error(tmp_path):
-    """Also where the stored file itself has no checksum."""
+    """Check that a flipped bit is detected, also if the file format has no checksum."""
     params = jax.numpy.asarray(np.random.default_rng(0).normal(size=10_000))
     run = Run(State(params, (), None, ()), best=params)
     store = Store(afflow.Checkpoint(tmp_path), {})
@@ -153,7 +161,7 @@ def test_a_flipped_bit_is_an_error(tmp_path):
 
 @contextmanager
 def full_disk():
-    """Let no file grow beyond a few bytes."""
+    """Simulate a full disk: no file can grow beyond 100 bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
@@ -163,7 +171,7 @@ def full_disk():
 
 
 def test_a_full_disk_is_a_warning(whole, tmp_path):
-    """Later checkpoints are written again."""
+    """Check that training continues, and that later checkpoints are written again."""
     disk = full_disk()
 
     def callback(epoch):
@@ -188,6 +196,8 @@ def test_a_step_that_is_not_finite_keeps_the_checkpoint_before(tmp_path):
 
 
 def press_in(epochs):
+    """Return a callback that sends Ctrl-C in the given epochs."""
+
     def callback(epoch):
         if epoch.number in epochs:
             os.kill(os.getpid(), signal.SIGINT)
@@ -214,7 +224,7 @@ t.fit(sys.argv[1], callbacks=[lambda epoch: print("epoch", flush=True)])
 
 
 def test_killed_for_good(whole, tmp_path):
-    """Another process, killed by SIGKILL after its first epoch, went the same way."""
+    """Check that a process killed by SIGKILL after its first epoch can be resumed."""
     root = Path(__file__).parents[1]
     arguments = [sys.executable, "-c", "from tests import conftest" + SCRIPT, tmp_path, root]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root) as process:

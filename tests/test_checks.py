@@ -1,4 +1,4 @@
-"""`check_bijector` goes red on what it promises to find."""
+"""`check_bijector` finds every defect that it promises to find."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ KEY = jax.random.key(0)
 
 
 class Scale(afflow.Bijector):
-    """Doubles two numbers; one thing at a time can be made wrong."""
+    """A bijector that doubles two numbers. Each argument makes one property wrong."""
 
     event_shape, context_shape = (2,), None
 
@@ -28,7 +28,7 @@ class Scale(afflow.Bijector):
 
 
 class Leak(Scale):
-    """A square root whose gradient at zero leaks through `where`."""
+    """A bijector with a NaN gradient, from a square root at zero behind `where`."""
 
     def forward_and_log_det(self, x, context=None):
         zero = x - x
@@ -36,7 +36,7 @@ class Leak(Scale):
 
 
 class Shear(Scale):
-    """Its inverse hides one derivative, off the diagonal, where no determinant sees it."""
+    """A shear whose inverse hides one off-diagonal derivative, which no determinant contains."""
 
     def forward_and_log_det(self, x, context=None):
         return x.at[1].add(x[0]), jnp.zeros(())
@@ -81,6 +81,7 @@ def test_not_triangular_fails():
 
 @jax.custom_vjp
 def double(x):
+    """Double `x`, with a reverse derivative only."""
     return 2 * x
 
 
@@ -88,7 +89,7 @@ double.defvjp(lambda x: (double(x), None), lambda _, g: (2 * g,))
 
 
 class OwnGradient(Scale):
-    """Has a reverse derivative only."""
+    """A bijector that has a reverse derivative only."""
 
     def forward_and_log_det(self, x, context=None):
         return double(x), 2 * jnp.log(2.0)

@@ -1,4 +1,4 @@
-"""Tables in their own units, against densities that are known."""
+"""Tables in their own units, against known densities."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ KINDS = {
 
 
 def table(n=300, seed=0):
-    """Return rows of independent columns, in the order time, mass, share, shots, die, band."""
+    """Return `n` rows of independent columns: time, mass, share, shots, die, band."""
     rng = np.random.default_rng(seed)
     return {
         "time": START + 0.01 * rng.normal(size=n),
@@ -36,13 +36,14 @@ def table(n=300, seed=0):
 
 
 def small(rows, **options):
+    """Return a small flow over the columns of `rows`."""
     return afflow.made(
         len(rows), columns=KINDS, data=rows, hidden=(8,), rngs=nnx.Rngs(0), **options
     )
 
 
 def test_start_is_near_the_truth():
-    """Without training: a normal behind the logarithm, the logit and the noise of each column."""
+    """Check the density of an untrained flow: a normal for each transformed column."""
     rows = table(4000)
     nats = np.mean(small(rows).log_prob(rows))
     truth = sum(
@@ -59,7 +60,7 @@ def test_start_is_near_the_truth():
 
 
 def test_round_trip():
-    """Samples are tables with densities, in the columns' own types, ranges and names."""
+    """Check that samples have densities, and the columns' types, ranges and names."""
     flow = randomize(small(table()), 0.2)
     x, log_prob = flow.sample_and_log_prob(KEY, 200)
     assert list(x) == ["time", "mass", "share", "shots", "die", "band"]
@@ -75,7 +76,7 @@ def test_round_trip():
 
 
 def test_probabilities_of_whole_numbers_and_categories():
-    """They sum to one, with many draws of the noise, and are those of samples."""
+    """Check that probabilities with many noise draws sum to one and agree with samples."""
     data = np.array([[0, 2], [1, 0], [3, 1], [2, 2]] * 5)
     kinds = [afflow.Whole(0, 3), afflow.Categories([0, 1, 2])]
     made = {"columns": kinds, "data": data, "hidden": (8,), "rngs": nnx.Rngs(0)}
@@ -90,7 +91,7 @@ def test_probabilities_of_whole_numbers_and_categories():
 
 
 def test_units_change_densities_by_their_jacobian():
-    """The same flow in other units: a shift changes nothing, a scale its logarithm."""
+    """Check that a shift of the data keeps log-densities, and that a scale `s` adds `-log s`."""
     x = np.random.default_rng(0).lognormal(size=(200, 1))
     made = {"columns": [afflow.Above()], "hidden": (8,), "rngs": nnx.Rngs(0)}
     tiny, huge = (
@@ -103,20 +104,20 @@ def test_units_change_densities_by_their_jacobian():
 
 
 def test_fit_takes_tables():
-    """A table trains as the numbers that it holds do, with held-out tables too."""
+    """Check that `fit` accepts tables as training data and as held-out data."""
     rows, more = table(400), table(100, seed=1)
     flow = small(rows)
     options = {"key": KEY, "max_epochs": 5, "progress": False, "learning_rate": 1e-2}
     trained, history = afflow.fit(flow, rows, validation=(more,), **options)
     assert history.validation[-1] < history.validation[0]
     excess = np.mean(trained.log_prob(more)) + min(history.validation)
-    assert -0.05 < excess < 0.6  # sixteen draws of the noise against one
+    assert -0.05 < excess < 0.6  # 16 noise draws against one
     again, _ = afflow.fit(flow, rows, validation=more, **options)
     np.testing.assert_array_equal(again.log_prob(more), trained.log_prob(more))
 
 
 def test_values_next_to_a_bound_have_densities():
-    """They would round onto the bound in float32, which has none."""
+    """Check values near a bound. In float32 they would round to the bound, which has no density."""
     kinds = [afflow.Between(0.1, 0.3), afflow.Above(0.0)]
     flow = afflow.made(2, columns=kinds, rngs=nnx.Rngs(0))
     with jax.enable_x64(False):
@@ -127,7 +128,7 @@ def test_values_next_to_a_bound_have_densities():
 
 
 def test_compiled_functions():
-    """They get arrays, calculate in their type, and refuse columns that it does not resolve."""
+    """Check that compiled functions take arrays and reject columns that floats do not resolve."""
     x = np.random.default_rng(0).normal(7.0, 2.0, (50, 2)).astype(np.float32)
     flow = afflow.made(2, columns=[afflow.Real(), afflow.Above(-99.0)], data=x, rngs=nnx.Rngs(0))
     inside = jax.jit(lambda flow, x: flow.log_prob(x))(flow, x)
@@ -214,6 +215,7 @@ def test_contexts_beside_columns():
 
 
 def discrete(context_dim=0):
+    """Return a flow over two whole columns, its data, and contexts."""
     x = np.random.default_rng(0).poisson(3, (60, 2))
     h = np.random.default_rng(1).normal(size=(60, 1))
     kinds = [afflow.Whole(0), afflow.Whole(0)]
@@ -223,7 +225,7 @@ def discrete(context_dim=0):
 
 
 def test_contexts_broadcast_beside_noise():
-    """Sixteen contexts are not the sixteen draws of the noise."""
+    """Check that the axis of contexts is not mixed with the axis of the 16 noise draws."""
     flow, x, h = discrete(context_dim=1)
     for num in (1, 5, 16):
         each = [flow.log_prob(x[0], context) for context in h[:num]]
@@ -232,7 +234,7 @@ def test_contexts_broadcast_beside_noise():
 
 
 def test_a_row_of_whole_numbers_has_one_probability():
-    """It does not depend on the rows beside it, nor on how many are worked on at a time."""
+    """Check that a probability depends neither on the other rows nor on `chunk`."""
     flow, x, _ = discrete()
     alone = [flow.log_prob(row) for row in x[:5]]
     np.testing.assert_allclose(flow.log_prob(x[:5]), alone, rtol=1e-6)
@@ -253,7 +255,7 @@ def test_callbacks_and_errors_have_the_flow_of_the_table():
 
 
 def test_what_compiled_functions_resolve():
-    """Large whole numbers and narrow columns are refused, constants around zero are not."""
+    """Check that large and narrow columns are unresolved in float32, and small ones resolved."""
     with jax.enable_x64(False):
         rng = np.random.default_rng(0)
         large, narrow = 20_000_001 + rng.integers(-60, 60, (50, 1)), 1e9 + rng.normal(size=(50, 1))

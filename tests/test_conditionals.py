@@ -1,4 +1,4 @@
-"""Conditionals: normalised, with a CDF, samples and a mode that belong to them."""
+"""Conditionals are normalised, and their CDF, samples and mode agree with the density."""
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ CONTINUOUS = {
 
 
 def params_of(conditional):
+    """Return random parameters for a conditional."""
     return jax.random.normal(jax.random.key(3), (conditional.num_params,))
 
 

@@ -1,4 +1,4 @@
-"""The properties that every conditioner in the registry has."""
+"""Properties of every conditioner in the registry."""
 
 import jax
 import jax.numpy as jnp

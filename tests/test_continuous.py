@@ -17,7 +17,7 @@ TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 
 
 class LinearField(afflow.bijectors.VectorField):
-    """The field `A x`, whose flow is the matrix exponential."""
+    """The vector field `A x`. The exact flow is the matrix exponential of `A`."""
 
     event_shape, context_shape = (2,), None
 
@@ -30,6 +30,7 @@ class LinearField(afflow.bijectors.VectorField):
 
 @pytest.fixture(scope="module")
 def flow():
+    """Return a small conditional `cnf` with random weights."""
     return randomize(afflow.cnf(2, hidden=(8,), context_dim=1, rngs=nnx.Rngs(0)))
 
 
@@ -95,7 +96,7 @@ def test_probes_are_not_trained():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_a_short_last_step_is_no_failure(dtype):
-    """As where the step before happened to end just short of the end."""
+    """Check intervals shorter than one rounding error, as the last step of a solver can be."""
     layer, x = afflow.bijectors.Continuous(LinearField(MATRIX.astype(dtype))), jnp.ones(2, dtype)
     for start, end in ((jnp.finfo(dtype).eps / 2, 0.0), (1.0 - jnp.finfo(dtype).eps / 2, 1.0)):
         y, log_det = layer._integrate(start, end, x, None)

@@ -1,4 +1,4 @@
-"""The data sets' recipes, on tiny files in their published formats."""
+"""The recipes of the data sets, on tiny files in the published formats."""
 
 import gzip
 import io
@@ -16,11 +16,13 @@ RNG = np.random.default_rng(0)
 
 
 def write(path, content):
+    """Write `content` to `path`, and create the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def table(rows, separator=" ", header=""):
+    """Return rows as text with a separator and an optional header."""
     lines = [separator.join(map(repr, map(float, row))) for row in rows]
     return "\n".join([header, *lines] if header else lines) + "\n"
 
@@ -29,12 +31,13 @@ def table(rows, separator=" ", header=""):
 
 
 def household(minutes=60):
-    """Return a table of the meter's columns, and which of its rows are missing."""
+    """Return values of the power data, the scale of each column, and a mask of missing rows."""
     scale = np.array([1000, 1000, 100, 10, 1, 1, 1])
     return RNG.integers(0, 5000, (minutes, 7)), scale, np.arange(minutes) % 6 == 4
 
 
 def household_text(values, scale, missing):
+    """Return the power data in the published text format."""
     lines = ["Date;Time;Global_active_power;..."]
     for minute, row in enumerate(values / scale):
         clock = f"{(17 + (24 + minute) // 60) % 24:02}:{(24 + minute) % 60:02}:00"
@@ -44,6 +47,7 @@ def household_text(values, scale, missing):
 
 
 def household_packed(values, scale, missing):
+    """Return the power data as a packed `npz` file."""
     names = [f"column{i}" for i in range(7)]
     columns = dict(zip(names, values.T.astype(np.uint16), strict=True))
     file = io.BytesIO()
@@ -53,7 +57,7 @@ def household_packed(values, scale, missing):
 
 
 def published_power(values, scale, missing):
-    """Follow the published preprocessing line by line."""
+    """Compute the splits of the power data by the published preprocessing, line by line."""
     minutes = (17 * 60 + 24 + np.arange(len(values))) % 1440
     data = np.column_stack([values / scale, minutes])[~missing]
     rng = np.random.RandomState(42)
@@ -68,6 +72,7 @@ def published_power(values, scale, missing):
 
 
 def household_table(values, scale, missing):
+    """Return the complete rows of the power data as an `npy` file, with the minute of the day."""
     minutes = (17 * 60 + 24 + np.arange(len(values))) % 1440
     file = io.BytesIO()
     np.save(file, np.column_stack([values / scale, minutes])[~missing])
@@ -123,7 +128,7 @@ def test_columns_that_say_the_same_go_the_first_first():
 
 def test_columns_that_repeat_their_smallest_value_go():
     train = np.arange(40.0).reshape(8, 5)
-    train[:6, 1], train[:6, 2], train[:5, 3] = -1, 99, -1  # only the first is too often smallest
+    train[:6, 1], train[:6, 2], train[:5, 3] = -1, 99, -1  # column 1 alone is too often smallest
     kept, other = files.without_repeats(train, train[:2])
     np.testing.assert_array_equal(kept, train[:, [0, 2, 3, 4]])
     assert other.shape == (2, 4)
@@ -148,7 +153,7 @@ def test_gas(tmp_path):
 def test_hepmass(tmp_path):
     train, test = RNG.normal(size=(60, 23)), RNG.normal(size=(40, 24))
     train[:, 0], test[:, 0] = np.arange(60) % 2, np.arange(40) % 2
-    train[:12, 5] = -9.0  # six of them signal
+    train[:12, 5] = -9.0  # six of these rows are signal
     write(tmp_path / "hepmass/1000_train.csv", table(train, ",", "label,f0"))
     write(tmp_path / "hepmass/1000_test.csv", table(test, ",", "label,f0"))
     got = datasets.hepmass(tmp_path, (27, 3, 20))
@@ -174,6 +179,7 @@ def test_miniboone(tmp_path):
 
 
 def idx(images):
+    """Return images in the format of the MNIST files."""
     return np.array([2051, *images.shape], ">i4").tobytes() + images.tobytes()
 
 
@@ -205,7 +211,7 @@ def test_a_file_that_is_not_of_images_is_an_error(tmp_path):
 
 
 def striped(path, axes):
-    """Write a tar of JPEGs, each with a steep gradient along one axis."""
+    """Write a tar file of JPEGs, each with a steep gradient along one axis."""
     image = pytest.importorskip("PIL.Image")
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as tar:
@@ -219,7 +225,7 @@ def striped(path, axes):
 
 
 def directions(patches):
-    """Return the axes along which patches of mean zero rise by eight levels a pixel."""
+    """Return the set of axes along which patches of mean zero rise by 8 levels per pixel."""
     whole = np.column_stack([patches, -patches.sum(1)]).reshape(-1, 8, 8)
     rises = 256 * np.array([np.diff(whole, axis=axis).mean((1, 2)) for axis in (1, 2)])
     assert np.allclose(np.sort(rises, 0), [[0], [8]], atol=0.6)
@@ -236,12 +242,12 @@ def test_bsds300(tmp_path, monkeypatch):
     assert directions(test) == {1}
 
 
-# Binary sets and RNADE's
+# Binary data sets and the data sets of RNADE
 
 
 @pytest.fixture
 def bits(monkeypatch):
-    """Return three small parts, whose sizes pass for the published ones."""
+    """Return small splits, and register their sizes as the published sizes."""
     for name in ("adult", "binarized_mnist"):
         monkeypatch.setitem(datasets.BINARY, name, Published(5, 4, 2, 3))
     return Split(*(RNG.integers(0, 2, (size, 5)).astype(np.uint8) for size in (4, 2, 3)))
@@ -306,7 +312,7 @@ def test_rnade(tmp_path, monkeypatch, header):
 
 
 def members(size, number):
-    """Return which rows a fold tests on, from the z-scores of their numbers."""
+    """Return the test rows of fold `number`, recovered from standardised row numbers."""
     ids = np.arange(size, dtype=float)[:, None]
     train, test = datasets.fold(ids, number)
     step = np.diff(np.sort(np.concatenate([train, test])[:, 0])).mean()

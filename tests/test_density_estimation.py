@@ -1,4 +1,4 @@
-"""The benchmark runs: their settings, and their checkpoints."""
+"""The benchmark of density estimation: settings and checkpoints."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Density models against exhaustive enumeration, brute force, and the flows they equal."""
+"""Density models against exhaustive enumeration, brute force, and equal flows."""
 
 from itertools import permutations, product
 
@@ -16,6 +16,7 @@ KEY = jax.random.key(0)
 
 
 def fixed_sum(conditioner, total):
+    """Return a model of binary vectors with `total` ones."""
     return afflow.AutoregressiveModel(
         afflow.conditioners.FixedSum(conditioner, total), afflow.conditionals.Bernoulli()
     )
@@ -66,18 +67,19 @@ AGNOSTIC = [name for name in DISCRETE if name.startswith(("made e", "deep", "eo"
 
 
 def build(name):
+    """Return the model `DISCRETE[name]` with random weights."""
     return randomize(DISCRETE[name]())
 
 
 def outcomes(model):
-    """Return all outcomes `(K^D, D)`."""
+    """Return all outcomes `(K^D, D)` of a model."""
     conditional = model.conditional
     levels = getattr(conditional, "num_classes", getattr(conditional, "num_levels", 2))
     return np.array(list(product(range(levels), repeat=model.event_shape[0])))
 
 
 def chi_squared(drawn, every, probabilities):
-    """Return the p-value of samples, given the probabilities of every outcome."""
+    """Return the p-value of samples `drawn`, given the probability of each outcome in `every`."""
     counts = (drawn[:, None] == every[None]).all(-1).sum(0)
     assert counts.sum() == len(drawn)
     keep = probabilities * len(drawn) > 1
@@ -99,7 +101,7 @@ def test_probabilities_sum_to_one_and_samples_match_them(name):
 
 @pytest.mark.parametrize("total", [0, 2, 4])
 def test_a_fixed_sum_holds(total):
-    """No probability outside of it, all of it inside, and gradients that are finite."""
+    """Check probability zero for other sums, total probability one, and finite gradients."""
     model = randomize(fixed_sum(afflow.MADE(4, 1, (5,), rngs=nnx.Rngs(0)), total))
     every = np.array(list(product(range(2), repeat=4)))
     log_probs = np.asarray(model.log_prob(every))
@@ -130,7 +132,7 @@ def test_completion_is_the_exact_conditional(name):
     x = every[len(every) // 2]
     agree = (every == x)[:, observed].all(1)
     log_probs = np.asarray(model.log_prob(every[agree]))
-    x = np.where(observed, x, 7)  # what is not observed is not read
+    x = np.where(observed, x, 7)  # values that are not observed must not matter
     drawn = model.complete(np.tile(x, (4000, 1)), observed, KEY)
     weights = np.exp(log_probs) / np.exp(log_probs).sum()
     assert chi_squared(np.asarray(drawn), every[agree], weights) > 1e-3
@@ -159,7 +161,10 @@ def test_any_subset_completes_and_marginalises(name):
 
 
 def conditional_by_enumeration(model, every, x, observed):
-    """Return the members' mixture given `x[observed]`: each takes the observed ones first."""
+    """Return the probabilities of all outcomes given `x[observed]`, by enumeration.
+
+    Each member of the ensemble moves the observed coordinates to the front of its order.
+    """
     members = []
     for m in range(model.num_orders):
         draw = model._member(m)
@@ -190,7 +195,7 @@ def test_every_subset_completes_a_mixture_of_orders(name, num_orders):
     drawn = model.complete(np.broadcast_to(x, shape), np.broadcast_to(subsets[:, None], shape), KEY)
     for observed, rows in zip(subsets, np.asarray(drawn), strict=True):
         expected = conditional_by_enumeration(model, every, x, observed)
-        if name == "natural":  # then it is the conditional of `log_prob`
+        if name == "natural":  # here `complete` is the conditional of `log_prob`
             agree = (every == x)[:, observed].all(1)
             joint = np.where(agree, np.exp(model.log_prob(every)), 0)
             np.testing.assert_allclose(expected, joint / joint.sum(), rtol=1e-5)
@@ -390,7 +395,7 @@ def test_bad_input():
 
 
 def rows_with_gaps(dim, size, rng, *, anywhere):
-    """Return rows whose neighbours agree in nine of ten cases, and the rows with NaN in them."""
+    """Return complete rows and rows with NaN. Neighbours agree with probability 0.9."""
     flips = rng.random((size, dim)) < np.r_[0.5, np.full(dim - 1, 0.1)]
     x = (flips.cumsum(1) % 2).astype(float)
     gaps = (
@@ -403,7 +408,7 @@ def rows_with_gaps(dim, size, rng, *, anywhere):
 
 @pytest.mark.parametrize("anywhere", [False, True])
 def test_rows_with_missing_values(anywhere):
-    """A fit to what is observed finds the model of the whole rows."""
+    """Check that a fit to incomplete rows finds the distribution of the complete rows."""
     x, holed = rows_with_gaps(4, 3000, np.random.default_rng(0), anywhere=anywhere)
     make = afflow.zoo.deep_nade if anywhere else afflow.made_model
     model = make(4, hidden=(16,), rngs=nnx.Rngs(0))
@@ -424,7 +429,7 @@ def test_the_observed_likelihood_is_a_marginal():
 
 @pytest.mark.parametrize("num", [1, 2, 4])
 def test_estimates_of_what_is_observed_are_unbiased(num):
-    """Over many keys, in a model whose conditionals know nothing: a bit costs log 2."""
+    """Check the mean over many keys, in a model with a cost of log 2 per bit."""
     model = afflow.zoo.deep_nade(4, rngs=nnx.Rngs(0))
     x = np.where(np.arange(4) < num, 1.0, np.nan)
     estimates = model.observed_log_prob(KEY, np.tile(x, (4000, 1)))

@@ -1,4 +1,4 @@
-"""Integers: noise that stays in its cell, bounds that are bounds, bits that are counted."""
+"""Integers: noise stays in its cell, bounds hold, and bits per dimension are correct."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ KEY = jax.random.key(2)
 
 
 def unit_flow(base=afflow.Normal, **options) -> afflow.Flow:
-    """Return a flow on the unit square, not far from its base."""
+    """Return a flow on the unit square that is close to its base."""
     made = afflow.MADE(2, 2, (8,), activation=jnp.tanh, rngs=nnx.Rngs(0), **options)
     layer = randomize(afflow.Inverse(afflow.MaskedAutoregressive(made, afflow.Affine())), 0.2)
     unit = afflow.bijectors.Interval(jnp.zeros(2), jnp.ones(2))
@@ -22,17 +22,17 @@ def unit_flow(base=afflow.Normal, **options) -> afflow.Flow:
 
 
 def model() -> afflow.models.VariationalDequantization:
-    """Return a small model; Logistic noise has the tails that importance weights need."""
+    """Return a small model. Its logistic noise has the tails that importance weights need."""
     noise = unit_flow(afflow.distributions.Logistic, context_dim=2)
     return afflow.models.VariationalDequantization(unit_flow(), noise, levels=4)
 
 
 def log_cells(flow, levels, fine=64):
-    """Return the log-probability of every pair of integers, by quadrature: `(n, n)`."""
+    """Return the log-probability `(n, n)` of every pair of integers, by quadrature."""
     axis = (np.arange(levels * fine) + 0.5) / (levels * fine)
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
     density = np.exp(flow.log_prob(grid)).reshape(levels, fine, levels, fine)
-    return np.log(density.mean((1, 3)))  # on the scale of densities on the unit square
+    return np.log(density.mean((1, 3)))  # as densities on the unit square
 
 
 @pytest.mark.parametrize("levels", [2, 5, 10, 49, 256, 1000])
@@ -85,7 +85,7 @@ def test_bound_is_below_and_closes():
 
 
 def test_noise_learns():
-    """A few steps of gradient descent on the noise alone raise the bound."""
+    """Check that gradient descent on the noise alone raises the bound."""
     bound, x = model(), jnp.array([[0, 3], [2, 1]])
     graph, params, rest = nnx.split(bound.noise, nnx.Param, ...)
 

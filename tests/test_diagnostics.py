@@ -1,4 +1,4 @@
-"""Importance weights and what they tell, against what is known of them."""
+"""Importance weights and their diagnostics, against known values."""
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ def gaussian(mu, sigma):
 
 
 def weights(log_density, num_samples=4000, context=None, context_dim=0):
+    """Return a flow, samples, and log-weights for a target density."""
     flow = afflow.Flow(afflow.Normal(2), afflow.Reverse(2))
     if context_dim:
         flow = randomize(afflow.iaf(2, num_layers=1, context_dim=context_dim, rngs=nnx.Rngs(0)))
@@ -48,7 +49,7 @@ def test_weights_with_contexts():
 
 
 def test_elbo_of_a_gaussian():
-    """KL of the standard normal from N(mu, sigma), and a constant in front of the target."""
+    """Check the ELBO of a known KL divergence and a known normaliser."""
     mu, sigma = jnp.array([0.5, -1.0]), jnp.array([1.5, 0.8])
     _, _, log_w = weights(lambda x: gaussian(mu, sigma)(x) + 3, 20_000)
     kl = jnp.sum(jnp.log(sigma) + (1 + mu**2) / (2 * sigma**2) - 0.5)
@@ -80,14 +81,14 @@ def test_effective_sample_size():
 
 
 def generalized_pareto(k, size, runs=1):
-    """Return samples by the inverse of the distribution function, scale 1."""
+    """Return samples `(size, runs)` of scale 1, by inversion of the CDF."""
     u = jnp.asarray(RNG.uniform(size=(size, runs)))
     return jnp.expm1(-k * jnp.log1p(-u)) / k
 
 
 @pytest.mark.parametrize("k", [0.3, 0.7, 1.2])
 def test_pareto_k_of_generalized_pareto_weights(k):
-    """The mean over repetitions is k up to the small pull of the prior; all are close."""
+    """Check estimates of k: the mean with the bias of the prior, and the largest error."""
     estimates = afflow.inference.pareto_k(jnp.log(generalized_pareto(k, 5_000, 40)))
     n = 3 * 5_000**0.5
     shrunk = (n * k + 10 * 0.5) / (n + 10)
@@ -105,7 +106,7 @@ def test_pareto_fit_recovers_the_scale():
 
 @pytest.mark.parametrize(("s", "k"), [(0.5, -1.0), (2.0, 0.75)])
 def test_pareto_k_of_gaussian_proposals(s, k):
-    """In two dimensions the weights of N(0, 1) against N(0, s) have a tail that is known."""
+    """Check k for weights of N(0, s) under samples of N(0, 1), with a known tail."""
     _, _, log_w = weights(gaussian(0.0, s), 20_000)
     n = 3 * 1000**0.5
     estimate = afflow.inference.pareto_k(log_w.reshape(1000, 20)).mean()
@@ -139,7 +140,7 @@ def test_smoothing_keeps_the_order_and_the_rest():
 
 
 def test_smoothing_steadies_estimates():
-    """Over repeated runs with heavy weights, log Z has the smaller error once smoothed."""
+    """Check that smoothing lowers the error of log Z over repeated runs with heavy weights."""
     log_w = jnp.log(generalized_pareto(0.7, 500, 400) + 0.01)
     smoothed, _ = afflow.inference.pareto_smoothed(log_w)
     raw, steady = (afflow.inference.log_evidence(a).value.std() for a in (log_w, smoothed))
@@ -176,7 +177,7 @@ def test_errors_say_what_was_expected():
 
 
 def test_moments_are_those_of_the_distribution():
-    """Five standard errors hold the truth, which they would not if they were too small by half."""
+    """Check moments within four standard errors, and the standard errors against exact values."""
     scale = np.array([0.5, 30.0])
     units = afflow.Standardize(np.array([3.0, -100.0]), scale)
     flow = afflow.Flow(afflow.distributions.Logistic(2), units)
@@ -202,7 +203,7 @@ def test_moments_of_each_context():
 
 @pytest.mark.parametrize("use", ["importance_weights", "reverse_kl", "moments"])
 def test_tables_with_names_are_refused(use):
-    """Their samples are data frames, which a density of one event cannot be mapped over."""
+    """Check the error for flows whose samples are data frames, which cannot be mapped over."""
     data = {"a": np.arange(20.0), "b": 1.0 + np.arange(20.0)}
     columns = {"b": afflow.Above(0.0)}
     flow = afflow.made(2, hidden=(4,), data=data, columns=columns, rngs=nnx.Rngs(0))

@@ -1,4 +1,4 @@
-"""The objectives of variational inference: their values, and their gradients on average."""
+"""The objectives of variational inference: values, and gradients in the mean."""
 
 from functools import partial
 
@@ -18,39 +18,42 @@ PATH_BOUND = partial(afflow.inference.doubly_reparameterized, group=4)
 
 
 def target(x):
-    """Return the log-density of N(MU, SIGMA), times exp(LOG_Z)."""
+    """Return the log-density of N(MU, SIGMA), plus LOG_Z."""
     z = (x - MU) / SIGMA
     return LOG_Z - jnp.sum(0.5 * z**2 + jnp.log(SIGMA * jnp.sqrt(2 * jnp.pi)))
 
 
 def gaussian_flow():
+    """Return a normal flow with a random location and scale."""
     return randomize(afflow.Flow(afflow.Normal(2), afflow.Elementwise(afflow.Affine(), 2)), 0.3)
 
 
 def moments(flow):
-    """Return mean and standard deviation of a flow of affine maps by itself."""
+    """Return the mean and standard deviation of an affine flow."""
     mean = flow.bijector.forward(jnp.zeros(2))
     return mean, flow.bijector.forward(jnp.ones(2)) - mean
 
 
 def exact_reverse_kl(flow):
+    """Return the exact reverse KL divergence of an affine flow, minus LOG_Z."""
     m, s = moments(flow)
     return jnp.sum(jnp.log(SIGMA / s) + (s**2 + (m - MU) ** 2) / (2 * SIGMA**2) - 0.5) - LOG_Z
 
 
 def exact_forward_kl(flow):
+    """Return the exact forward KL divergence of an affine flow."""
     m, s = moments(flow)
     return jnp.sum(jnp.log(s / SIGMA) + (SIGMA**2 + (m - MU) ** 2) / (2 * s**2) - 0.5)
 
 
 def layered(factory, context_dim=0):
-    """Return a random flow of one autoregressive layer."""
+    """Return a flow with one autoregressive layer and random weights."""
     options = {"num_layers": 1, "hidden": (5,), "activation": jnp.tanh}
     return randomize(factory(2, context_dim=context_dim, **options, rngs=nnx.Rngs(0)), 0.4)
 
 
 def values_and_gradients(objective, flow, log_density, num_samples, runs):
-    """Return the values `(runs,)` and gradients `(runs, num_params)` of repeated estimates."""
+    """Return values `(runs,)` and gradients `(runs, num_params)` of repeated estimates."""
 
     @jax.jit
     @jax.vmap
@@ -62,7 +65,7 @@ def values_and_gradients(objective, flow, log_density, num_samples, runs):
 
 
 def assert_mean(samples, expected):
-    """Check a mean over the first axis to four and a half standard errors."""
+    """Check that the mean of `samples` is within 4.5 standard errors of `expected`."""
     error = samples.std(0) / len(samples) ** 0.5
     np.testing.assert_array_less(np.abs(samples.mean(0) - expected), 4.5 * error + 1e-12)
 
@@ -79,7 +82,7 @@ def test_unbiased_for_gaussians(objective):
 
 
 def test_forward_kl_of_gaussians():
-    """Its bias falls with the number of samples."""
+    """Check the estimate with many samples. Its bias falls with their number."""
     flow = gaussian_flow()
     values, gradients = values_and_gradients(afflow.inference.forward_kl, flow, target, 20_000, 20)
     value, gradient = jax.value_and_grad(exact_forward_kl)(flow)
@@ -97,7 +100,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_path_gradients_agree_on_average(name):
-    """What the path gradient leaves out is noise: it has mean zero, and is not zero."""
+    """Check that path gradients differ from plain gradients by noise of mean zero."""
     factory, plain, path, num_samples = PAIRS[name]
     arguments = layered(factory), target, num_samples, 1500
     values, gradients = values_and_gradients(plain, *arguments)
@@ -135,7 +138,7 @@ def test_a_group_of_one_is_the_elbo():
 
 
 def test_bounds_are_ordered():
-    """ELBO <= bound of 4 <= bound of 64 <= log Z, the same samples in all."""
+    """Check ELBO < bound of 4 < bound of 64 <= log Z, on the same samples."""
     flow = gaussian_flow()
     groups = [1, 4, 64]
     bounds = [
@@ -148,7 +151,7 @@ def test_bounds_are_ordered():
 
 
 def test_forward_kl_learns_where_samples_have_no_derivative():
-    """The weights of a mixture base get a gradient, which no path gradient gives them."""
+    """Check that `forward_kl` trains the weights of a mixture base, unlike path gradients."""
     ends = [
         afflow.distributions.LocationScale(afflow.Normal(1), jnp.full(1, m), jnp.ones(1))
         for m in (-4.0, 4)
@@ -166,7 +169,7 @@ def test_forward_kl_learns_where_samples_have_no_derivative():
 
 @pytest.mark.parametrize("objective", [BOUND, PATH_BOUND, afflow.inference.forward_kl])
 def test_contexts(objective):
-    """A batch of contexts has the mean of their losses."""
+    """Check that the loss of a batch of contexts is the mean of the losses."""
     flow = layered(afflow.iaf, context_dim=1)
     contexts = jnp.array([[0.5], [-1.0]])
 

@@ -1,4 +1,4 @@
-"""Domains: no leakage, no NaN at the edges or beyond, and saturation that stays inside."""
+"""Domains: no density outside, no NaN at the edges, and saturated samples stay inside."""
 
 import math
 from fractions import Fraction
@@ -78,7 +78,7 @@ def test_nan_stays_nan(name):
 @pytest.mark.parametrize("name", [name for name in DOMAINS if name != "ordered"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_saturated_samples_stay_inside(name, dtype):
-    """Noise far out rounds onto the boundary; samples have a density all the same."""
+    """Check samples of extreme noise, which round to the boundary, for a density."""
     flow = afflow.Flow(afflow.Normal(2), DOMAINS[name][0]())
     noise = jnp.array([[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 1], [1, 0], [0, -1]], dtype)
     for scale in (10, 100, 1e4):
@@ -100,7 +100,7 @@ def test_wide_simplex_stays_inside():
 
 @pytest.mark.parametrize(("dim", "deviation"), [(200, 2.0), (20, 2.0), (1, 5.0)])
 def test_simplex_keeps_the_digits_of_its_last_class(dim, deviation):
-    """The last probability is `1 - sum`, of float32 numbers, in exact arithmetic."""
+    """Check log-determinants against `1 - sum`, computed exactly from float32 probabilities."""
     simplex = afflow.bijectors.Simplex(dim)
     noise = deviation * jax.random.normal(KEY, (246, dim))
     y = jax.jit(jax.vmap(simplex.forward))(noise).astype(jnp.float32)
@@ -117,7 +117,7 @@ def test_simplex_keeps_the_digits_of_its_last_class(dim, deviation):
 
 @pytest.mark.parametrize(("dim", "location"), [(3, -14.0), (50, -12.0), (3, 0.0), (200, -5.0)])
 def test_simplex_samples_are_moved_by_rounding_only(dim, location):
-    """Beside a last class close to one, the others keep their digits."""
+    """Check that small probabilities keep their digits beside a last class close to one."""
     simplex = afflow.bijectors.Simplex(dim)
     x = location + 0.5 * jax.random.normal(KEY, (500, dim), jnp.float32)
     y, log_det = jax.jit(jax.vmap(simplex.forward_and_log_det))(x)
@@ -139,7 +139,7 @@ def test_simplex_samples_reach_a_tiny_last_class():
 
 
 def test_training_by_hand_leaves_constants_alone():
-    """An optimizer that sees the gradient of every array moved the ends of an interval."""
+    """Check that an optimizer over all arrays does not move the ends of an interval."""
     ends = afflow.bijectors.Interval(jnp.zeros(2), jnp.ones(2))
     layers = afflow.Chain([randomize(afflow.Elementwise(afflow.Affine(), 2)), ends])
     flow = afflow.Flow(afflow.Normal(2), layers)
@@ -189,7 +189,7 @@ def test_simplex_density_integrates_to_one():
 
 
 def test_simplex_is_dirichlet_on_its_own_base():
-    """Broken sticks of Beta lengths make a Dirichlet: here the uniform one."""
+    """Check that sticks with Beta lengths give the uniform Dirichlet distribution."""
     z = jnp.array([0.3, -1.2, 0.8])
     y, log_det = afflow.bijectors.Simplex(3).forward_and_log_det(z)
     rest = jnp.array([3.0, 2.0, 1.0])  # stick k is Beta(1, rest)

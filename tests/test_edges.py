@@ -1,4 +1,4 @@
-"""Numbers at their edges: infinite, huge, rare, fractional where whole ones are meant."""
+"""Extreme numbers: infinite, huge, rare, or fractional instead of whole."""
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def test_levels_and_integers_out_of_range(x, levels, message):
 
 
 def test_weights_far_from_one_keep_their_digits():
-    """What float32 makes of log-weights near -5e4 is judged without their offset."""
+    """Check estimates from float32 log-weights near -5e4 against the offset removed in float64."""
     offset, spread = np.float32(-5e4), np.float32(2**-5)
     log_weights = offset + spread * np.arange(-2, 3, dtype=np.float32).repeat(20_000)
     exact = np.exp(log_weights.astype(float) + 5e4)
@@ -76,7 +76,7 @@ def test_weights_far_from_one_keep_their_digits():
 
 
 def test_rare_bits_are_as_rare_as_they_should():
-    """One key in 2^23 drew a 1 at any logit, however small."""
+    """Check the frequency of bits rarer than the steps of a float32 uniform."""
     with jax.enable_x64(False):
         draw = jax.jit(
             lambda keys, p: jax.vmap(lambda k: afflow.conditionals.Bernoulli().sample(k, p))(

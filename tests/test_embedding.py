@@ -1,4 +1,4 @@
-"""Networks that see the context: once for every context that is given."""
+"""Embedding networks: one run per given context, in evaluation and in training."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ KEY = jax.random.key(0)
 
 
 def flow_of_images(size=400) -> afflow.Flow:
-    """Return a flow whose context is an image, seen through two layers."""
+    """Return a flow whose context is an image, embedded by a network with two layers."""
     rngs = nnx.Rngs(0)
     flow = afflow.maf(2, num_layers=1, hidden=(4,), context_dim=3, rngs=rngs)
 
@@ -29,6 +29,7 @@ def flow_of_images(size=400) -> afflow.Flow:
 
 
 def flops(f, *args):
+    """Return the number of floating-point operations of the compiled `f(*args)`."""
     return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
 
 
@@ -83,7 +84,7 @@ def test_a_base_that_reads_the_context_keeps_it():
 
 @afflow.saveable
 class Normalised(nnx.Module):
-    """A network with statistics and randomness, for one context or a minibatch."""
+    """A network with batch statistics and dropout, for one context or a minibatch."""
 
     def __init__(self, rngs, rate=0.0):
         self.norm = nnx.BatchNorm(3, momentum=0.5, rngs=rngs)
@@ -95,6 +96,7 @@ class Normalised(nnx.Module):
 
 
 def with_network(network):
+    """Return a flow with contexts `(3,)` that `network` embeds."""
     made = afflow.made(2, hidden=(4,), context_dim=2, rngs=nnx.Rngs(0))
     return afflow.Flow(made.base, afflow.Embedded(made.bijector, network, 3))
 
@@ -104,7 +106,7 @@ CONTEXTS = np.random.default_rng(0).normal([5.0, -2.0, 0.0], [3.0, 0.1, 1.0], (3
 
 @pytest.mark.parametrize("batch_size", [30, 300])
 def test_batch_statistics_are_trained(batch_size):
-    """They become those of the contexts; a density does not depend on what else is in the batch."""
+    """Check that the statistics of the contexts are learned, and that rows do not interact."""
     x = np.random.default_rng(1).normal(size=(300, 2))
     flow = with_network(Normalised(nnx.Rngs(0)))
     options = {"batch_size": batch_size, "max_epochs": 20, "progress": False, "validation": 0.0}
@@ -132,7 +134,7 @@ def test_dropout_has_new_keys_in_each_step_of_training_only():
 
 
 def test_statistics_survive_a_checkpoint(tmp_path):
-    """A run that goes on has the bits of one that was not interrupted."""
+    """Check that a resumed run equals an uninterrupted run bit for bit."""
     x = np.random.default_rng(1).normal(size=(300, 2))
     options = {"batch_size": 100, "progress": False, "key": KEY, "max_epochs": 4}
 
@@ -153,7 +155,7 @@ def test_statistics_survive_a_checkpoint(tmp_path):
 
 
 def test_networks_in_other_places():
-    """Behind z-scores and in tables they train; where `fit` cannot reach them it says so."""
+    """Check training behind z-scores, and the error where `fit` cannot reach the network."""
     x = np.random.default_rng(1).normal(size=(300, 2))
     options = {"context": CONTEXTS, "max_epochs": 3, "progress": False, "key": KEY}
     flow = with_network(Normalised(nnx.Rngs(0)))

@@ -14,11 +14,13 @@ OPTIONS = {"key": KEY, "max_epochs": 3, "batch_size": 20, "learning_rate": 0.1, 
 
 
 def make(rngs):
+    """Return a small flow."""
     return afflow.made(2, hidden=(5,), rngs=rngs)
 
 
 @pytest.fixture(scope="module")
 def ensemble():
+    """Return a trained ensemble of three flows."""
     return afflow.fit_ensemble(make, X, num=3, validation=0, **OPTIONS)[0]
 
 

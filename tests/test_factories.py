@@ -1,4 +1,4 @@
-"""The properties that the flow of every factory has."""
+"""Properties of the flow of every factory."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ FAR = jnp.array([0.0, 30.0, -1e4, 1e6, -1e6, jnp.nan])
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_flow(name):
-    """Both directions have the density of the change of variables, from near to far."""
+    """Check both directions against the change of variables, for events near and far."""
     flow, tol = FLOWS[name](), 1e-4 if name == "cnf" else 1e-9
     x, of_samples = flow.sample_and_log_prob(KEY, 3, CONTEXT)
     log_prob, by_x, by_context, base = _jacobians(flow, x, CONTEXT)
@@ -41,7 +41,7 @@ def test_flow(name):
 @jax.jit
 @partial(jax.vmap, in_axes=(None, 0, None))
 def _jacobians(flow, x, context):
-    """Return the log-density, Jacobians of the noise, and the log-density of the noise."""
+    """Return the log-density, the Jacobians of the noise, and the log-density of the noise."""
 
     def noise(x, context):
         z = flow.bijector.inverse(x, context)
@@ -55,6 +55,7 @@ def _jacobians(flow, x, context):
 @partial(jax.vmap, in_axes=(None, 0, None))
 @partial(jax.value_and_grad, argnums=(0, 1))
 def _gradients(flow, x, context):
+    """Return the log-density, and its gradients by the flow and by `x`."""
     return flow.log_prob(x, context)
 
 
@@ -87,7 +88,7 @@ def test_starts_as_the_standardised_base(name):
     "make", [afflow.naf, afflow.zoo.gaussianization_flow], ids=["naf", "gauss"]
 )
 def test_mixtures_start_close_to_the_standardised_base(make):
-    """All layers of them: the components start apart, as one of variance one together."""
+    """Check that mixtures with separate components start close to a standard normal."""
     data = np.asarray(5 + 3 * jax.random.normal(KEY, (500, 3)))
     flow = make(3, data=data, rngs=nnx.Rngs(0))
     standardized = (data - data.mean(0)) / data.std(0)
@@ -113,10 +114,12 @@ def test_contexts_are_standardised_too():
 
 
 def kinds():
+    """Return a `PerDimension` of two different univariates."""
     return afflow.univariates.PerDimension([afflow.Affine(), afflow.univariates.Additive()])
 
 
 def keep(dim, rngs):
+    """Return the identity, as a value of `mix`."""
     return afflow.Permutation(range(dim))
 
 
@@ -138,6 +141,7 @@ def test_kinds_of_columns_stay_with_them():
 
 
 def three_kinds():
+    """Return a `PerDimension` of three univariates."""
     return afflow.univariates.PerDimension([afflow.Affine()] * 3)
 
 
@@ -197,7 +201,7 @@ def test_circular_nsf_integrates_to_one_and_closes():
     ],
 )
 def test_reverse_mode_keeps_one_number_a_unit(make, num_params, hidden):
-    """Beside each hidden unit: the parameters, and the event in some forms."""
+    """Check memory per layer: one number per hidden unit, the parameters, and a few events."""
     dim, batch = 5, 500
 
     def temporaries(num_layers):
@@ -226,12 +230,12 @@ assert model.sample(jax.random.key(0), 3).shape == (3, 2)
 
 
 def test_strict_promotion_of_types():
-    """As the users of strict JAX set it, in a process of its own: tests use float64 freely."""
+    """Check strict type promotion in a new process, because the tests mix float types freely."""
     subprocess.run([sys.executable, "-c", STRICT], check=True)
 
 
 def test_images_given_images():
-    """A pixel of the context reaches the pixels over it, at every scale, and no vector fits."""
+    """Check that each pixel of the context has an effect, and that a wrong shape is an error."""
     sizes = {"num_levels": 2, "num_steps": 2, "width": 4, "context_dim": (8, 8, 1)}
     flow = randomize(afflow.zoo.glow((8, 8, 1), **sizes, rngs=nnx.Rngs(0)), 0.1)
     x, context = jax.random.normal(KEY, (8, 8, 1)), jax.random.normal(KEY, (8, 8, 1))
@@ -256,7 +260,7 @@ MASKED = [
 
 @pytest.mark.parametrize("factory", [*MASKED, afflow.zoo.circular_nsf])
 def test_factories_of_masked_layers_take_the_options_of_maf(factory):
-    """Each option reaches the layers: their activation, blocks, operands, solver and order."""
+    """Check that each option reaches the layers of the flow."""
     flow = factory(
         3,
         num_layers=1,

@@ -1,4 +1,4 @@
-"""`fit`: learns, stops, repeats itself, and says what is wrong."""
+"""`fit` learns, stops early, is reproducible, and raises clear errors."""
 
 import re
 import warnings
@@ -24,15 +24,18 @@ OPTIONS = {"key": KEY, "batch_size": 100, "progress": False}
 
 
 def small(context_dim=0, **options):
+    """Return a small flow."""
     return afflow.made(2, hidden=(8,), context_dim=context_dim, rngs=nnx.Rngs(0), **options)
 
 
 def gaussian_loss(x):
+    """Return the best loss of a diagonal normal on `x`, in nats."""
     return 0.5 * np.log(2 * np.pi * np.e * x.var(0)).sum()
 
 
 @pytest.fixture(scope="module")
 def fitted():
+    """Return a fitted flow and its history."""
     return afflow.fit(small(), X, max_epochs=60, learning_rate=0.03, **OPTIONS)
 
 
@@ -183,13 +186,14 @@ def test_nothing_to_train():
 
 
 def bad_rows():
+    """Return data with a NaN and an infinite value."""
     x = X.copy()
     x[[3, 7], 1] = np.nan, np.inf
     return x
 
 
 def test_weights_count_rows():
-    """Whole weights are the same as repeated rows; the validation loss too."""
+    """Check that whole weights equal repeated rows, in training and in validation."""
     weights = np.repeat([0.0, 1.0, 3.0], 200)
     options = OPTIONS | {"batch_size": 600, "max_epochs": 2, "optimizer": optax.sgd(0.01)}
     start = randomized()
@@ -203,6 +207,7 @@ def test_weights_count_rows():
 
 
 def randomized():
+    """Return a small flow away from its initial values."""
     return jax.tree.map(lambda a: a + 0.1 * jnp.cos(jnp.arange(a.size).reshape(a.shape)), small())
 
 
@@ -219,7 +224,7 @@ def test_an_objective_of_ones_own():
 
 
 def test_ema_is_validated_and_returned():
-    """Of 20 steps of size one down a slope, the average has a mean that is known."""
+    """Check the average of parameters that move by -1 in each step against its exact value."""
     flow = afflow.Flow(afflow.Normal(1), afflow.Elementwise(afflow.univariates.Additive(), 1))
 
     def slope(model, key, x, context):
@@ -255,7 +260,7 @@ def test_callbacks_see_each_epoch_and_may_stop(tmp_path):
 
 
 def test_parameters_that_turn_infinite_in_the_last_step():
-    """Without validation, no loss would ever show them."""
+    """Check that infinite parameters are an error, which no loss shows without validation."""
     optimizer = optax.scale_by_schedule(lambda step: jnp.where(step == 5, jnp.inf, 0.0))
     options = OPTIONS | {"validation": 0, "optimizer": optimizer}
     with pytest.raises(afflow.training.NonFiniteLossError, match="finite parameters"):
@@ -275,7 +280,7 @@ def test_train_without_data():
 
 
 def test_chunks_change_nothing():
-    """Every step has a key of its own, whatever is compiled together."""
+    """Check that each step has a separate key, however many steps are compiled together."""
 
     def loss(flow, key, batch):
         return jax.random.uniform(key) + 0 * flow.bijector.params[...].sum()
@@ -292,7 +297,7 @@ def test_chunks_change_nothing():
 
 
 def test_a_second_fit_of_the_same_shape_compiles_nothing():
-    """Whatever its data, and its numbers: epochs, learning rate, weight decay."""
+    """Check new data, epochs, learning rate and weight decay."""
     afflow.fit(small(), X, max_epochs=1, **OPTIONS)
     compiled = loop._scan._cache_size(), mean_loss._cache_size()
     numbers = {"max_epochs": 2, "learning_rate": 1e-2, "weight_decay": 0.1}
@@ -302,7 +307,7 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing():
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_the_default_optimizer_is_adamw_on_kernels(decay):
-    """Against optax, with the schedule and the mask written out."""
+    """Check `fit` against optax with an explicit schedule and mask."""
 
     def mask(params):
         is_kernel = lambda path, _: "kernel" in jax.tree_util.keystr(path)  # noqa: E731
@@ -356,7 +361,7 @@ def test_warns_of_units_that_a_flow_does_not_know(flow, x, context, named):
 
 @pytest.fixture
 def on_disk(tmp_path):
-    """The data in a file, mapped into memory."""
+    """Return the data as a memory-mapped file."""
     np.save(tmp_path / "x.npy", X)
     return np.load(tmp_path / "x.npy", mmap_mode="r")
 
@@ -374,7 +379,7 @@ def test_rows_in_a_file_each_count_once(on_disk):
 
 
 def test_rows_in_a_file_stay_there(on_disk):
-    """The rows are read a minibatch at a time, and checked a part at a time."""
+    """Check that rows are read in stacks of minibatches, and not all at once."""
     read = []
 
     class Spy(np.memmap):
@@ -385,7 +390,7 @@ def test_rows_in_a_file_stay_there(on_disk):
 
     spy = on_disk.view(Spy)
     afflow.fit(small(), spy, max_epochs=2, **OPTIONS | {"batch_size": 30, "validation": 0})
-    assert read.count(20) == 2  # one stack of 20 minibatches an epoch
+    assert read.count(20) == 2  # one stack of 20 minibatches per epoch
 
 
 def test_weights_of_rows_in_a_file_have_mean_one_where_they_train(on_disk):
@@ -395,13 +400,13 @@ def test_weights_of_rows_in_a_file_have_mean_one_where_they_train(on_disk):
     _, history = afflow.fit(start, on_disk, weights=weights, max_epochs=1, **options)
     losses = -np.asarray(start.log_prob(X))
     total, share = (weights * losses).sum(), weights.sum()
-    # Two weighted means, put together by any shares of the weight, bracket the whole mean.
+    # The weighted mean of all rows lies between the weighted means of the two parts.
     low, high = sorted([history.train[0], history.validation[0]])
     assert low - 1e-9 <= total / share <= high + 1e-9
 
 
 def test_weights_need_only_be_finite():
-    """Tiny ones, and some whose sum overflows in float32, weigh as others do."""
+    """Check tiny weights, and weights whose sum overflows in float32."""
     weights = np.repeat([1.0, 3.0], 300)
     options = OPTIONS | {"optimizer": optax.sgd(0.0), "validation": 0, "batch_size": 600}
     start = randomized()
@@ -466,7 +471,7 @@ def test_rows_in_a_file_are_learned(on_disk):
 
 
 def test_a_stream_is_the_same_as_its_rows():
-    """One minibatch an epoch of all the rows, from memory and from an iterator."""
+    """Check that a stream of one full minibatch per epoch trains as data in memory."""
     options = OPTIONS | {"validation": X[:50], "max_epochs": 3, "batch_size": 600}
     options |= {"weight_decay": 0.1}
     stream = afflow.training.Stream(lambda epoch: iter([(X, None, np.full(600, 1.0))]), num_steps=1)
@@ -477,6 +482,7 @@ def test_a_stream_is_the_same_as_its_rows():
 
 
 def short_stream():
+    """Return a stream that has fewer minibatches in every epoch."""
     return afflow.training.Stream(lambda epoch: [X[:10]] * (4 - epoch), num_steps=4)
 
 
@@ -518,7 +524,7 @@ def test_errors_say_what_was_expected(name):
 
 
 def test_validation_over_many_batches():
-    """The validation loss is the mean over all rows, also beyond one batch of them."""
+    """Check that the validation loss is the mean over all rows of several batches."""
     x = np.tile(X, (4, 1)) + np.arange(2400.0)[:, None] / 1000
     options = OPTIONS | {"validation": x, "optimizer": optax.sgd(0.0), "patience": 1}
     _, history = afflow.fit(small(), X, max_epochs=1, **options)
@@ -527,13 +533,13 @@ def test_validation_over_many_batches():
 
 
 def changed(before, after):
-    """Return the names of the arrays that training has moved."""
+    """Return the paths of the parameter arrays that differ between two models."""
     arrays = zip(afflow.training.paths_of(before), _copies(before), _copies(after), strict=True)
     return {name for name, a, b in arrays if (a != b).any()}
 
 
 def _copies(flow):
-    """Return every parameter array, the copies in a stack one by one."""
+    """Yield every parameter array. The copies in a `Repeat` count separately."""
     for path, variable in nnx.to_flat_state(nnx.state(flow, nnx.Param)):
         yield from np.asarray(variable[...]) if "layers" in path else [np.asarray(variable[...])]
 
@@ -550,7 +556,7 @@ LAYER = "bijector.bijectors.0.layers"
     ],
 )
 def test_parts_are_trained_alone(trainable, expected):
-    """Every other array keeps its bits, also without weight decay and with another optimizer."""
+    """Check that all other arrays keep their bits, with weight decay in either optimizer."""
     flow = afflow.maf(
         2, num_layers=3, hidden=(4,), base=afflow.distributions.StudentT(2), rngs=nnx.Rngs(0)
     )
@@ -577,7 +583,7 @@ def test_a_choice_of_nothing(trainable):
 
 
 def test_training_that_goes_on_holds_out_the_same_rows():
-    """A model that knows some rows by heart is not told so by them: they never validate."""
+    """Check that fits with different keys train on the same rows. The held-out rows stay unseen."""
     seen = []
 
     def objective(model, key, x, context):
@@ -595,7 +601,7 @@ def test_training_that_goes_on_holds_out_the_same_rows():
 
 
 def test_signed_weights_stand_for_the_sample_that_is_left():
-    """Rows in excess, a third of them cancelled by others of weight -1, against the rest alone."""
+    """Check that rows with weight -1 cancel similar rows with weight 1, and the related errors."""
     rng = np.random.default_rng(0)
     kept, excess = X, 3 + rng.normal(size=(200, 2))
     x = np.concatenate([kept, excess, excess + 1e-3 * rng.normal(size=excess.shape)])
@@ -613,7 +619,7 @@ def test_signed_weights_stand_for_the_sample_that_is_left():
 
 
 def test_signed_weights_whose_sum_is_not_positive_in_a_share():
-    """A negative sum would turn the validation loss around."""
+    """Check the error for held-out weights with a negative sum, which flips the loss."""
     weights = np.ones(600)
     weights[shuffled(600)[:60]] = -0.5
     options = OPTIONS | {"weights": weights, "signed_weights": True}
@@ -622,7 +628,7 @@ def test_signed_weights_whose_sum_is_not_positive_in_a_share():
 
 
 def test_a_run_with_other_settings_is_another_run(tmp_path):
-    """Learning rates and chosen parts are in the state of the optimizer now."""
+    """Check that a checkpoint of another learning rate is an error."""
     options = OPTIONS | {"max_epochs": 1, "checkpoint": afflow.Checkpoint(tmp_path / "run")}
     afflow.fit(small(), X, **options)
     with pytest.raises(ValueError, match="optimizer"):

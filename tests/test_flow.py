@@ -16,11 +16,13 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def conditional():
+    """Return a conditional flow with one autoregressive layer."""
     return afflow.Flow(afflow.Normal(3), autoregressive(3, context_dim=2))
 
 
 @pytest.fixture(scope="module")
 def flow():
+    """Return a flow with one autoregressive layer."""
     return afflow.Flow(afflow.Normal(3), autoregressive(3))
 
 
@@ -60,7 +62,7 @@ def test_sample_matches_log_prob(conditional):
 
 
 def test_samples_follow_the_density():
-    """The mean of 1 / p over samples inside a box estimates the volume of the box."""
+    """Check that the mean of 1 / p over samples inside a box estimates the volume of the box."""
     flow = afflow.Flow(afflow.Normal(2), autoregressive(2))
     x, log_prob = map(np.asarray, flow.sample_and_log_prob(KEY, 100_000))
     inside = (np.abs(x - np.median(x, 0)) < 0.5).all(1)
@@ -101,7 +103,7 @@ def test_outside_the_support():
 
 
 def test_gradients_far_out_do_not_overflow():
-    """Six layers that each stretch by e^6 take a million past the square root of float32."""
+    """Check noise beyond the square root of the largest float32, from six layers of slope e^6."""
 
     def layer(rngs):
         steep = afflow.Elementwise(afflow.Affine(), 1)
@@ -146,12 +148,12 @@ def test_depth_adds_no_code(direction):
         return sum("stablehlo.while" in line for line in program(*args))
 
     assert len(program(4, False)) == len(program(24, False))
-    written_out = direction == "inverse"  # forward has loops of its own
+    written_out = direction == "inverse"  # forward contains other loops
     assert num_loops(4, True) == num_loops(4, False) - written_out
 
 
 def test_a_batch_of_flows():
-    """An ensemble maps over parameters, in the serial direction too."""
+    """Check `jax.vmap` over the parameters of several layers, in the serial direction."""
 
     def build(seed):
         made = afflow.MADE(3, 2, (8,), context_dim=1, rngs=nnx.Rngs(0))
@@ -300,7 +302,7 @@ def test_deep_flows_are_repeated():
 
 
 def test_similar_numbers_of_samples_share_a_program():
-    """They are the first of more: a number more changes none of them, and compiles nothing."""
+    """Check that 999 samples are the first of 1000, without another compilation."""
     flow = afflow.made(2, hidden=(4,), rngs=nnx.Rngs(0))
     more = flow.sample(KEY, 1000)
     compiled = distributions._sample._cache_size()
@@ -312,7 +314,7 @@ def test_similar_numbers_of_samples_share_a_program():
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_a_chunk_at_a_time(conditional, chunk):
-    """The same numbers, for events, contexts and samples."""
+    """Check that `chunk` does not change events, contexts and samples."""
     x, context = jax.random.normal(KEY, (7, 3)), jnp.ones((5, 1, 2))
     whole = conditional.log_prob(x, context)
     np.testing.assert_allclose(conditional.log_prob(x, context, chunk=chunk), whole, rtol=1e-12)

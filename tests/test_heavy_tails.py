@@ -17,7 +17,7 @@ TAILS = afflow.univariates.HeavyTails()
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float64, 1e-13), (jnp.float32, 2e-6)])
 def test_the_inverse_is_lamberts(dtype, rtol):
-    """Against mpmath, from 1e-30 to the largest values that a normal is mapped to."""
+    """Check the inverse against mpmath, from 1e-30 almost to the end of the curved part."""
     for index in (1e-3, 0.1, 0.5, 1.0, 1.9):
         s = jnp.array(afflow.univariates.HeavyTails.params_of([index, index]), dtype)
         delta = 2 / (1 + mpmath.exp(5 - mpmath.mpf(float(s[1]))))
@@ -41,13 +41,13 @@ def test_a_straight_line_far_out():
 
 
 def test_tails_are_those_of_the_index():
-    """Student's t at its own index: the density ratio far out is flat."""
+    """Check that the log-density falls far out with the slope of Student's t of equal index."""
     s = jnp.array(afflow.univariates.HeavyTails.params_of([1 / 3, 1 / 3]))
     base = afflow.Flow(afflow.Normal(1), afflow.Elementwise(TAILS, 1))
     base.bijector.params[...] = s[None]
     far = np.geomspace(1e4, 1e5, 5)
     slope = np.polyfit(np.log(far), base.log_prob(far[:, None]), 1)[0]
-    assert abs(slope + 4) < 0.15  # of t with three degrees of freedom, up to logarithms
+    assert abs(slope + 4) < 0.15  # slope of t with three degrees of freedom, up to logarithms
 
 
 def test_indices_of_samples():
@@ -59,7 +59,7 @@ def test_indices_of_samples():
         assert tail_indices(light).max() < 0.1
     few_but_bounded = np.where(rng.random(5000) < 0.01, 100 * rng.random(5000), rng.random(5000))
     assert tail_indices(few_but_bounded).max() < 0.2
-    assert tail_indices(rng.standard_cauchy(100)).max() == 0  # too few rows to say
+    assert tail_indices(rng.standard_cauchy(100)).max() == 0  # too few rows for an estimate
 
 
 @pytest.mark.parametrize("make", [afflow.maf, afflow.nsf])
@@ -67,7 +67,7 @@ def test_indices_of_samples():
     "law", [st.t(2), st.cauchy(), st.norm()], ids=["student", "cauchy", "normal"]
 )
 def test_flows_follow_tails_as_they_come(make, law):
-    """Within 0.1 nats of the truth in two dimensions, and without harm to a normal."""
+    """Check that fits to heavy-tailed and normal data are within 0.1 nats of the truth."""
     x, test = (law.rvs((n, 2), random_state=i) for i, n in enumerate((2000, 20_000)))
     flow = make(2, num_layers=2, hidden=(16,), data=x, rngs=nnx.Rngs(0))
     flow, _ = afflow.fit(flow, x, key=KEY, max_epochs=30, progress=False)

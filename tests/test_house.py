@@ -1,4 +1,4 @@
-"""The house: which rooms may import which, and names that hide no module."""
+"""The structure of the package: allowed imports, and names that hide no module."""
 
 import ast
 import pkgutil
@@ -29,7 +29,7 @@ MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving"}
 
 
 def rooms_imported(room):
-    """Yield the rooms that the modules of a room import, with the importing file."""
+    """Yield each subpackage that a module of `room` imports, and the name of the module's file."""
     files = (ROOT / room).rglob("*.py") if (ROOT / room).is_dir() else [ROOT / f"{room}.py"]
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -49,7 +49,7 @@ def test_every_room_is_listed():
 
 
 def test_no_name_hides_a_module():
-    """After `import afflow.x.y`, the attribute `y` of `afflow.x` is that module."""
+    """Check that the attribute `y` of `afflow.x` is the module `afflow.x.y`."""
     for info in pkgutil.walk_packages([str(ROOT)], "afflow."):
         module = import_module(info.name)
         parent, _, leaf = info.name.rpartition(".")
@@ -57,7 +57,7 @@ def test_no_name_hides_a_module():
 
 
 def test_each_name_is_at_the_top_or_in_the_package_of_its_role():
-    """The top has what a first week needs; an old name says where it went."""
+    """Check that a name missing at the top raises an error that says its subpackage."""
     assert len(afflow.__all__) < 80
     for role in afflow.__all__:
         package = getattr(afflow, role)

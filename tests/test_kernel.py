@@ -1,4 +1,4 @@
-"""The GPU kernel that decodes masked networks: interpreted here, compiled where there is a GPU."""
+"""The GPU kernel for masked networks: interpreted without a GPU, compiled with a GPU."""
 
 from functools import partial
 from itertools import pairwise
@@ -39,6 +39,7 @@ NETWORKS = {
 
 
 def build(network, univariate):
+    """Return a MADE with random float32 weights for `univariate`."""
     dim, hidden, options = NETWORKS[network]
     num_params = univariate.context_shape[0]
     made = afflow.MADE(dim, num_params, hidden, **options, rngs=nnx.Rngs(0))
@@ -46,15 +47,17 @@ def build(network, univariate):
 
 
 def drawn(*shape, seed=1):
+    """Return random float32 numbers of the given shape."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-# every network with the affine univariate, and every univariate with one network
+# Every network with the affine univariate, and every univariate with one network.
 CASES = [(network, "affine") for network in NETWORKS]
 CASES += [("residual", name) for name in UNIVARIATES if name != "affine"]
 
 
 def check_close(found, expected, tol=2e-5):
+    """Check that two pytrees have close values and equal types."""
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=tol, atol=tol * (1 + np.abs(b).max(initial=0)))
         assert a.dtype == b.dtype
@@ -62,7 +65,7 @@ def check_close(found, expected, tol=2e-5):
 
 @pytest.mark.parametrize(("network", "univariate"), CASES)
 def test_kernel_samples_as_steps_do(network, univariate):
-    """Through the public solver, with more events than one tile has, and with one event."""
+    """Check the kernel against steps, with one event and with more events than a tile has."""
     univariate = UNIVARIATES[univariate]()
     made = build(network, univariate)
     z = drawn(19, *made.event_shape)
@@ -81,7 +84,7 @@ def test_kernel_samples_as_steps_do(network, univariate):
 
 @pytest.mark.parametrize(("network", "univariate"), CASES)
 def test_kernel_solves_the_linear_systems_of_derivatives(network, univariate):
-    """The tangent system, and the transposed one, whose events are vectors of parameters."""
+    """Check the tangent system and the transposed system against `substitute`."""
     made = build(network, UNIVARIATES[univariate]())
     if made.dtype is not None:
         pytest.skip("derivatives of products in 16 bits differ by their rounding")
@@ -139,7 +142,7 @@ def test_gradients_through_the_kernel():
 
 
 def test_an_ensemble_maps_over_the_kernel():
-    """Networks that differ from member to member add an axis to the grid."""
+    """Check `jax.vmap` over networks, which adds an axis to the grid of programs."""
     members = [build("H<D", afflow.Affine()) for _ in range(2)]
     members[1] = jax.tree.map(lambda a: 0.5 * a, members[1])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
@@ -156,7 +159,7 @@ def test_an_ensemble_maps_over_the_kernel():
 
 @pytest.mark.parametrize(("network", "univariate"), CASES)
 def test_kernel_lowers_for_a_gpu(network, univariate):
-    """An operation without a rule in Pallas shows here, on a machine without a GPU."""
+    """Lower the kernel for a GPU. This needs no GPU, and fails for operations unknown to Pallas."""
     univariate = UNIVARIATES[univariate]()
     made = build(network, univariate)
     layer = afflow.MaskedAutoregressive(made, univariate, afflow.Incremental(kernel=True))
@@ -191,7 +194,7 @@ def test_blocks_hold_all_slots_and_no_more_units_than_fit():
     ],
 )
 def test_kernel_says_what_it_cannot_decode(univariate, hidden, activation, reason):
-    """Where it is the default such a network is decoded in steps; where it is asked for, no."""
+    """Check that the default falls back to steps, and that `kernel=True` is an error."""
     univariate = univariate()
     made = afflow.MADE(
         2, *univariate.context_shape, hidden, activation=activation, rngs=nnx.Rngs(0)

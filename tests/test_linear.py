@@ -1,4 +1,4 @@
-"""Linear, normalising, residual and image layers: what the shared tests do not see."""
+"""Linear, normalising, residual and image layers: properties beyond the shared tests."""
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def test_linear_shapes_are_checked():
 
 
 def nested(kind):
-    """Return a flow with normalisation at every depth that a walk reaches."""
+    """Return a flow with normalisation layers in a `Chain` and in a `Repeat`."""
 
     def layer(rngs):
         return afflow.Chain([afflow.LU(3), afflow.Reverse(3), kind(3)])
@@ -87,6 +87,7 @@ def nested(kind):
 
 
 def skewed(num=200):
+    """Return correlated data with different locations and scales."""
     z = jax.random.normal(KEY, (num, 3))
     return jnp.array([[1.0, -20.0, 3.0]]) + z @ jnp.array([[1.0, 9, 0], [0, 1, 2], [0, 0, 0.1]])
 
@@ -97,7 +98,7 @@ def test_actnorm_whitens_what_reaches_it():
     new = afflow.bijectors.initialize_actnorm(flow, x)
     for old, leaf in zip(before, jax.tree.leaves(flow), strict=True):
         assert old is leaf
-    for start in range(3):  # the noise side, the first of the repeated layers, the whole
+    for start in range(3):  # each of the repeated layers, from noise to data
         outer, repeated, inner = new.bijector.bijectors
         copy = jax.tree.map(lambda leaf, i=start: leaf[i], repeated.layers)
         z = jax.vmap(inner.inverse)(x)
@@ -132,7 +133,7 @@ def test_actnorm_reports_what_it_cannot_normalise():
 
 
 class Hidden(afflow.Bijector):
-    """A bijector that does not show the layer inside."""
+    """A bijector with an inner layer that does not override `walk`."""
 
     def __init__(self, layer):
         self.layer, self.event_shape, self.context_shape = layer, layer.event_shape, None
@@ -145,7 +146,7 @@ class Hidden(afflow.Bijector):
 
 
 def inside_out(rngs):
-    """Return layers whose normalisation runs forward, on the way from data to noise."""
+    """Return an `Inverse` with an `ActNorm`, which runs forward on the way from data to noise."""
     return afflow.Inverse(afflow.Chain([afflow.bijectors.ActNorm(3), afflow.LU(3)]))
 
 
@@ -249,7 +250,7 @@ def test_fit_holds_the_statistics():
 
 
 def stiff(make, drive):
-    """Return a layer driven to the edge of its constraint by parameters of one size."""
+    """Return a layer at the edge of its constraint, with every parameter moved by `drive`."""
     return jax.tree.map(lambda a: a + drive * jnp.sign(a + 0.5), make)
 
 
@@ -314,7 +315,7 @@ def test_sylvester_of_rank_one_is_planar():
     planar = afflow.bijectors.Planar(3, rngs=nnx.Rngs(0))
     planar.w, planar.b = nnx.Param(r_tilde[0, 0] * q), nnx.Param(b[0])
     kappa = r[0, 0] * r_tilde[0, 0]
-    along = positive_inverse(1 + kappa)  # the w.u of which kappa comes
+    along = positive_inverse(1 + kappa)  # the w.u that gives kappa
     planar.u = nnx.Param(along * planar.w[...] / jnp.sum(planar.w[...] ** 2))
     x = jax.random.normal(KEY, (3,))
     for a, b in zip(layer.forward_and_log_det(x), planar.forward_and_log_det(x), strict=True):
@@ -344,7 +345,7 @@ def test_conv1x1_counts_pixels():
 
 
 def test_multiscale_leaves_early_noise_alone():
-    """Half of the first scale reaches the data through one step only."""
+    """Check that one step alone computes the noise that leaves the first level."""
     bijector = afflow.bijectors.multiscale(image_step, (4, 4, 1), 2, rngs=nnx.Rngs(0))
     split, step = bijector.bijector.bijectors
     x = jax.random.normal(KEY, (4, 4, 1))

@@ -1,7 +1,7 @@
-"""Every density and sampler lowers for GPUs and TPUs, in float32 from end to end.
+"""Every density and sampler lowers for GPUs and TPUs, in float32 throughout.
 
-An operation that a device does not know shows here, on a machine that has no such device, and
-so does a number of 64 bits in a program of 32 (x64 is on in the tests).
+The tests need neither device. They find operations that a device does not support, and float64
+arrays in a float32 program (the tests enable x64).
 """
 
 import re
@@ -15,15 +15,16 @@ from registry import BIJECTORS, FLOWS, cast
 import afflow
 
 PLATFORMS = ("cuda", "tpu")
-WIDE = re.compile(r"tensor<(?:\d+x)+f64>")  # arrays: Python's numbers are scalars of 64 bits
+WIDE = re.compile(r"tensor<(?:\d+x)+f64>")  # arrays only: Python numbers are 64-bit scalars
 
 
 def struct(*shape):
+    """Return the shape and type of a float32 array."""
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def lowered(f, *args):
-    """Lower a function for both platforms; return the lines with arrays of 64 bits."""
+    """Lower `f` for both platforms, and return the lines with float64 arrays."""
     program = jax.jit(f).trace(*args).lower(lowering_platforms=PLATFORMS).as_text()
     return [line.strip()[:200] for line in program.splitlines() if WIDE.search(line)]
 
@@ -76,7 +77,7 @@ def test_gradients_lower():
 
 
 def test_products_are_float32_unless_the_user_chooses():
-    """A flow asks for float32; JAX's own options win."""
+    """Check that a flow sets the precision of products, and that JAX's option overrides it."""
     flow = afflow.coupling_flow(3, num_layers=1, hidden=(4,), rngs=nnx.Rngs(0))
 
     def program():

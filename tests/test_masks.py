@@ -1,6 +1,6 @@
-"""MADE over a grid of every width, depth and kind, and its two solvers against each other.
+"""MADE over a grid of widths, depths and kinds, and two solvers against each other.
 
-The whole grid runs on NumPy, and a part of it, of changing depth and kind, on JAX.
+The whole grid runs on NumPy. A part of the grid, with varying depth and kind, also runs on JAX.
 """
 
 from itertools import product
@@ -37,7 +37,7 @@ def build(dim, width, depth, residual, context_dim):
 
 
 def check_masks(made):
-    """The Jacobian is exactly zero on and above the diagonal, and dense below it."""
+    """Check that the Jacobian is zero on and above the diagonal, and nonzero below."""
     (dim,) = made.event_shape
     context = None if made.context_shape is None else jnp.ones(made.context_shape)
     x = jnp.linspace(-1, 1, dim)
@@ -48,7 +48,7 @@ def check_masks(made):
 
 
 def check_solvers(made):
-    """Incremental equals FullPasses, in float64 and float32, by itself and in `Repeat`."""
+    """Check `Incremental` against `FullPasses`, in both float types, alone and in a `Repeat`."""
     (dim,) = made.event_shape
     z = jax.random.normal(jax.random.key(0), (3, dim))
     shape = made.context_shape
@@ -88,7 +88,7 @@ def test_on_jax(dim, width):
 
 
 def check_dependence(made, context):
-    """Row `t` changes with every `x[i]`, `i < t`, and not by a bit with any other."""
+    """Check that row `t` changes with every `x[i]` for `i < t`, and with no other input."""
     (dim,) = made.event_shape
     x = np.linspace(-1, 1, dim)
     rows = made(x, context)
@@ -99,7 +99,7 @@ def check_dependence(made, context):
 
 
 def check_sweeps(made, context):
-    """Incremental equals FullPasses on NumPy, by itself and in `Repeat`."""
+    """Check `Incremental` against `FullPasses` on NumPy, alone and in a `Repeat`."""
     z = np.linspace(-1, 1, *made.event_shape)
     slow, fast = (
         afflow.MaskedAutoregressive(made, afflow.Affine(), solver)
@@ -115,7 +115,7 @@ def check_sweeps(made, context):
 
 
 def decode(layers, z, context):
-    """Return pairs that must be equal."""
+    """Return pairs of results that must be equal."""
     slow, fast, repeated = layers
     once, log_det = slow.forward_and_log_det(z, context)
     twice, more = slow.forward_and_log_det(once, context)
@@ -147,4 +147,4 @@ def test_slots_are_balanced(dim, width):
     counts = np.bincount(slots, minlength=dim)[1:]
     assert counts.max() - counts.min() <= 1
     assert (np.diff(slots) >= 0).all()
-    assert width < dim - 1 or (np.diff(counts) <= 0).all()  # slots of a size side by side
+    assert width < dim - 1 or (np.diff(counts) <= 0).all()  # fuller slots come first

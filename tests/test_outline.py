@@ -1,4 +1,4 @@
-"""Printing a module shows its parts and sizes, and harms nothing."""
+"""A printed module shows its parts and sizes, and printing has no side effects."""
 
 import copy
 import inspect
@@ -14,6 +14,7 @@ import afflow
 
 
 def flow():
+    """Return a flow with several layers."""
     return afflow.maf(5, num_layers=3, hidden=(4,), context_dim=2, rngs=nnx.Rngs(0))
 
 
@@ -65,7 +66,7 @@ def test_while_tracing():
 
 
 def test_help_shows_the_constructor():
-    """Every public class with a constructor of its own has its signature."""
+    """Check that each public class shows the signature of its constructor."""
     packages = [package for package in vars(afflow).values() if hasattr(package, "__all__")]
     assert len(packages) > 10
     for package, name in ((p, n) for p in (afflow, *packages) for n in p.__all__):
@@ -79,7 +80,7 @@ def test_help_shows_the_constructor():
 
 @pytest.mark.parametrize("activation", [jax.nn.silu, jax.nn.relu, jnp.tanh, jax.lax.sin])
 def test_copies_by_pickle(activation):
-    """Functions of JAX, which pickle does not know, go by their names."""
+    """Check pickling of JAX functions, which are stored by name."""
     flow = afflow.made(2, hidden=(4,), activation=activation, rngs=nnx.Rngs(0))
     x = jnp.ones((3, 2))
     for copied in (pickle.loads(pickle.dumps(flow)), copy.deepcopy(flow)):

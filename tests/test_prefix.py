@@ -1,4 +1,4 @@
-"""Prefix marginals against integration, conditional samples against their density."""
+"""Prefix marginals against integration, and conditional samples against their density."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import afflow
 
 
 def flow(dim=3, **options):
+    """Return a lower triangular flow of one autoregressive layer."""
     layer = autoregressive(dim, (8,), **options)
     scale = afflow.Standardize(jnp.arange(1.0, dim + 1), 0.5 + jnp.arange(dim))
     return afflow.Flow(afflow.Normal(dim), afflow.Chain([layer, scale]))
@@ -48,7 +49,7 @@ def test_elementwise_ends_change_a_marginal_by_their_slopes(end):
     behind = afflow.Flow(model.base, afflow.Chain([*model.bijector.bijectors, end]))
     whole, log_det = end.forward_and_log_det(jnp.array([0.7, 0.2, 0.0]))
     _, rest = end.forward_and_log_det(jnp.zeros(3))
-    log_det -= rest / 3  # of the third coordinate, which is zero there
+    log_det -= rest / 3  # the share of the third coordinate, which is zero
     expected = afflow.models.prefix_log_prob(model, z) - log_det
     np.testing.assert_allclose(
         afflow.models.prefix_log_prob(behind, whole[:2]), expected, rtol=1e-10
@@ -56,7 +57,7 @@ def test_elementwise_ends_change_a_marginal_by_their_slopes(end):
 
 
 def test_rest_follows_the_conditional():
-    """Of a coordinate drawn given the others, the noise is standard normal."""
+    """Check that the noise of the drawn coordinate is standard normal."""
     model, prefix = flow(), jnp.broadcast_to(jnp.array([0.7, 2.5]), (4000, 2))
     x = afflow.models.sample_rest(model, jax.random.key(3), prefix)
     np.testing.assert_array_equal(x[:, :2], prefix)
@@ -67,7 +68,7 @@ def test_rest_follows_the_conditional():
 
 
 def integrated(model, prefix, low, high, num=200001):
-    """Return the log-density of two coordinates of three, by quadrature over the third."""
+    """Return the log-density of two of three coordinates, by quadrature over the third."""
     axis = jnp.linspace(low, high, num)[1:-1]
     x = jnp.column_stack([jnp.broadcast_to(prefix, (len(axis), 2)), axis])
     return jnp.log(jnp.exp(model.log_prob(x)).sum() * (axis[1] - axis[0]))
@@ -94,7 +95,7 @@ def test_marginals_behind_other_parts(name):
         prefix = model.sample(jax.random.key(5))[:2]
     found = afflow.models.prefix_log_prob(model, prefix)
     assert np.isfinite(found)
-    tol = 1e-3 if name == "a box" else 1e-6  # where the integrand jumps
+    tol = 1e-3 if name == "a box" else 1e-6  # the integrand of the box jumps
     np.testing.assert_allclose(found, integrated(model, prefix, low, high), rtol=tol)
     x = afflow.models.sample_rest(model, jax.random.key(3), prefix, shape=500)
     assert x.shape == (500, 3)
@@ -104,7 +105,7 @@ def test_marginals_behind_other_parts(name):
 
 
 def columns() -> afflow.Flow:
-    """Return an angle, a positive and a real column, as the README composes them."""
+    """Return the README's flow over an angle, a positive and a real column."""
     to = afflow.Inverse(afflow.bijectors.Interval(-np.pi, np.pi))
     real = afflow.Chain([to, afflow.RationalQuadraticSpline()])
     positive = afflow.Chain([to, afflow.RationalQuadraticSpline(), afflow.bijectors.Positive(())])
@@ -158,7 +159,7 @@ def test_one_layer_of_a_factory_has_prefixes():
     )
     found = afflow.models.prefix_log_prob(
         model, [[0.5, 1.0]], context
-    )  # lists, and axes that broadcast
+    )  # lists, with axes that broadcast
     one = [afflow.models.prefix_log_prob(model, jnp.array([0.5, 1.0]), h) for h in context]
     np.testing.assert_allclose(found, jnp.stack(one), rtol=1e-9)
     assert afflow.models.sample_rest(model, jax.random.key(0), [0.5], context, (4, 2)).shape == (
@@ -207,7 +208,7 @@ def test_coupling_and_graph_refuse_bad_input():
 
 
 def test_graph_decodes_in_as_many_passes_as_its_longest_path():
-    """Ten leaves of one root take two passes, and the answer is that of ten and one."""
+    """Check a star, which needs two passes, and a chain of five nodes, which needs five."""
     star = np.zeros((11, 11), bool)
     star[1:, 0] = True
     assert afflow.conditioners.Graphical(star, 2, rngs=nnx.Rngs(0)).num_levels == 2

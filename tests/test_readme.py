@@ -1,4 +1,4 @@
-"""The examples of the README run as they stand, one after the other."""
+"""The examples of the README run in order, without changes."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Saving models: everything comes back, and what cannot be saved is said so."""
+"""Saving models: everything is restored, and objects that cannot be saved raise an error."""
 
 import dataclasses
 import json
@@ -25,6 +25,7 @@ ALL = BIJECTORS | {f"conditioner {name}": make for name, make in CONDITIONERS.it
 
 
 def assert_same(a, b):
+    """Check that two pytrees are equal in structure, types and bits."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert jnp.asarray(left).dtype == jnp.asarray(right).dtype
@@ -32,6 +33,7 @@ def assert_same(a, b):
 
 
 def copy_of(model, folder):
+    """Save and load a model."""
     path = folder / "model.zip"
     afflow.save(model, path)
     return afflow.load(path)
@@ -117,7 +119,7 @@ def test_the_architecture_is_readable(tmp_path):
 
 
 class Own(afflow.Bijector):
-    """A bijector of a user."""
+    """A bijector defined by a user."""
 
     event_shape, context_shape = (2,), None
 
@@ -132,10 +134,12 @@ class Own(afflow.Bijector):
 
 
 def own_activation(x):
+    """Return an activation defined by a user."""
     return jnp.tanh(x) ** 3
 
 
 def made(activation):
+    """Return a MADE with the given activation."""
     return afflow.MADE(2, 2, (4,), activation=activation, **RNGS)
 
 
@@ -158,7 +162,7 @@ def test_parts_of_ones_own_are_registered(tmp_path, monkeypatch):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Static options of a user."""
+    """Static options defined by a user."""
 
     size: int
 
@@ -187,6 +191,7 @@ def test_a_lambda_cannot_be_registered():
 
 
 def write(path, model, **more):
+    """Write an archive with the given description of a model."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model.json", json.dumps({"format": 1, "model": model} | more))
 
@@ -232,7 +237,7 @@ def test_damaged_and_later_files(tmp_path):
 
 
 def test_files_do_not_name_the_modules_of_afflow(tmp_path):
-    """So that a class may move to another module; what the class is called is the file's name."""
+    """Check that a file holds class names without modules, so that a class can move."""
     path = tmp_path / "flow.zip"
     afflow.save(afflow.nsf(2, num_layers=1, hidden=(4,), rngs=nnx.Rngs(0)), path)
     with zipfile.ZipFile(path) as archive:
@@ -242,7 +247,7 @@ def test_files_do_not_name_the_modules_of_afflow(tmp_path):
 
 
 def test_renamed_classes_are_found(tmp_path):
-    """An archive, and a user, who know the old name."""
+    """Check that an old class name loads from an archive, and raises a helpful error in code."""
     path = tmp_path / "solver.zip"
     write(path, {"object": {"class": "afflow.inversion:Sequential", "fields": {}}})
     assert afflow.load(path) == afflow.FullPasses()
@@ -253,7 +258,7 @@ def test_renamed_classes_are_found(tmp_path):
 
 
 def test_classes_of_afflow_have_names_of_their_own():
-    """Two classes of one name could not be told apart in a file."""
+    """Check that no two classes share a name, since files identify classes by name."""
     homes: dict[str, set] = {}
     for info in pkgutil.walk_packages(afflow.__path__, "afflow."):
         for name, value in vars(import_module(info.name)).items():
@@ -271,7 +276,7 @@ def test_classes_of_afflow_have_names_of_their_own():
     ],
 )
 def test_archives_of_earlier_versions_are_the_same_densities(name, log_probs):
-    """Made when the components of mixtures started equal, and had no setting for it."""
+    """Check archives from before mixtures had the setting `spread`."""
     model = afflow.load(ARCHIVES / f"{name}.zip")
     x = np.array([[0.3, -1.0], [2.0, 0.5]], np.float32)
     np.testing.assert_allclose(model.log_prob(x), log_probs, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Training on many devices is training on one, to rounding."""
+"""Training on many devices gives the result of one device, up to rounding."""
 
 import os
 import socket
@@ -15,11 +15,12 @@ from tests import sharded
 
 @pytest.fixture(scope="module")
 def alone():
-    """What one device ends with."""
+    """Return the flow and history from training on one device."""
     return sharded.fit(None)
 
 
 def start(out, *arguments, devices):
+    """Start `tests.sharded` in a new process with the given number of CPU devices."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.sharded", out, *map(str, arguments)]
@@ -27,6 +28,7 @@ def start(out, *arguments, devices):
 
 
 def assert_close(path, alone):
+    """Check the saved result at `path` against the result of one device."""
     flow, train, validation = afflow.load(path)
     expected, history = alone
     np.testing.assert_allclose(train, history.train, rtol=1e-5)

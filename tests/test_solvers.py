@@ -1,4 +1,4 @@
-"""Solvers: the same answer from each, and derivatives that do not depend on the solver."""
+"""Solvers: equal results, and derivatives that do not depend on the solver."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def test_solvers_agree(layer, dtype, tol):
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_derivatives_equal_backpropagation_through_the_loop(layer):
-    """In reverse and forward mode; the conditioner's own default solves agree too."""
+    """Check derivatives in reverse mode for all solvers, and in forward mode for `Jacobi`."""
     bijector = LAYERS[layer](afflow.Incremental())
     x, context = events(bijector, num=2)
     emit = Partial(afflow.Affine.forward_and_log_det, bijector.univariate)
@@ -76,7 +76,7 @@ def test_derivatives_equal_backpropagation_through_the_loop(layer):
 
 
 def test_default_triangular_solves():
-    """A conditioner that brings no solves of its own gets the Neumann series."""
+    """Check the default Neumann series against the solves of `MADE`."""
     made = randomize(afflow.MADE(4, 2, (8,), activation=jnp.tanh, rngs=nnx.Rngs(0)))
     x, b = jax.random.normal(KEY, (2, 4))
     gain, source = 0.5 * jax.random.normal(KEY, (2, 4, 2))
@@ -96,7 +96,7 @@ def test_jacobi_counts_its_sweeps_and_is_exact_after_d():
     emit = Partial(afflow.Affine.forward_and_log_det, bijector.univariate)
     z = jax.random.normal(KEY, (6,))
     expected = bijector.forward(z)
-    # tol=0 may never be met exactly, but D sweeps are exact
+    # Changes may never reach tol=0, but D sweeps are exact.
     y, _, count = afflow.Jacobi(tol=0.0).run_and_count(bijector.conditioner, emit, z, None)
     np.testing.assert_allclose(y, expected, rtol=1e-12)
     assert 1 < count <= 6
@@ -121,7 +121,7 @@ def test_jacobi_never_returns_an_unconverged_answer():
 
 
 class Plain(afflow.Conditioner):
-    """A conditioner without steps of its own, which records its passes."""
+    """A conditioner without an incremental step, which records every pass."""
 
     def __init__(self, conditioner, passes):
         self.conditioner, self.record = conditioner, passes.append
@@ -148,7 +148,7 @@ def test_incremental_without_steps_takes_few_passes(gain, most):
 
 
 def test_incremental_without_steps_draws_integers():
-    """From random keys, as a discrete model does."""
+    """Check draws from random keys, as in a discrete model."""
     plain = Plain(autoregressive(6).conditioner, [])
 
     def emit(key, params):
@@ -165,7 +165,7 @@ def test_incremental_without_steps_draws_integers():
 
 @pytest.mark.parametrize("layer", ["D=1", "H<D", "residual"])
 def test_second_derivatives(layer):
-    """Along a direction, forward over reverse, against those of the loop itself."""
+    """Check forward-over-reverse derivatives against derivatives of the loop."""
     bijector = LAYERS[layer](afflow.Incremental())
     x, context = events(bijector, num=1)
     z, context = x[0], None if context is None else context[0]
@@ -186,7 +186,7 @@ def test_second_derivatives(layer):
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_solvers_compose(solver):
-    """Inside `Chain`, `Repeat` and `Inverse`, under `jit`, `vmap` and `scan`."""
+    """Check solvers inside `Chain`, `Repeat` and `Inverse`, under `jit`, `vmap` and `scan`."""
 
     def layer(rngs):
         made = afflow.MADE(3, 2, (8,), rngs=rngs)
@@ -207,7 +207,7 @@ def test_solvers_compose(solver):
 @pytest.mark.parametrize("make", [afflow.maf, afflow.iaf])
 @pytest.mark.parametrize("solver", ["incremental", "jacobi"])
 def test_bfloat16_networks(make, solver):
-    """Products in bfloat16, in a `Repeat`: both directions agree, and sums stay in float32."""
+    """Check that both directions agree with bfloat16 products, and that sums stay in float32."""
     options = {"num_layers": 3, "hidden": (32, 32), "context_dim": 1, "rngs": nnx.Rngs(0)}
     half = make(9, dtype=jnp.bfloat16, solver=SOLVERS[solver], **options)
     half = cast(randomize(half, 0.1), jnp.float32)
@@ -240,7 +240,7 @@ def test_bfloat16_gradients_are_wide():
 
 
 def test_solvers_agree_on_a_trained_flow():
-    """Where training made scales steep and couplings strong."""
+    """Check all solvers after training, with steep scales and strong coupling."""
     x = jax.random.normal(KEY, (600, 6)).cumsum(-1)
     x = x.at[:, ::2].set(0.05 * x[:, ::2] + jnp.sin(3 * x[:, ::2]))
 

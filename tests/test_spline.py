@@ -18,11 +18,12 @@ DIRECTIONS = ["forward_and_log_det", "inverse_and_log_det"]
 
 
 def parameters(spline, scale=2.0):
+    """Return random parameters of a spline."""
     return scale * jax.random.normal(jax.random.key(0), spline.context_shape)
 
 
 def edges(params):
-    """Return the ends of all bins of the splines above."""
+    """Return the knots on one axis of a spline with six bins."""
     bins, _ = divide(Grid(6, 3.0, 1e-3, 1e-3), params)
     return jnp.stack([*(part.start for part in bins), bins[-1].start + bins[-1].size])
 
@@ -53,7 +54,7 @@ def test_gradients_are_finite_everywhere(name, dtype, direction, scale):
 
 @pytest.mark.parametrize("name", SPLINES)
 def test_knots_meet(name):
-    """The values, and the slopes, agree on both sides of every knot; NaN stays NaN."""
+    """Check equal values and slopes on both sides of every knot, and NaN for NaN."""
     spline, eps = SPLINES[name], 1e-9
     params = parameters(spline)
     for start, direction in zip((0, 6), DIRECTIONS[::-1], strict=True):
@@ -69,7 +70,7 @@ def test_knots_meet(name):
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 20.0])
 def test_tangents_of_a_bin_are_those_of_the_search(axis, closed, scale):
-    """First and second derivatives, of the rule and of what it stands for."""
+    """Check first and second derivatives of the custom rule against those of the search."""
     grid = Grid(6, 3.0, 1e-3, 1e-3, closed)
     params = scale * jax.random.normal(jax.random.key(1), (grid.num_params,))
     values = jnp.linspace(-2.9, 2.9, 15)
@@ -93,7 +94,7 @@ def test_tangents_of_a_bin_are_those_of_the_search(axis, closed, scale):
 @pytest.mark.parametrize("name", SPLINES)
 @pytest.mark.parametrize("size", [10.0, 1e2, 1e6])
 def test_tied_and_extreme_parameters_at_their_knots(name, direction, size):
-    """Compiled in float32: all of a bin is of one bin, and no slope is negative."""
+    """Check in compiled float32 that an event gets one bin, and a positive slope."""
     spline, rng = SPLINES[name], np.random.default_rng(0)
     shape = (2000, *spline.context_shape)
     params = rng.choice(size * np.array([-1, -0.5, 0, 0.5, 1]), shape).astype(np.float32)
@@ -119,7 +120,7 @@ def test_tails_are_the_identity():
 
 
 def test_circle_closes():
-    """A density on the circle integrates to one there, and its two ends agree."""
+    """Check that a density on the circle integrates to one, and that both ends agree."""
     dim, bound = 2, 3.0
     conditioner = afflow.MADE(dim, 18, (8,), rngs=nnx.Rngs(0))
     layer = afflow.MaskedAutoregressive(conditioner, SPLINES["circular"])

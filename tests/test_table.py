@@ -1,4 +1,4 @@
-"""The README's benchmark table is that of the results files."""
+"""The benchmark tables of the README agree with the results files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What single univariates promise beyond the properties that all bijectors share."""
+"""Properties of single univariates beyond the shared tests."""
 
 from functools import partial
 
@@ -40,6 +40,7 @@ FAR = np.concatenate([-np.logspace(6, -6, 41), [0.0], np.logspace(-6, 6, 41)])
 
 
 def params(univariate, scale, dtype=jnp.float64, seed=0):
+    """Return random parameters of a univariate."""
     shape = univariate.context_shape
     return jnp.asarray(np.random.default_rng(seed).normal(0, scale, shape), dtype)
 
@@ -86,7 +87,7 @@ def test_components_that_start_apart_stay_close_to_the_identity(component, num):
     ids=["logistic", "naf", "rnade", "gaussianization"],
 )
 def test_two_narrow_modes_are_found(make, truth):
-    """Equal components ended at the best Gaussian: -1.42 nats."""
+    """Check a fit to two modes. Equal initial components end at one Gaussian, at -1.42 nats."""
     rng = np.random.default_rng(0)
     x = (rng.choice([-1, 1], 4000) + 0.05 * rng.normal(size=4000))[:, None].astype(np.float32)
     with jax.enable_x64(False):
@@ -97,7 +98,7 @@ def test_two_narrow_modes_are_found(make, truth):
 
 @pytest.mark.parametrize("name", UNIVARIATES)
 def test_parameters_have_gradients_of_their_own_at_zero(name):
-    """Else components that start equal would stay equal in training."""
+    """Check that gradients differ, since components with equal gradients would stay equal."""
     univariate = UNIVARIATES[name]()
     x = jnp.linspace(-3, 4, 30)
 
@@ -108,7 +109,7 @@ def test_parameters_have_gradients_of_their_own_at_zero(name):
     p = jnp.zeros(univariate.context_shape)
     gradient = jax.jit(jax.grad(loss))
     for _ in range(3):
-        p -= 1e-2 * jnp.sign(gradient(p))  # equal steps for all, as of Adam
+        p -= 1e-2 * jnp.sign(gradient(p))  # steps of equal size, as in Adam
     g = np.asarray(gradient(p))
     gaps = np.abs(g[:, None] - g) / (np.abs(g[:, None]) + np.abs(g)) + np.eye(len(g))
     assert gaps.min() > 1e-4
@@ -216,6 +217,7 @@ def test_bernstein_interpolates_its_ends():
 
 
 def cubic(x, params):
+    """Return an increasing cubic function of `x` and its log-slope."""
     scale, shift = params
     return scale * (x**3 + x) + shift, jnp.log(scale * (3 * x**2 + 1))
 
@@ -232,7 +234,7 @@ def test_solve_monotone_reaches_rounding(dtype, tol):
 
 
 def test_solve_monotone_survives_steps_that_underflow():
-    """Newton's method alone fails on this one from both sides."""
+    """Check a steep function where Newton's method without a bracket fails from both sides."""
 
     def steep(x, params):
         return jnp.tanh(50 * x) + 1e-6 * x, jnp.log(50 / jnp.cosh(50 * x) ** 2 + 1e-6)
@@ -262,7 +264,7 @@ def test_solve_monotone_differentiates_both_ways():
 
 
 def mixture_values(dtype, seed, num=3):
-    """Return parameters of random weights, means, and scales from 1e-3 to 1e3."""
+    """Return parameters with random weights, random means, and scales from 1e-3 to 1e3."""
     rng = np.random.default_rng(seed)
     logits, mu = rng.normal(0, 1, num), rng.normal(0, [1.0, 30.0][seed % 2], num)
     alpha = np.log(10) * rng.uniform(-3, 3, num)
@@ -272,7 +274,7 @@ def mixture_values(dtype, seed, num=3):
 
 
 def exact_mixture(component, params):
-    """Return the mixture's map from data to noise, its parameters read in exact arithmetic."""
+    """Return the tail of `component` and the exact CDF of a mixture, both in mpmath."""
     num = len(params) // 3
     gain = [mpmath.mpf(4) ** (mpmath.mpf(2 * k + 1) / num - 1) for k in range(num)]
     gain = gain if params.dtype == np.float64 else [mpmath.mpf(float(np.float32(g))) for g in gain]
@@ -299,9 +301,10 @@ def exact_mixture(component, params):
     "component", [afflow.univariates.LogisticCDF(), afflow.univariates.GaussianCDF()], ids=str
 )
 def test_roots_of_mixtures_are_exact_to_some_ulp(component, dtype):
-    """The exact map of the root, moved by some ulp, meets `z`, moved by some ulp.
+    """Check that the exact map of the root is `z`, up to a few ulp in the root and in `z`.
 
-    In a flat place, many roots are as good; in a steep one, one float is all there is.
+    Where the map is flat, many roots are equally good. Where it is steep, one ulp of the root
+    moves `z` by many ulp.
     """
     mpmath.mp.dps = 50
     univariate, eps = (
@@ -318,7 +321,7 @@ def test_roots_of_mixtures_are_exact_to_some_ulp(component, dtype):
         reach = float(np.abs(4 ** (2 / 3) * np.asarray(p[3:6])).max())
         for x_t, z_t in zip(np.asarray(x, float), np.asarray(z, float), strict=True):
             dx, dz = 60 * eps * max(abs(x_t), reach), 60 * eps * max(abs(z_t), 1)
-            # On the side of the tail, so that no digit is lost: S(z) = sum of pi S(u).
+            # Compare tail probabilities, S(z) = sum of pi S(u), which lose no digits.
             assert probability(x_t + dx, 1) <= tail(mpmath.mpf(z_t) - dz)
             assert probability(x_t - dx, 1) >= tail(mpmath.mpf(z_t) + dz)
 
@@ -328,7 +331,7 @@ def test_roots_of_mixtures_are_exact_to_some_ulp(component, dtype):
 )
 @pytest.mark.parametrize("deviation", [0.02, 0.05, 0.1, 0.15, 0.2, 0.25])
 def test_flat_places_between_modes_have_roots(component, deviation):
-    """Newton's method left them for 1e38 when its first step had no bound."""
+    """Check roots where the map is flat. Newton steps without a bound left for 1e38."""
     univariate = afflow.univariates.MixtureCDF(2, component, spread=0.0)
     s = np.log(deviation) / (1 - abs(np.log(deviation)) / 7)
     for dtype in (jnp.float32, jnp.float64):

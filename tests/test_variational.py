@@ -1,4 +1,4 @@
-"""`fit_to_density`: finds the target, repeats itself, and says what is wrong."""
+"""`fit_to_density` finds the target, is reproducible, and raises clear errors."""
 
 from functools import partial
 
@@ -18,25 +18,26 @@ OPTIONS = {"key": KEY, "num_samples": 32, "learning_rate": 0.05, "max_epochs": 4
 
 
 def target(x):
-    """Return the log-density of a correlated normal with mean (1, 1), times exp(2)."""
+    """Return the log-density of a correlated normal with mean (1, 1), plus 2."""
     d = x - 1
     log_norm = jnp.log(2 * jnp.pi) + 0.5 * jnp.linalg.slogdet(COVARIANCE)[1]
     return 2 - 0.5 * d @ jnp.linalg.inv(COVARIANCE) @ d - log_norm
 
 
 def small(factory=afflow.iaf, context_dim=0):
-    """Return a flow that can equal the target: one masked linear layer."""
+    """Return a flow with one masked linear layer, which can equal the target."""
     return factory(2, num_layers=1, hidden=(), context_dim=context_dim, rngs=nnx.Rngs(0))
 
 
 @pytest.fixture(scope="module")
 def fitted():
+    """Return a flow fitted to the target, and its history."""
     return afflow.fit_to_density(small(), target, **OPTIONS)
 
 
 @pytest.mark.parametrize("factory", [afflow.maf, afflow.iaf])
 def test_finds_a_gaussian(factory, fitted):
-    """Without noise at the optimum it lands on it, to far less than the noise of samples."""
+    """Check the exact target. The objective has no noise at the optimum, so the fit is precise."""
     if factory is afflow.maf:
         fitted = afflow.fit_to_density(small(factory), target, **OPTIONS)
     flow, history = fitted
@@ -77,7 +78,7 @@ def test_objectives(name):
 
 
 def test_amortised():
-    """A conditional flow learns a posterior for each context."""
+    """Check that a conditional flow learns a posterior for each context."""
 
     def log_density(x, context):
         return target(x - jnp.concatenate([context, -context]))
@@ -111,7 +112,7 @@ def test_data_in_the_density_compile_once():
 
 
 def test_one_of_two_modes():
-    """What the docstring warns of: a mode is lost, and the weights do not know."""
+    """Check the documented failure: a lost mode, which the importance weights do not show."""
 
     def two_modes(x):
         return jnp.logaddexp(target(x - 10), target(x + 10)) - jnp.log(2)
@@ -124,7 +125,7 @@ def test_one_of_two_modes():
 
 
 def test_diverging_loses_nothing():
-    """The error carries what had been learned before."""
+    """Check that the error holds the best flow before divergence."""
 
     def optimizer(num_steps):
         return optax.sgd(lambda t: jnp.where(t > num_steps // 2, 1e30, 0.02))
@@ -171,6 +172,7 @@ ERRORS = {
 
 
 def fit(log_density, flow=None, **options):
+    """Fit a small flow to a density with the default options of this file."""
     return afflow.fit_to_density(flow or small(), log_density, **OPTIONS | options)
 
 

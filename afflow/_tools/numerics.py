@@ -33,11 +33,11 @@ def log_mean_exp(a: jax.Array, axis: int = 0) -> jax.Array:
 
 @jax.custom_jvp
 def log_sum_exp(a: jax.Array) -> jax.Array:
-    r"""Return $\log\sum_k e^{a_k}$ of a vector, with digits in its second derivative.
+    r"""Return $\log\sum_k e^{a_k}$ of a vector, with an accurate second derivative.
 
     The second derivative is a variance, $\sum_k q_k \dot a_k (\dot a_k - \sum_j q_j \dot a_j)$ with
-    the softmax $q$. As the difference of two squares, which `jax.nn.logsumexp` forms, it has
-    no digit left far out.
+    the softmax $q$. `jax.nn.logsumexp` computes the variance as a difference of two squares. Far
+    out, the difference has no correct digit.
     """
     return jax.nn.logsumexp(a)
 
@@ -50,7 +50,7 @@ def _log_sum_exp_jvp(primals, tangents):
 
 @jax.custom_jvp
 def normalize(a: jax.Array) -> jax.Array:
-    """Return `a - log_sum_exp(a)`, the logarithms of the softmax, and its derivative alike."""
+    """Return the log-softmax `a - log_sum_exp(a)`, with an accurate second derivative."""
     return jax.nn.log_softmax(a)
 
 

@@ -1,4 +1,4 @@
-"""Activation normalisation: a scale and shift a channel, set by the first data."""
+"""Activation normalisation: one scale and one shift per channel, initialised from data."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from afflow.core.bijector import Bijector, of_one_event
 
 
 class ActNorm(Bijector):
-    r"""A trainable scale and shift of each channel, the last axis of an event.
+    r"""A trainable scale and shift for each channel. Channels are the last axis of an event.
 
     $$y = \mu + \sigma \odot x, \qquad \log|\det J| = \sum \log\sigma,$$
 
-    the sum over all elements: over a vector's coordinates, or a channel's pixels. It
-    starts as the identity; `initialize_actnorm` sets it by data.
+    with the sum over all elements of the event: an image counts each channel once per pixel. The
+    layer starts as the identity. `initialize_actnorm` sets the scale and shift from data.
     Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.1.
 
     Args:
@@ -36,7 +36,7 @@ class ActNorm(Bijector):
 
     @property
     def has_units(self) -> bool:
-        """Whether it has been set by data."""
+        """Whether the layer differs from the identity, as after `initialize_actnorm`."""
         return bool((self.mu[...] != 0).any() | (self.s[...] != 0).any())
 
     def __init__(self, event_shape: int | Shape):
@@ -61,19 +61,21 @@ class ActNorm(Bijector):
 
 
 def initialize_actnorm(model: Model, x: jax.Array, context: jax.Array | None = None) -> Model:
-    """Return the flow or bijector with each `ActNorm` set by the data that reaches it.
+    """Return a copy of a flow or bijector with every `ActNorm` initialised from data.
 
-    Going from data to noise, each layer's output then has mean 0 and deviation 1 in every
-    channel over the rows of `x`. Call it once, before training.
+    The data runs from data to noise. Each `ActNorm` is set from the batch that reaches the layer.
+    Its output for the rows of `x` then has mean 0 and standard deviation 1 in every channel. Call
+    the function once, before training.
 
     Args:
-        model: the flow or bijector; it is not changed.
+        model: the flow or bijector, which is not changed.
         x: data `(N, *event_shape)`; a few hundred rows are enough.
-        context: `(N, *context_shape)`, or one for all rows, for a conditional flow.
+        context: for a conditional flow, `(N, *context_shape)`, or one context for all rows.
 
     Raises:
-        ValueError: for `x` or a context of another shape, a channel whose deviation is not
-            between 0.001 and 1000, or an `ActNorm` inside a module that does not override `walk`.
+        ValueError: for `x` or a context of another shape, a channel whose standard deviation is
+            not between 0.001 and 1000, or an `ActNorm` inside a module that does not override
+            `walk`.
 
     Example:
         >>> import afflow, jax

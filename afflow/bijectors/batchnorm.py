@@ -1,4 +1,4 @@
-"""Batch normalisation as a bijector: running statistics, updated explicitly."""
+"""Batch normalisation as a bijector, with running statistics that are updated explicitly."""
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,19 @@ _EPSILON = 1e-5
 
 
 class BatchNorm(Bijector):
-    r"""Normalisation of each channel by running statistics, then a trainable affine map.
+    r"""A normalisation of each channel by running statistics, then a trainable affine map.
 
     $$x = \gamma \odot \frac{y - m}{\sqrt{v + \epsilon}} + \beta, \qquad
     \log|\det J_{f^{-1}}| = \sum \log\gamma - \tfrac12 \log(v + \epsilon).$$
 
-    The mean $m$ and variance $v$ of each channel, the last axis of an event, are
-    `nnx.BatchStat`s: `fit` trains $\gamma$ and $\beta$ and holds them fixed, in training as in
-    evaluation, so a log-density never depends on the other events of a batch. The statistics
-    of the minibatch, which the paper uses while training, would make it depend on its
-    neighbours. Change them with `update_batchnorm`, before training and between calls of
-    `fit`. Papamakarios et al. 2017, arXiv:1705.07057, appendix B.
+    Channels are the last axis of an event. The mean $m$ and variance $v$ of each channel are
+    `nnx.BatchStat`s. `fit` trains $\gamma$ and $\beta$ and does not change $m$ and $v$. To change
+    $m$ and $v$, call `update_batchnorm` before training and between calls of `fit`.
+
+    The paper uses the statistics of the minibatch in training. The log-density of an event would
+    then depend on the other events of the batch. Here it never does.
+
+    Papamakarios et al. 2017, arXiv:1705.07057, appendix B.
 
     Args:
         event_shape: the shape of an event, or the length of a vector.
@@ -71,19 +73,20 @@ class BatchNorm(Bijector):
 def update_batchnorm(
     model: Model, x: jax.Array, context: jax.Array | None = None, *, momentum: float = 0.0
 ) -> Model:
-    r"""Return the flow or bijector with its running statistics moved towards the statistics of `x`.
+    r"""Return a copy of a flow or bijector with running statistics updated from the data `x`.
 
     $$m \leftarrow \rho\, m + (1 - \rho)\, \mathrm{mean}(y), \qquad
     v \leftarrow \rho\, v + (1 - \rho)\, \mathrm{var}(y),$$
 
-    in each `BatchNorm`, from data to noise, where `y` has passed the updated layers before.
+    in each `BatchNorm`, from data to noise. The batch $y$ that reaches a layer has passed the
+    updated layers before.
 
     Args:
-        model: the flow or bijector; it is not changed.
-        x: data `(N, *event_shape)`: all of the training set, or a batch of it.
-        context: `(N, *context_shape)`, or one for all rows, for a conditional flow.
-        momentum: the weight $\rho$ of the old statistics. With 0 they are those of `x`, as
-            the paper has them for evaluation.
+        model: the flow or bijector, which is not changed.
+        x: data `(N, *event_shape)`: the training set, or a batch of rows.
+        context: for a conditional flow, `(N, *context_shape)`, or one context for all rows.
+        momentum: the weight $\rho$ of the old statistics. With 0 the new statistics replace them,
+            as in the paper for evaluation.
 
     Raises:
         ValueError: for `x` or a context of another shape, a momentum outside [0, 1], or a

@@ -1,4 +1,4 @@
-"""A context seen through a network, or standardised."""
+"""Contexts that are embedded by a network, or standardised."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,24 +15,25 @@ from afflow.core.bijector import Bijector
 
 
 class Embedded(Bijector):
-    r"""A bijector that sees its context through a network: $y = f(x;\, n(h))$.
+    r"""A bijector whose context is the output of a network: $y = f(x;\, n(h))$.
 
-    The network runs once for all the layers inside, and is trained with them. In a `Flow` whose
-    outermost bijector it is, the network runs once for every context that is given, however
-    many events belong to one. Anything may be embedded, images or series, whatever the shape
-    that the network takes.
+    The network runs once for all layers of the bijector, and is trained with the layers. If
+    `Embedded` is the outermost bijector of a `Flow`, the network runs once for each given context,
+    even if several events share the context. A context can be an image, a series or any other
+    array that the network takes.
 
-    A network with `nnx.BatchNorm` or `nnx.Dropout` is in evaluation mode here. `fit` trains it in
-    training mode on whole minibatches `(B, *context_shape)`, and keeps its statistics and keys.
+    A network with `nnx.BatchNorm` or `nnx.Dropout` is in evaluation mode here. `fit` runs it in
+    training mode on whole minibatches `(B, *context_shape)`, and keeps the statistics and keys
+    that training has updated.
 
     Args:
         bijector: the map to run, with a context.
-        network: a module that maps one context `context_shape` to `bijector.context_shape`, and
-            minibatches of contexts too if it has statistics or randomness of its own.
-        context_shape: the shape of a context here, or the length of a vector.
+        network: a module that maps one context `context_shape` to `bijector.context_shape`. A
+            network with statistics or randomness must also map minibatches of contexts.
+        context_shape: the shape of the context that the network takes, or the length of a vector.
 
     Raises:
-        ValueError: if the network returns another shape than the bijector's context.
+        ValueError: if the network does not return the bijector's context shape.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -92,7 +93,7 @@ class Embedded(Bijector):
 
     @property
     def is_stateful(self) -> bool:
-        """Whether a network has statistics of batches, or randomness."""
+        """Whether an embedding network has batch statistics or random keys."""
         return _is_stateful(self.network) or self.bijector.is_stateful
 
     def embed(self, contexts):
@@ -103,17 +104,19 @@ class Embedded(Bijector):
 
 
 def _is_stateful(network: Any) -> bool:
-    """Return whether a network behaves differently while it trains."""
+    """Return whether a network has batch statistics or random keys, which training updates."""
     if not isinstance(network, nnx.Module):
         return False
     return bool(jax.tree.leaves(nnx.state(network, (nnx.BatchStat, nnx.RngState))))
 
 
 class ZScores(Outlined, nnx.Module):
-    """A context less its mean over some data, in units of its deviation.
+    """A map that standardises a context by the mean and standard deviation of given contexts.
+
+    Use it as the network of an `Embedded`.
 
     Args:
-        context: `(N, *context_shape)`.
+        context: the given contexts `(N, *context_shape)`.
 
     Example:
         >>> import afflow, jax.numpy as jnp

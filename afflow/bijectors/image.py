@@ -1,4 +1,4 @@
-"""Parts of flows on images, events (H, W, C), and other changes of an event's shape."""
+"""Bijectors for images, with events (H, W, C), and other changes of an event's shape."""
 
 import math
 from collections.abc import Callable
@@ -21,16 +21,16 @@ Layout = Callable[[jax.Array, Shape], jax.Array]
 
 
 class Rearranged(Bijector):
-    """A bijector of events whose elements are laid out in another way.
+    """A bijector that runs on a rearrangement of the elements of an event.
 
     Args:
         bijector: the map to run, on events of `bijector.event_shape`.
-        event_shape: the shape of the events here, of the same size.
-        lay_in: `lay_in(x, shape)` lays an event out for the bijector inside, in its shape.
-        lay_out: `lay_out(x, shape)` undoes it.
+        event_shape: the shape of the events before and after, with the same number of elements.
+        lay_in: `lay_in(x, bijector.event_shape)` rearranges an event for `bijector`.
+        lay_out: `lay_out(x, event_shape)` undoes `lay_in`.
 
     Raises:
-        ValueError: if the sizes differ.
+        ValueError: if the two event shapes have different numbers of elements.
     """
 
     def __init__(self, bijector: Bijector, event_shape: Shape, lay_in: Layout, lay_out: Layout):
@@ -60,7 +60,7 @@ class Rearranged(Bijector):
         return jax.vmap(self.leave)(self.bijector.walk(entered, context, visit, forward=forward))
 
     def enter(self, x: jax.Array) -> jax.Array:
-        """Reshape an event to the event shape of the inner bijector."""
+        """Rearrange an event to the event shape of the inner bijector."""
         return self.lay_in(x, self.bijector.event_shape)
 
     def leave(self, x: jax.Array) -> jax.Array:
@@ -69,9 +69,16 @@ class Rearranged(Bijector):
 
 
 def Reshape(bijector: Bijector, event_shape: Shape) -> Rearranged:  # noqa: N802 (reads as a bijector)
-    """Return a bijector of events of another shape, element for element in row-major order.
+    """Return a bijector that runs `bijector` on events reshaped in row-major order.
 
-    `bijector` is the map to run, `event_shape` the shape of events, of the same size.
+    Noise and data both have the shape `event_shape`.
+
+    Args:
+        bijector: the map to run, on events of `bijector.event_shape`.
+        event_shape: the shape of events, with the same number of elements.
+
+    Raises:
+        ValueError: if the two event shapes have different numbers of elements.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -83,14 +90,17 @@ def Reshape(bijector: Bijector, event_shape: Shape) -> Rearranged:  # noqa: N802
 
 
 def Squeeze(bijector: Bijector) -> Rearranged:  # noqa: N802
-    """Return a bijector that sees 2 by 2 pixels as one pixel of four times the channels.
+    """Return a bijector that merges 2 by 2 pixels to one pixel, and runs `bijector` on the result.
 
-    The bijector inside has events `(H / 2, W / 2, 4 C)`; here they are `(H, W, C)`, in both
-    directions, so that noise and data keep one shape. Dinh et al. 2017, arXiv:1605.08803,
-    section 3.6.
+    A merged pixel has four times the channels: `bijector` has events `(H / 2, W / 2, 4 C)`. The
+    output of `bijector` is split into pixels again, so noise and data both have the shape
+    `(H, W, C)`. Dinh et al. 2017, arXiv:1605.08803, section 3.6.
+
+    Args:
+        bijector: the map to run on the merged pixels.
 
     Raises:
-        ValueError: if its events are not `(H / 2, W / 2, 4 C)`.
+        ValueError: if the events of `bijector` are not `(H / 2, W / 2, 4 C)`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -107,14 +117,14 @@ def Squeeze(bijector: Bijector) -> Rearranged:  # noqa: N802
 
 
 class Split(Bijector):
-    """A bijector of the first half of the channels; the second half stays as it is.
+    """A bijector that maps the first half of the channels and leaves the second half unchanged.
 
-    In a multi-scale flow the second half is noise already, and only the first goes on to
-    the layers inside. Channels are the last axis, so it splits vectors too.
+    In a multi-scale flow, the second half is noise already. Only the first half goes on to deeper
+    levels. Channels are the last axis of an event, so `Split` also works on vectors.
     Dinh et al. 2017, arXiv:1605.08803, section 3.6.
 
     Args:
-        bijector: the map of the first half, of events `(..., C / 2)`.
+        bijector: the map of the first half, on events `(..., C / 2)`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -148,20 +158,22 @@ class Split(Bijector):
 
 
 class Conv1x1(Bijector):
-    r"""An invertible 1x1 convolution: one `LU` map of the channels at every pixel.
+    r"""An invertible 1x1 convolution: one `LU` map of the channels, the same at every pixel.
 
     $$x_{hw} = P L U y_{hw} + b, \qquad
     \log|\det J_{f^{-1}}| = H W \sum_i \log |U_{ii}|.$$
 
-    It starts as the permutation. Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.2.
+    The map starts as the permutation $P$, which is not trained.
+    Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.2.
 
     Args:
         event_shape: `(H, W, C)`.
-        permutation: of the channels; by default none.
+        permutation: the permutation $P$ of the `C` channels; by default the identity.
         signs: +1 or -1 for each entry of the diagonal of $U$, `(C,)`; by default all positive.
 
     Raises:
-        ValueError: if `event_shape` has not three axes, or the others not `C` entries.
+        ValueError: if `event_shape` does not have three axes, or if `permutation` or `signs` does
+            not fit `C` channels.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -194,20 +206,22 @@ class Conv1x1(Bijector):
 
 
 def multiscale(make: Make, event_shape: Shape, num_levels: int, *, rngs: nnx.Rngs) -> Bijector:
-    """Return a multi-scale flow's bijector, at one shape from noise to data.
+    """Return the bijector of a multi-scale flow. Noise and data have the same shape.
 
-    A level squeezes what it is given and runs a step on it; then half of its channels
-    are noise, and the other half goes on to the next level. Dinh et al. 2017,
-    arXiv:1605.08803, fig. 4; Kingma and Dhariwal 2018, arXiv:1807.03039, fig. 2b.
+    From data to noise, each level squeezes its input and runs a step on the squeezed event. The
+    second half of the channels is then noise. The first half is the input of the next level. The
+    last level keeps all channels. Dinh et al. 2017, arXiv:1605.08803, fig. 4; Kingma and Dhariwal
+    2018, arXiv:1807.03039, fig. 2b.
 
     Args:
-        make: builds the step of a level, `make(shape, rngs)`, for events `(H, W, C)`.
+        make: `make(shape, rngs)` builds the step of a level, for squeezed events of shape `shape`.
         event_shape: `(H, W, C)`, with `H` and `W` divisible by `2 ** num_levels`.
         num_levels: the number of scales, at least one.
-        rngs: handed to `make`.
+        rngs: passed to `make`.
 
     Raises:
-        ValueError: if a level has an odd height or width, or `num_levels < 1`.
+        ValueError: if `event_shape` does not have three axes, if `H` or `W` is not divisible by
+            `2 ** num_levels`, or if `num_levels < 1`.
 
     Example:
         >>> import afflow

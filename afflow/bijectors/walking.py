@@ -1,4 +1,4 @@
-"""Layers of a flow that are set by the data that reaches them."""
+"""A run of data through a flow that changes layers on the way."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -19,10 +19,18 @@ Change = Callable[..., None]
 def change_layers(
     model: Model, kind: type[Layer], change: Change, x: jax.Array, context: jax.Array | None
 ) -> Model:
-    """Return a copy of a flow or bijector with all layers of one kind changed.
+    """Return a copy of a flow or bijector with all layers of class `kind` changed.
 
-    The data `x` runs from data to noise. `change` sees each layer of the kind with the batch that
-    reaches it, and whether the layer then runs forward, as inside an `Inverse`.
+    The events `x` run from data to noise. Before a layer of this class runs,
+    `change(layer, batch, forward=forward)` is called with the batch that reaches the layer.
+    `forward` is true inside an `Inverse`, where the layer runs `forward`.
+
+    Args:
+        model: the flow or bijector, which is not changed.
+        kind: the class of the layers to change.
+        change: changes a layer in place.
+        x: events `(N, *event_shape)`, with `N > 0`.
+        context: `(N, *context_shape)`, or one context for all rows, or `None`.
 
     Raises:
         ValueError: if `x` is not `(N, *event_shape)`, if the context is missing, not wanted or of

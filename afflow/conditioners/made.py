@@ -53,7 +53,6 @@ class MADE(Conditioner):
     Raises:
         ValueError: for sizes out of range, or for residual widths that are unequal or even in
             number.
-        ValueError: for sizes out of range, or residual widths that do not match.
 
     Example:
         >>> import afflow, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The bijector protocol, and the bijector read backwards."""
+"""The bijector protocol."""
 
 import math
 from abc import abstractmethod
@@ -24,13 +24,13 @@ class Bijector(Outlined, nnx.Module):
 
     $$y = f(x), \qquad \log p_Y(y) = \log p_X(f^{-1}(y)) + \log|\det J_{f^{-1}}(y)|.$$
 
-    A subclass sets `event_shape` and `context_shape` (`None`: takes no context) and
-    writes the two `_and_log_det` methods for a single event, without batch axes;
-    log-determinants are scalars. Batch with `jax.vmap`, or wrap in a `Flow`.
-    A bijector that takes no context ignores one.
+    A subclass sets `event_shape` and `context_shape`, which is `None` for a bijector without a
+    context. A subclass also writes the two `_and_log_det` methods. They map a single event,
+    without batch axes, and return a scalar log-determinant. For a batch, use `jax.vmap` or a
+    `Flow`. A bijector without a context ignores a context that it is given.
 
-    A bijector made of other bijectors also overrides `walk`, and `is_triangular` and `noise_order`
-    where they hold for it.
+    A bijector made of other bijectors also overrides `walk`. It overrides `is_triangular` and
+    `noise_order` if it keeps or permutes the order of the coordinates.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -46,8 +46,8 @@ class Bijector(Outlined, nnx.Module):
 
     event_shape: Shape
     context_shape: Shape | None
-    has_units: Any = False  # whether it brings standard coordinates to the units of data
-    is_elementwise = False  # whether a class maps every coordinate by itself
+    has_units: Any = False  # whether the bijector maps standard coordinates to the units of data
+    is_elementwise = False  # whether the bijector maps each coordinate separately
     is_stateful: Any = False  # whether training changes statistics or keys of an embedding network
 
     @property
@@ -84,9 +84,9 @@ class Bijector(Outlined, nnx.Module):
         return self.inverse_and_log_det(y, context)[0]
 
     def embed(self, contexts: jax.Array) -> tuple["Bijector", jax.Array]:
-        """Return the bijector behind its embedding network, and the contexts seen through it.
+        """Run the embedding network. Return the bijector inside, and the embedded contexts.
 
-        A bijector without a network in front returns itself and its contexts.
+        A bijector without an embedding network returns itself and the contexts unchanged.
 
         Args:
             contexts: `(..., *context_shape)`.
@@ -94,9 +94,9 @@ class Bijector(Outlined, nnx.Module):
         return self, contexts
 
     def embed_to_train(self, contexts: jax.Array) -> tuple["Bijector", jax.Array]:
-        """Return the same as `embed`, with the network in training mode.
+        """Run `embed` with the network in training mode.
 
-        A network with statistics or keys changes them. All contexts form one minibatch.
+        All contexts form one minibatch. The network updates its statistics and random keys.
 
         Args:
             contexts: `(B, *context_shape)`.
@@ -115,7 +115,7 @@ class Bijector(Outlined, nnx.Module):
         Args:
             x: events `(N, *event_shape)`.
             context: contexts `(N, *context_shape)`, or `None`.
-            visit: called for every layer in the order in which the layers run.
+            visit: called for every layer, in the order of the run.
             forward: run `forward` instead of `inverse`.
 
         Returns:
@@ -132,9 +132,10 @@ def _run(layer, x, context, forward):
 
 
 def of_one_event(method: Callable) -> Callable:
-    """Decorate a method of a bijector or distribution: a batch of events is an error there.
+    """Decorate a method of a bijector or distribution to reject anything but a single event.
 
-    Most formulas would broadcast over a batch, with one log-determinant for all of it.
+    Without the check, most formulas would broadcast over a batch of events and return one
+    log-determinant for the whole batch.
     """
 
     @wraps(method)

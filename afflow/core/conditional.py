@@ -1,4 +1,4 @@
-"""The protocol of a conditional: a scalar distribution that is told its parameters."""
+"""The protocol of a conditional: a scalar distribution whose parameters are arguments."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -8,14 +8,15 @@ import jax.numpy as jnp
 
 
 class Conditional(ABC):
-    r"""A distribution $p(x; \theta)$ of one scalar, its parameters $\theta$ a vector `(P,)`.
+    r"""A distribution $p(x; \theta)$ of one scalar, with a parameter vector $\theta$ `(P,)`.
 
-    The twin of a univariate: what a conditioner computes is read as a distribution, not as
-    a map. A subclass is a hashable value without arrays, and sets `num_params` `P`. All
-    parameters zero are a sensible start: uniform, or standard.
+    A univariate uses the output of a conditioner as the parameters of a map. A conditional uses
+    the output as the parameters of a distribution. A subclass is a hashable value without arrays.
+    A subclass sets `num_params` `P`, and `is_discrete`. Zero parameters should give a sensible
+    start, such as a uniform or a standard distribution.
 
-    `features` is the length of the code by which a conditioner reads a value: 1 where that
-    is the value itself.
+    `encode` turns a value into the input of a conditioner. `features` is the length of this
+    input. It is 1 if `encode` returns a scalar.
 
     Example:
         >>> import jax.numpy as jnp
@@ -36,7 +37,7 @@ class Conditional(ABC):
     def sample(
         self, key: jax.Array, params: jax.Array, temperature: float | jax.Array = 1.0
     ) -> jax.Array:
-        r"""Draw a scalar from $p(x)^{1/T}$, normalised, or from its nearest kin."""
+        r"""Draw a scalar from the normalised $p(x)^{1/T}$, or from a close substitute."""
 
     @abstractmethod
     def mode(self, params: jax.Array) -> jax.Array:
@@ -52,12 +53,12 @@ class Conditional(ABC):
 
 
 def as_float(x: jax.Array) -> jax.Array:
-    """Return `x` in floating point."""
+    """Convert `x` to JAX's default float type, unless it is floating-point already."""
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
 
 
 def supported(log_prob: jax.Array, x: jax.Array, num: int) -> jax.Array:
-    """Return `log_prob` at the integers `0..num-1`, negative infinity elsewhere, NaN at NaN."""
+    """Return `log_prob` if `x` is an integer in `0..num-1`, NaN if `x` is NaN, else -infinity."""
     x = as_float(x)
     inside = (x >= 0) & (x < num) & (x == jnp.floor(x))
     outside = jnp.where(jnp.isnan(x), jnp.full_like(log_prob, jnp.nan), -jnp.inf)

@@ -18,12 +18,14 @@ callable pytree (`jax.tree_util.Partial`)."""
 
 
 class Conditioner(Outlined, nnx.Module):
-    r"""A network whose row `t` sees earlier coordinates only: $p_t = c_t(x_{<t}, context)$.
+    r"""A network with causal outputs: $p_t = c_t(x_{<t}, context)$ depends on `x[:t]` only.
 
-    A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`, and maps
-    one event `(D,)` to parameters `(D, P)` in `__call__`. An event whose coordinates are
-    encoded by vectors is `(D, features)`. `init_cache` and `step`, or a `decode` of its
-    own, make it incremental; by default a step is a full pass.
+    A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`. `__call__` maps
+    one event `(D,)` to parameters `(D, P)`. If vectors encode the coordinates, an event has the
+    shape `(D, features)`.
+
+    By default each decoding step is a full pass. A subclass makes decoding incremental if it
+    overrides `init_cache` and `step`, or `decode`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -39,7 +41,7 @@ class Conditioner(Outlined, nnx.Module):
     event_shape: Shape
     context_shape: Shape | None
     num_params: int
-    has_kernel = False  # whether `decode` of a class takes `kernel=`
+    has_kernel = False  # whether `decode` takes the argument `kernel`
 
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
@@ -52,18 +54,18 @@ class Conditioner(Outlined, nnx.Module):
 
     @property
     def is_incremental(self) -> bool:
-        """Return whether the class overrides `step` or `decode`: decoding needs no full passes."""
+        """Return whether the class overrides `step` or `decode`, to decode without full passes."""
         own, default = type(self), Conditioner
         return own.step is not default.step or own.decode is not default.decode
 
     def init_cache(self, context: jax.Array | None = None, dtype: Any = float) -> Any:
-        """Return what `step` needs before the first coordinate, of type `dtype`, is known."""
+        """Return the initial cache of `step`, for coordinates of type `dtype`."""
         return jnp.zeros(self.event_shape, dtype), context
 
     def step(self, x_prev: jax.Array, t: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
-        """Return the parameters `(P,)` of coordinate `t`, given `x[t - 1]`, and the cache.
+        """Return the parameters `(P,)` of coordinate `t`, and the new cache.
 
-        Steps run in order from `t = 0`, where `x_prev` has no meaning.
+        Steps run in order from `t = 0`. `x_prev` is `x[t - 1]`; at `t = 0` its value is ignored.
         """
         x, context = cache
         x = placed(x, x_prev, t - 1)
@@ -93,7 +95,8 @@ class Conditioner(Outlined, nnx.Module):
     def solve_tangent(self, x: jax.Array, context: Any, gain: jax.Array, b: jax.Array):
         r"""Solve $v = b + g \cdot (C'(x)\, v)$ with $C'$ the Jacobian of the conditioner.
 
-        Shapes: `gain` $g$ `(D, P)`, `b` `(D,)`. It gives derivatives of decoding.
+        Derivatives of decoding are solutions of this equation. Shapes: `gain` $g$ `(D, P)`,
+        `b` `(D,)`.
         """
         _, push = jax.linearize(lambda x: self(x, context), x)
         return neumann(lambda v: (gain * push(v)).sum(-1), b)
@@ -101,18 +104,21 @@ class Conditioner(Outlined, nnx.Module):
     def solve_cotangent(
         self, x: jax.Array, context: Any, gain: jax.Array, source: jax.Array, b: jax.Array
     ):
-        r"""Solve $v = b + C'(x)^T (g\, v + s)$, with `source` $s$ `(D, P)`."""
+        r"""Solve the transposed equation $v = b + C'(x)^T (g\, v + s)$.
+
+        Shapes: `gain` $g$ and `source` $s$ `(D, P)`, `b` `(D,)`.
+        """
         _, pull = jax.vjp(lambda x: self(x, context), x)
         return neumann(lambda v: pull(gain * v[:, None])[0], b + pull(source)[0])
 
 
 def given(x_t: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Emit a coordinate that is known already, and its parameters: a density pass."""
+    """Emit the known coordinate `x_t` and its parameters, which makes decoding a density pass."""
     return x_t, params
 
 
 def placed(x: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
-    """Return `x` with `x_t` at index `t`, unchanged where there is no such index."""
+    """Return `x` with `x_t` at index `t`, or `x` unchanged if `t` is out of range."""
     here = (jnp.arange(len(x)) == t).reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.where(here, x_t[None].astype(x.dtype), x)
 
@@ -120,8 +126,8 @@ def placed(x: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
 def neumann(linear: Callable, b: jax.Array) -> jax.Array:
     """Solve `v = b + linear(v)` for a strictly triangular `linear`.
 
-    The Neumann series ends after at most `len(b)` terms, and sooner where the coupling
-    is weak: it stops at the first sum that one more term leaves unchanged.
+    The Neumann series has at most `len(b)` terms. The sum stops early if one more term does not
+    change it, as with weak coupling between the coordinates.
     """
 
     def unfinished(state):

@@ -1,4 +1,4 @@
-"""The abstract distribution of one event."""
+"""The protocol of a distribution over one event."""
 
 from abc import abstractmethod
 
@@ -10,9 +10,10 @@ from afflow._tools.shapes import Shape
 
 
 class Distribution(Outlined, nnx.Module):
-    """A density over one event, without batch axes; the base of a `Flow`.
+    """A distribution with a density over one event, without batch axes. The base of a `Flow`.
 
-    A subclass sets `event_shape` and `context_shape` (`None`: takes no context).
+    A subclass sets `event_shape` and `context_shape`, which is `None` for a distribution without
+    a context. A subclass writes `log_prob` and `sample`.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -29,7 +30,7 @@ class Distribution(Outlined, nnx.Module):
 
     event_shape: Shape
     context_shape: Shape | None
-    has_units = False  # whether a class has a location and a scale
+    has_units = False  # whether the distribution has a location and a scale
 
     @abstractmethod
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:

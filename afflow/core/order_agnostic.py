@@ -1,4 +1,4 @@
-"""The protocol of a network that serves the chain rule in any order."""
+"""The protocol of a network that computes the conditionals of the chain rule in any order."""
 
 import math
 from abc import abstractmethod
@@ -13,7 +13,7 @@ from afflow.core.conditioner import Emit
 
 
 class Draw(NamedTuple):
-    """An order `(D,)` of the coordinates, and a key for what else a network draws with it."""
+    """An order `(D,)` of the coordinates, and a key for further random draws of the network."""
 
     order: jax.Array
     key: jax.Array
@@ -22,9 +22,14 @@ class Draw(NamedTuple):
 class OrderAgnostic(Outlined, nnx.Module):
     r"""One network for the conditionals of every order $o$: $p_t = c(x_{o_{<t}}, o_t)$.
 
-    A subclass sets `event_shape`, `num_params` and `context_shape` as a `Conditioner` does,
-    `draws_per_batch`: whether it trains on one draw for a whole minibatch, and
-    `needs_random_orders`: whether its `estimate` is unbiased over random orders only.
+    A subclass sets `event_shape`, `num_params` and `context_shape` as a `Conditioner` does. It
+    also sets two booleans:
+
+    - `draws_per_batch`: whether training uses one `Draw` for a whole minibatch.
+    - `needs_random_orders`: whether `estimate` is unbiased over random orders only.
+
+    In the methods, `x`, inputs and results are in the drawn order: entry `t` belongs to
+    coordinate `draw.order[t]`.
 
     Example:
         >>> import afflow
@@ -49,18 +54,18 @@ class OrderAgnostic(Outlined, nnx.Module):
     def decode(
         self, emit: Emit, inputs: Any, draw: Draw, context: jax.Array | None = None
     ) -> tuple[jax.Array, Any]:
-        """Run the serial direction; `inputs` and results are in the order drawn."""
+        """Run the serial direction, as `Conditioner.decode` does, along the drawn order."""
 
     @abstractmethod
     def in_order(self, x: jax.Array, draw: Draw, context: jax.Array | None = None) -> jax.Array:
-        """Return the parameters `(D, P)` of all coordinates; they and `x` in the order drawn."""
+        """Return the parameters `(D, P)` of all coordinates of `x`, in the drawn order."""
 
     @abstractmethod
     def estimate(
         self, key: jax.Array, x: jax.Array, draw: Draw, context: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        r"""Return parameters `(D, P)` and weights `(D,)`, in the order drawn, as is `x`.
+        r"""Return parameters `(D, P)` and weights $w$ `(D,)` for an estimate of $\log p(x)$.
 
-        $\sum_t w_t \log p(x_t)$ has the mean $\log p(x)$ over keys, and over orders too if
-        the network `needs_random_orders`.
+        The estimate $\sum_t w_t \log p(x_t)$ has the mean $\log p(x)$ over keys. If the network
+        `needs_random_orders`, the mean is over keys and orders.
         """

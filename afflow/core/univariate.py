@@ -14,7 +14,8 @@ class Univariate(Bijector):
 
     A univariate is a bijector whose event is a scalar and whose context is the parameter vector
     `(P,)`. `MaskedAutoregressive`, `Coupling` and `Elementwise` apply one univariate to every
-    coordinate. Networks start near zero, so zeros must give the identity, or a map near it.
+    coordinate. The outputs of networks start near zero. Zero parameters must therefore give the
+    identity, or a map close to the identity.
 
     Args:
         num_params: the number of parameters `P`.
@@ -38,9 +39,9 @@ class Univariate(Bijector):
         self.context_shape = (num_params,)
 
     def locate(self, x: jax.Array) -> Any:
-        """Return the coordinates `x` in the form that the methods take, one entry for each.
+        """Return the coordinates `x` in the form that the methods take, one entry per coordinate.
 
-        The default returns `x`. `PerDimension` adds the place of each coordinate.
+        The default returns `x`. `PerDimension` adds the index of each coordinate's univariate.
         """
         return x
 
@@ -51,7 +52,8 @@ class Univariate(Bijector):
 def count_params(univariate: Any) -> int:
     """Return the number of parameters `P` of a univariate.
 
-    Any bijector of a scalar with a parameter vector counts as one, a `Chain` of two say.
+    Any bijector of a scalar with a parameter vector is accepted, such as a `Chain` of two
+    univariates.
 
     Raises:
         ValueError: if `univariate` is not a bijector of a scalar with a parameter vector.
@@ -73,5 +75,5 @@ def check_event(univariate: Bijector, event_shape: Shape) -> None:
 
 
 def locate(univariate: Bijector, x: jax.Array) -> Any:
-    """Return the coordinates of an event in the form that the methods of a univariate take."""
+    """Return the coordinates `x` of an event in the form that the univariate's methods take."""
     return univariate.locate(x) if isinstance(univariate, Univariate) else x

@@ -1,4 +1,4 @@
-"""The flow: a base distribution seen through a bijector."""
+"""The flow: a base distribution and a bijector from noise to data."""
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,21 @@ from afflow.core.table import table_of
 
 
 class Flow(Outlined, nnx.Module):
-    r"""A base distribution seen through a bijector: the object that users call.
+    r"""A base distribution and a bijector: the distribution that users train and sample.
 
     $$\log p(x \mid h) = \log p_0(f^{-1}(x; h)) + \log|\det J_{f^{-1}}(x; h)|.$$
 
-    The methods take any leading batch axes and are compiled. Log-densities are in nats.
+    The methods take any leading batch axes and are compiled. Log-densities are in nats. If the
+    bijector is a `Table`, the methods take and return tables instead of arrays.
 
     Args:
         base: the distribution of the noise.
         bijector: the map from noise to data.
 
     Raises:
-        ValueError: if the event or context shapes of the two disagree; in the methods, if
-            inputs have another shape than expected, or a context is missing or not wanted.
+        ValueError: if `base` is not a `Distribution`, `bijector` is not a `Bijector`, or their
+            event or context shapes disagree. The methods raise it if an input has an unexpected
+            shape, or if a context is missing or not wanted.
 
     Example:
         >>> import afflow, jax
@@ -52,9 +54,9 @@ class Flow(Outlined, nnx.Module):
         self.context_shape = common_context_shape(base.context_shape, bijector.context_shape)
 
     def embed(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
-        """Return the flow behind its embedding network, and the contexts seen through it.
+        """Run the embedding network. Return the rest of the flow, and the embedded contexts.
 
-        A base that reads the context keeps the network where it is.
+        If the base takes the context too, return the flow and the contexts unchanged.
 
         Args:
             contexts: `(..., *context_shape)`.
@@ -66,11 +68,13 @@ class Flow(Outlined, nnx.Module):
 
     @property
     def is_stateful(self) -> bool:
-        """Whether it is behind an embedding network with statistics or randomness."""
+        """Whether `embed_to_train` runs a network with batch statistics or random keys."""
         return self.base.context_shape is None and self.bijector.is_stateful
 
     def embed_to_train(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
-        """Return the flow behind a network in training mode, if it has one that differs there.
+        """Run `embed` with the network in training mode, if the flow is stateful.
+
+        Otherwise return the flow and the contexts unchanged.
 
         Args:
             contexts: a minibatch `(B, *context_shape)`.
@@ -83,15 +87,19 @@ class Flow(Outlined, nnx.Module):
     def log_prob(
         self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
     ) -> jax.Array:
-        """Return the log-density of `x` `(..., *event_shape)` given `context`, `(...)`.
+        """Return the log-density of `x` given `context`, one number per event.
 
-        The leading axes of `x` and of `context` `(..., *context_shape)` broadcast. An event
-        with an infinite coordinate has density zero, one with a NaN the density NaN.
+        An event with a NaN has log-density NaN. An event with an infinite coordinate has density
+        zero.
 
         Args:
-            x: events.
-            context: contexts.
-            chunk: how many events to work on at a time, for less memory; by default all.
+            x: events `(..., *event_shape)`.
+            context: contexts `(..., *context_shape)`. The leading axes of `x` and `context`
+                broadcast.
+            chunk: number of events to compute at a time, to save memory; by default all.
+
+        Returns:
+            Log-densities in nats, of the broadcast leading shape.
         """
         if table := table_of(self):
             return table.enter(self).log_prob(table.encode(x), context, chunk=chunk)
@@ -110,9 +118,9 @@ class Flow(Outlined, nnx.Module):
 
         Args:
             key: a PRNG key.
-            shape: how many samples to draw, for each leading index of `context`.
-            context: `(*context_batch, *context_shape)`.
-            chunk: how many samples to draw at a time, for less memory; by default all.
+            shape: the number or shape of samples for each context.
+            context: contexts `(*context_batch, *context_shape)`.
+            chunk: number of samples to draw at a time, to save memory; by default all.
         """
         if table := table_of(self):
             return table.decode(table.enter(self).sample(key, shape, context, chunk=chunk))
@@ -126,7 +134,7 @@ class Flow(Outlined, nnx.Module):
         *,
         chunk: int | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Draw samples as `sample` does, with their log-densities from the same sweep."""
+        """Draw samples as `sample` does, and compute their log-densities in the same pass."""
         if table := table_of(self):
             x, log_prob = table.enter(self).sample_and_log_prob(key, shape, context, chunk=chunk)
             return table.decode(x), log_prob

@@ -14,27 +14,31 @@ from afflow.models.flow import Flow
 
 
 def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = None) -> jax.Array:
-    r"""Return the log-density of the first `k` coordinates, the others integrated out.
+    r"""Return the log-density of the first `k` coordinates, with the rest integrated out.
 
     $$\log p(x_{<k}) = \log p_0(z_{<k}) + \sum_{t<k} \log|\partial z_t / \partial x_t|$$
 
-    It is exact where the flow is lower triangular on a `Normal` or `Uniform` base:
-    `MaskedAutoregressive`, `BNAF`, `Triangular`, `Ordered` and elementwise layers, in a `Chain`,
-    `Repeat` or `Inverse`, as `afflow.made` builds it and any factory with one layer. A permutation
-    of the noise in front of them does no harm. A flow that mixes or reorders its coordinates
-    later, as `maf` with more than one layer does, has no closed form and is refused. The price
-    is the sampling of one event and the density of `D - k + 1`.
+    The result is exact. It requires a lower triangular flow on a `Normal` or `Uniform` base. Lower
+    triangular layers are `MaskedAutoregressive`, `BNAF`, `Triangular`, `Ordered` and elementwise
+    layers, also in a `Chain`, `Repeat` or `Inverse`. `afflow.made` builds such a flow, and so does
+    any factory of these layers with one layer. A permutation of the noise before the first layer
+    is allowed. A flow that mixes or reorders its coordinates later, such as `maf` with more than
+    one layer, has no closed form and raises an error.
+
+    The cost is about one event of sampling and `D - k + 1` densities.
 
     Args:
         flow: a lower triangular flow over vectors.
-        prefix: `(..., k)`, the observed coordinates.
-        context: `(..., *context_shape)`; its leading axes and those of `prefix` broadcast.
+        prefix: the observed coordinates `(..., k)`, with `1 <= k <= D`.
+        context: `(..., *context_shape)`. The leading axes of `prefix` and `context` broadcast.
 
     Returns:
         Log-densities `(...)`, in nats.
 
     Raises:
-        ValueError: for a flow that is not triangular, or a prefix that does not fit.
+        ValueError: for a flow that is not triangular or not over vectors, for another base, for a
+            prefix that does not fit, or for a context that is missing, not wanted or of another
+            shape.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -53,11 +57,20 @@ def sample_rest(
     context: jax.Array | None = None,
     shape: int | Shape = (),
 ) -> jax.Array:
-    """Draw events `(*shape, ..., D)` that begin with `prefix` `(..., k)`: exact conditionals.
+    """Draw events `(*shape, ..., D)` given their first coordinates `prefix` `(..., k)`.
 
-    Exact where `prefix_log_prob` is. Arguments and errors are the same, and `shape` says how
-    many events to draw for each prefix and context. A prefix of density zero has no
-    conditional: the values drawn for it mean nothing.
+    The samples are from the exact conditional distribution. A prefix of density zero has no
+    conditional distribution; its samples are meaningless.
+
+    Args:
+        flow: as in `prefix_log_prob`.
+        key: a PRNG key.
+        prefix: as in `prefix_log_prob`.
+        context: as in `prefix_log_prob`.
+        shape: the number or shape of events to draw for each prefix and context.
+
+    Raises:
+        ValueError: as for `prefix_log_prob`.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -72,7 +85,7 @@ def sample_rest(
 
 @per_event
 def _log_prob(flow, item, context):
-    """Return log p(prefix, rest) - log p(rest | prefix), which is the same for every `rest`."""
+    """Return log p(prefix, rest) - log p(rest | prefix), which is equal for every `rest`."""
     (prefix,) = item
     rest = jax.lax.stop_gradient(_completed(flow, prefix, _middle(flow.base), context))
     places = np.array(flow.bijector.noise_order)[len(prefix) :]
@@ -94,7 +107,10 @@ def _sample(flow, item, context):
 
 
 def _completed(flow: Flow, prefix: jax.Array, free: jax.Array, context: Any) -> jax.Array:
-    """Compute the remaining coordinates `(D - k,)` from the prefix and the end of `free`."""
+    """Compute the remaining coordinates `(D - k,)` from the prefix `(k,)` and noise `free` `(D,)`.
+
+    The prefix determines `k` entries of the noise. These replace the entries of `free`.
+    """
     size = len(prefix)
     places = np.array(flow.bijector.noise_order)[:size]
     z = flow.bijector.inverse(jnp.pad(prefix, (0, len(free) - size)), context)
@@ -110,7 +126,7 @@ def _middle(base: Normal | Uniform) -> jax.Array:
 
 
 def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
-    """Return the prefix as an array, or raise `ValueError` where the flow has no such prefix."""
+    """Return `prefix` as a floating-point array. Raise `ValueError` if the flow cannot use it."""
     if not isinstance(flow.base, Normal | Uniform):
         raise ValueError(f"Expected a Normal or Uniform base, got {type(flow.base).__name__}.")
     if flow.bijector.noise_order is None:

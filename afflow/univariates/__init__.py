@@ -1,4 +1,4 @@
-"""Scalar maps whose context is their parameter vector."""
+"""Univariates: invertible maps of one number, with a parameter vector as context."""
 
 from afflow.core.univariate import Univariate
 from afflow.univariates.additive import Additive

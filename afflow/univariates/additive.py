@@ -7,7 +7,7 @@ from afflow.core.univariate import Univariate
 
 
 class Additive(Univariate):
-    r"""Shift by a parameter, $y = x + \mu$: it keeps volume, $\log|dy/dx| = 0$.
+    r"""A shift $y = x + \mu$ by the parameter $\mu$. It keeps volume: $\log|dy/dx| = 0$.
 
     Dinh et al. 2015, arXiv:1410.8516.
 

@@ -10,17 +10,21 @@ from afflow.core.univariate import Univariate
 
 
 class Affine(Univariate):
-    r"""Scale and shift, with a smoothly bounded log-scale.
+    r"""A scale and a shift, with a smoothly bounded log-scale.
 
     $$y = x\,e^{\alpha} + \mu, \qquad \alpha = \frac{s}{1 + |s|/c},
     \qquad \log|dy/dx| = \alpha.$$
 
-    The parameters are $(\mu, s)$; zeros give the identity. The bound $|\alpha| < c$ is
-    smooth, so gradients never stop and the scale never overflows
-    (Papamakarios et al. 2017, arXiv:1705.07057, eq. 3, there without the bound).
+    The parameters are $(\mu, s)$. Zeros give the identity. The bound $|\alpha| < c$ keeps the
+    scale from overflowing. The bound is smooth, so the gradient is never zero.
+
+    Papamakarios et al. 2017, arXiv:1705.07057, eq. 3. The paper has no bound.
 
     Args:
         max_log_scale: the bound $c$ in nats.
+
+    Raises:
+        ValueError: if `max_log_scale <= 0`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -40,7 +44,7 @@ class Affine(Univariate):
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
-        # Reverse mode keeps what goes in: the rest is cheap to make again.
+        # Reverse mode stores the inputs only, since the intermediates are cheap to recompute.
         return jax.checkpoint(self._to_noise, prevent_cse=False)(y, context)
 
     def _to_noise(self, y, params):

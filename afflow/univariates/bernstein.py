@@ -14,22 +14,24 @@ from afflow.univariates.monotone import forward_by_search
 
 
 class BernsteinPolynomial(Univariate):
-    r"""An increasing polynomial on $[-B, B]$ in Bernstein form, with linear tails.
+    r"""An increasing polynomial in Bernstein form on $[-B, B]$, with linear tails.
 
     $$x = \sum_{i=0}^M \theta_i \binom{M}{i} t^i (1 - t)^{M - i}, \qquad
     t = \frac{y + B}{2B}, \qquad \theta_0 < \dots < \theta_M,$$
 
-    from data to noise; the other direction is found numerically. Beyond $\pm B$ it goes
-    on along its tangents, so it is onto the line and once continuously differentiable.
-    Ramasinghe et al. 2021, arXiv:2102.03509; Sick et al. 2020, arXiv:2004.00464.
+    from data to noise. The direction from noise to data is found numerically. Beyond $\pm B$ the
+    map continues along the tangents at $\pm B$. The map is therefore onto the real line and once
+    continuously differentiable.
 
-    The parameters are the centre of the $\theta_i$ and the `M` logarithms of their
-    differences, relative to $2B/M$ and bounded as in `Affine`; zeros give the identity.
+    The parameters are the centre of the $\theta_i$, and the `M` logarithms of
+    $(\theta_i - \theta_{i-1}) / (2B/M)$, bounded as in `Affine`. Zeros give the identity.
+
+    Ramasinghe et al. 2021, arXiv:2102.03509; Sick et al. 2020, arXiv:2004.00464.
 
     Args:
         degree: `M`.
         bound: `B`.
-        max_log_scale: the bound on the log of the slope.
+        max_log_scale: the bound on these logarithms, and thus on the log-slope of the map.
 
     Raises:
         ValueError: if `degree < 1`, `bound <= 0` or `max_log_scale <= 0`.
@@ -65,7 +67,7 @@ class BernsteinPolynomial(Univariate):
 
 
 def de_casteljau(theta: jax.Array, t: jax.Array) -> jax.Array:
-    """Evaluate the polynomial with Bernstein coefficients `theta` at `t` in [0, 1]."""
+    """Return the value at `t` in [0, 1] of the polynomial with Bernstein coefficients `theta`."""
     while len(theta) > 1:
         theta = (1 - t) * theta[:-1] + t * theta[1:]
     return theta[0]

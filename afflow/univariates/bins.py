@@ -1,4 +1,4 @@
-"""The bins of a rational-quadratic spline, and the search for one."""
+"""The bins of a rational-quadratic spline, and the search for the bin that holds a value."""
 
 import math
 from dataclasses import dataclass
@@ -17,16 +17,17 @@ _MAX_LOGIT = 30.0
 
 @dataclass(frozen=True)
 class Grid:
-    """How many bins a spline has, on which interval, and their least sizes and slopes.
+    """The settings of a spline: number of bins, interval, least bin size and least slope.
 
-    Its parameters are logits of widths, logits of heights, and slopes before a softplus.
+    The parameters of the spline are `K` logits of the widths, `K` logits of the heights, and raw
+    slopes at the knots. A softplus makes the raw slopes positive.
     """
 
     num_bins: int
     bound: float
     min_bin: float
     min_slope: float
-    closed: bool = False  # a circle
+    closed: bool = False  # whether the ends of the interval are joined to a circle
 
     def __post_init__(self):
         check_size("num_bins", self.num_bins, least=2)
@@ -38,34 +39,37 @@ class Grid:
 
     @property
     def num_params(self) -> int:
-        """Return `3 K`, one less without a slope where the interval closes."""
+        """Return `3 K` for a circle and `3 K - 1` for an interval, whose end slopes are fixed."""
         return 3 * self.num_bins - (not self.closed)
 
     @property
     def knots(self) -> list[int]:
-        """Return the parameter of each knot's slope; past the last at open ends (slope 1)."""
+        """Return, for each knot, the index of the parameter that holds its slope.
+
+        An open end has no such parameter, and slope 1. Its index is `num_params`.
+        """
         slopes, none = range(2 * self.num_bins, self.num_params), self.num_params
         return [*slopes, slopes[0]] if self.closed else [none, *slopes, none]
 
 
 class Bin(NamedTuple):
-    """A bin of the spline."""
+    """A bin of the spline: its lower left corner, its size, and its slopes."""
 
     x: jax.Array
     y: jax.Array
     width: jax.Array
     height: jax.Array
-    left: jax.Array  # slope at its left end
-    right: jax.Array
+    left: jax.Array  # slope at the left end
+    right: jax.Array  # slope at the right end
 
 
 class Part(NamedTuple):
-    """A bin on one axis."""
+    """The extent of a bin on one axis, and the terms of the softmax that gave the extent."""
 
     start: jax.Array
     size: jax.Array
-    weight: jax.Array  # its exponential in the softmax
-    before: jax.Array  # the exponentials of the bins before it
+    weight: jax.Array  # the exponential of the bin's logit
+    before: jax.Array  # the sum of the exponentials of all earlier bins
 
 
 class Found(NamedTuple):
@@ -73,14 +77,14 @@ class Found(NamedTuple):
 
     x: Part
     y: Part
-    left: jax.Array  # its slopes before the softplus
-    right: jax.Array
-    number: jax.Array
-    left_param: jax.Array  # which parameter is its left slope
-    right_param: jax.Array
+    left: jax.Array  # left slope before the softplus
+    right: jax.Array  # right slope before the softplus
+    number: jax.Array  # index of the bin
+    left_param: jax.Array  # index of the left slope's parameter
+    right_param: jax.Array  # index of the right slope's parameter
 
     def bin(self, grid: Grid) -> Bin:
-        """Return the bin with its slopes."""
+        """Compute the slopes and return the bin."""
         slopes = [grid.min_slope + jax.nn.softplus(raw) for raw in (self.left, self.right)]
         return Bin(self.x.start, self.y.start, self.x.size, self.y.size, *slopes)
 
@@ -89,23 +93,23 @@ class Found(NamedTuple):
 def locate(grid: Grid, axis: int, value: jax.Array, params: jax.Array) -> Bin:
     r"""Return the bin that holds `value` on the axis of `x` (0) or of `y` (1).
 
-    Bin `k` has the size $c\,p_k$ and a constant, with $p$ the softmax of the logits $u$;
-    so $\dot p = p\,(\dot u - p^\top \dot u)$ gives its tangent, and that of the start the sum
-    of those before.
+    The size of bin `k` is $c\,p_k$ plus a constant, where $p$ is the softmax of the logits $u$.
+    The tangent of the size follows from $\dot p = p\,(\dot u - p^\top \dot u)$. The tangent of the
+    bin's start is the sum of the tangents of all earlier sizes.
     """
     return search(grid, axis, value, params)[0].bin(grid)
 
 
 @locate.defjvp
 def _locate_jvp(grid, axis, primals, tangents):
-    """Tangents as sums over all parameters: one loop in reverse mode.
+    """Compute the tangents as sums over all parameters: one loop in reverse mode.
 
     Divide each sum last and each tangent first. Otherwise XLA fuses the unfinished sums into
     the loop over parameters and computes them again for every parameter.
     """
     here, totals = search(grid, axis, *primals)
     params, num_bins, i = primals[1], grid.num_bins, jnp.arange(grid.num_params)
-    t = 1 + jnp.abs(params) / _MAX_LOGIT  # soft_bound is params / t, its slope 1 / t^2
+    t = 1 + jnp.abs(params) / _MAX_LOGIT  # soft_bound is params / t; its derivative is 1 / t^2
     dot = tangents[1] / jnp.where(i < 2 * num_bins, t * t * jnp.exp(-params / t), 1.0)
 
     def start_and_size(first, part, total):
@@ -126,14 +130,14 @@ def _locate_jvp(grid, axis, primals, tangents):
 
 
 def search(grid: Grid, axis: int, value: jax.Array, params: jax.Array) -> tuple[Found, list]:
-    """Return the bin that holds `value`, and the total of each softmax.
+    """Return the bin that holds `value`, and the sum of exponentials of each softmax.
 
-    Scalars, and a fold over the bins where vectors would be sorted and gathered from: XLA
-    fuses it all into one loop over events, three times as fast on a CPU.
+    The code works on scalars and folds over the bins. XLA fuses all of it into one loop over
+    events. On a CPU this is three times as fast as a sorted search and a gather on vectors.
     """
     *logits, slopes = jnp.split(params, [grid.num_bins, 2 * grid.num_bins])
     axes, totals = zip(*(divide(grid, u) for u in logits), strict=True)
-    one = jnp.full_like(value, math.log(math.expm1(1 - grid.min_slope)))  # what slope 1 is of
+    one = jnp.full_like(value, math.log(math.expm1(1 - grid.min_slope)))  # raw slope of slope 1
     raw = [*(one + slope for slope in unstack(slopes)), one]
     raw = [raw[knot - 2 * grid.num_bins] for knot in grid.knots]
     ends = raw[:-1], raw[1:], range(grid.num_bins), grid.knots[:-1], grid.knots[1:]
@@ -146,15 +150,17 @@ def search(grid: Grid, axis: int, value: jax.Array, params: jax.Array) -> tuple[
 
 
 def unstack(params: jax.Array) -> list[jax.Array]:
-    """Return the entries of a vector as scalars."""
+    """Return a list of the entries of a vector, as scalars."""
     return [part.reshape(()) for part in jax.lax.split(params, [1] * len(params))]
 
 
 def divide(grid: Grid, logits: jax.Array) -> tuple[list[Part], Any]:
-    """Return the bins of one axis, from `-bound` to `bound` exactly, and the softmax's total.
+    """Return the bins of one axis, from `-bound` to `bound` exactly, and the sum of exponentials.
 
-    XLA compares with a start in several loops. Without the maximum some of them would fuse
-    its product and sum into one rounding, and a bin at a knot be mixed of two.
+    XLA computes each start again in several loops, to compare values with the start. The maximum
+    with 0 changes no size. Without the maximum, some of the loops would fuse the product and the
+    sum into one rounding. The starts would then differ between loops, and an event at a knot would
+    get a mixture of two bins.
     """
     weights = unstack(jnp.exp(soft_bound(logits, _MAX_LOGIT)))
     total = sum(weights)

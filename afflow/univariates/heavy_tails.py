@@ -1,4 +1,4 @@
-"""The scalar map that gives a normal heavy tails."""
+"""A scalar map that gives heavy tails to a normal distribution."""
 
 from typing import Any
 
@@ -10,25 +10,26 @@ from scipy.special import ndtri
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
 
-_OFFSET = 5.0  # zeros give an index of 0.013
-_HEAVIEST = 2.0
+_OFFSET = 5.0  # zero parameters then give an index of 0.013
+_HEAVIEST = 2.0  # the supremum of the index
 _FAR = 8.0  # standard deviations; a normal reaches further once in 10^15 draws
 _STEPS = 4
-_SHARES, _FEWEST = (0.02, 0.005), 5  # of the rows in a tail, and as many at least
+_SHARES, _FEWEST = (0.02, 0.005), 5  # shares of the rows in a tail, and the least number of rows
 
 
 class HeavyTails(Univariate):
-    r"""A power tail to each side of a normal: Tukey's `hh` transform.
+    r"""A map from a normal distribution to one with power tails: Tukey's `hh` transform.
 
     $$y = x\,e^{\delta x^2 / 2}, \qquad
     \log|dy/dx| = \tfrac12 \delta x^2 + \log(1 + \delta x^2),$$
 
-    with an index $\delta$ for $x < 0$ and another for $x > 0$. A standard normal becomes a
-    distribution with $P(|y| > t) \approx t^{-1/\delta}$: Student's t with $\nu$ degrees of
-    freedom has the tails of $\delta = 1/\nu$. The inverse is $x = y\,e^{-w/2}$ with Lambert's
-    $w e^w = \delta y^2$. Beyond $|x| = 8$ the map goes on as a straight line.
+    with one index $\delta$ for $x < 0$ and another for $x > 0$. The map turns a standard normal
+    into a distribution with $P(|y| > t) \approx t^{-1/\delta}$. For comparison, the tails of
+    Student's t with $\nu$ degrees of freedom have $\delta = 1/\nu$. The inverse is
+    $x = y\,e^{-w/2}$, where $w$ solves Lambert's equation $w e^w = \delta y^2$. Beyond $|x| = 8$
+    the map is a straight line.
 
-    The two parameters $s$ belong to the left and to the right tail, $\delta = 2\,\sigma(s - 5)$.
+    The two parameters $s$ belong to the left and to the right tail: $\delta = 2\,\sigma(s - 5)$.
     Zeros give $\delta = 0.013$, close to the identity.
 
     Tukey 1977; Goerg 2015, arXiv:1010.2265, section 2.
@@ -45,7 +46,7 @@ class HeavyTails(Univariate):
 
     @staticmethod
     def params_of(index: np.ndarray | list[float]) -> np.ndarray:
-        r"""Return the parameters of tail indices, moved to between 0.001 and 1.9."""
+        r"""Return the parameters that give the tail indices `index`, clipped to [0.001, 1.9]."""
         share = np.clip(np.asarray(index, np.float64), 1e-3, 1.9) / _HEAVIEST
         return _OFFSET + np.log(share) - np.log1p(-share)
 
@@ -69,23 +70,23 @@ class HeavyTails(Univariate):
 
 
 def tail_indices(y: np.ndarray) -> np.ndarray:
-    r"""Estimate both tail indices $\delta$ of a column, from its extreme order statistics.
+    r"""Estimate the indices $\delta$ of both tails of a column from its extreme order statistics.
 
-    The distances $y_{(i)}$ of the `k` outermost rows from the median, largest first, are compared
-    with normal quantiles $x_{(i)}$ of the same ranks,
+    Let $y_{(i)}$ be the distances of the `k` outermost rows from the median, largest first, and
+    $x_{(i)}$ the normal quantiles of equal rank. The estimate is
 
     $$\hat\delta = \sum_{i \le k} \log\frac{y_{(i)}\,x_{(k)}}{y_{(k)}\,x_{(i)}} \Big/
     \sum_{i \le k} \tfrac12\big(x_{(i)}^2 - x_{(k)}^2\big),$$
 
-    Hill's estimator (1975) less what it gives for a normal. The outer 2 per cent of the rows are
-    taken. Where the outer 0.5 per cent give less than half of that, their estimate is taken: some
-    rows far out that end at a bound are no tail.
+    Hill's estimator (1975), corrected to give zero for a normal. The estimate uses the outer 2 per
+    cent of the rows. It uses the outer 0.5 per cent instead if these give less than half of the
+    first estimate. In this case the outer rows end at a bound and do not form a tail.
 
     Args:
-        y: `(N,)`; below 250 rows there is no estimate.
+        y: `(N,)`.
 
     Returns:
-        The indices of the left and of the right tail, not below zero.
+        The indices of the left and of the right tail, at least zero. Below 250 rows both are zero.
     """
     sizes = [int(share * len(y)) for share in _SHARES]
     distances = np.sort(y - np.median(y))
@@ -97,7 +98,7 @@ def tail_indices(y: np.ndarray) -> np.ndarray:
 
 
 def _tail_estimates(distances: np.ndarray, k: int) -> np.ndarray:
-    """Return the estimates of both tails from the `k` outermost of the sorted distances."""
+    """Estimate the indices of both tails `(2,)` from the `k` outermost sorted `distances`."""
     x = -ndtri((np.arange(k) + 0.5) / len(distances))
     tails = np.stack([-distances[:k], distances[: -k - 1 : -1]])  # (2, k), largest first
     ends = tails[:, -1:]
@@ -113,19 +114,19 @@ def _index(x: jax.Array, params: Any) -> jax.Array:
 
 @jax.custom_jvp
 def _to_normal(y: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-    r"""Solve $x e^{\delta x^2 / 2} = y$; return $x$ and $w = \delta x^2$.
+    r"""Solve $x e^{\delta x^2 / 2} = y$ for $x$. Return $x$ and $w = \delta x^2$.
 
-    $\log w + w = \log a$ with $a = \delta y^2$, by Newton's method. The logarithms neither
-    overflow nor vanish. The start is Winitzki's, within 2 per cent for every $a$.
+    Newton's method solves $\log w + w = \log a$ with $a = \delta y^2$. The logarithms neither
+    overflow nor vanish. The start is Winitzki's approximation, within 2 per cent for every $a$.
     """
     tiny = jnp.finfo(y.dtype).tiny
     log_a = jnp.log(index) + 2 * jnp.log(jnp.maximum(jnp.abs(y), tiny))
-    log_a = jnp.maximum(log_a, jnp.log(tiny) + 8)  # so that no w is flushed to zero
+    log_a = jnp.maximum(log_a, jnp.log(tiny) + 8)  # otherwise a small w is flushed to zero
     u = jax.nn.softplus(log_a)
     w = u * (1 - jnp.log1p(u) / (2 + u))
     for _ in range(_STEPS):
         w = w / (1 + w) * (1 + log_a - jnp.log(w))
-    far = jnp.sign(y) * jnp.sqrt(w / index)  # the exponential multiplies the rounding of a large w
+    far = jnp.sign(y) * jnp.sqrt(w / index)  # exp(-w / 2) would amplify the rounding of a large w
     return jnp.where(w > 1, far, y * jnp.exp(-w / 2)), w
 
 

@@ -1,4 +1,4 @@
-"""Mixture CDFs: a scalar map that turns a mixture of logistics or normals into one of them."""
+"""Mixture CDFs: a scalar map from a mixture of logistics or normals to a single component."""
 
 import math
 from abc import ABC, abstractmethod
@@ -26,16 +26,16 @@ _FAR = 10.0
 
 
 class Component(ABC):
-    """A distribution symmetric about zero, known by the logarithms of its tail.
+    """A distribution symmetric about zero, given by the logarithms of its tail probabilities.
 
-    A subclass sets `deviation`, its standard deviation.
+    A subclass sets `deviation`, the standard deviation.
     """
 
     deviation: ClassVar[float]
 
     @abstractmethod
     def log_density(self, u: jax.Array) -> jax.Array:
-        r"""Return $\log g(u)$, $g = -S'$."""
+        r"""Return the log-density $\log g(u)$, where $g = -S'$."""
 
     @abstractmethod
     def sample(self, key: jax.Array, dtype: DTypeLike) -> jax.Array:
@@ -43,11 +43,11 @@ class Component(ABC):
 
     @abstractmethod
     def log_tail(self, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-        r"""Return $\log S(u)$, $S(u) = \Pr(U > u)$, and $\log\lambda(u)$, $\lambda = -S'/S$."""
+        r"""Return $\log S(u)$ and $\log\lambda(u)$, with $S(u) = \Pr(U > u)$, $\lambda = -S'/S$."""
 
     @abstractmethod
     def quantile(self, log_s: jax.Array) -> jax.Array:
-        r"""Return the scalar $u \ge 0$ with $\log S(u)$ as given, at most $\log\tfrac12$."""
+        r"""Return the $u \ge 0$ with $\log S(u)$ equal to `log_s`, at most $\log\tfrac12$."""
 
 
 @dataclass(frozen=True)
@@ -109,27 +109,29 @@ class LaplaceCDF(Component):
 
 
 class MixtureCDF(Univariate):
-    r"""The CDF of a mixture, read on the scale of one component.
+    r"""The CDF of a mixture, followed by the quantile function of one component.
 
     $$x = G^{-1}\Big(\sum_k \pi_k\, G\Big(\frac{y - \mu_k}{s_k}\Big)\Big),$$
 
-    the direction from data to noise; the other is found numerically. With noise of
-    distribution $G$ the data have exactly the mixture's density. All of it is computed
-    from logarithms of tail probabilities, so it is the map of the outermost component
-    far out, where the probabilities themselves have underflown. Logistic components as in
-    Flow++ (Ho et al. 2019, arXiv:1902.00275); Gaussian ones make a layer the RNADE of Uria
-    et al. 2013, arXiv:1306.0186.
+    from data to noise. The direction from noise to data is found numerically. With noise of
+    distribution $G$, the data have exactly the density of the mixture. The map is computed from
+    logarithms of tail probabilities. Far out, where the probabilities underflow, it is therefore
+    the map of the outermost component.
 
-    The parameters are `K` logits of $\pi$, `K` locations and `K` log-scales, both times
-    the constants `gains`, and added to those of `start_apart`: with zeros the mixture is
-    close to $G$ and has its variance, so the map is close to the identity, and the identity
-    for one component or `spread=0`. Components that start equal are a saddle of the
-    likelihood, which training hardly leaves. The log-scales are bounded as in `Affine`.
+    Flow++ has logistic components (Ho et al. 2019, arXiv:1902.00275). With Gaussian components an
+    autoregressive layer is the RNADE of Uria et al. 2013, arXiv:1306.0186.
+
+    The parameters are `K` logits of $\pi$, `K` raw locations and `K` raw log-scales. The raw
+    locations and log-scales are multiplied by the constants `gains`. The log-scales are then
+    bounded as in `Affine`. Finally the start of `start_apart` is added. With zeros the mixture is
+    close to $G$ and has the variance of $G$, so the map is close to the identity. It is the
+    identity for one component or `spread=0`. Equal components are a saddle of the likelihood,
+    which training hardly leaves.
 
     Args:
         num_components: the number of components `K`.
-        component: the distribution $G$, `LogisticCDF()` or `GaussianCDF()`.
-        max_log_scale: the bound on $|\log s_k|$, beside the start.
+        component: the distribution $G$: `LogisticCDF()`, `GaussianCDF()` or `LaplaceCDF()`.
+        max_log_scale: the bound on $|\log s_k - c|$, where $c$ is the log-scale at the start.
         spread: how far apart the components start, in [0, 1).
 
     Raises:
@@ -143,7 +145,7 @@ class MixtureCDF(Univariate):
         0.0
     """
 
-    ABSENT: ClassVar = {"spread": 0.0}  # in archives from before components started apart
+    ABSENT: ClassVar = {"spread": 0.0}  # value for archives that were saved before `spread` existed
 
     def __init__(
         self,
@@ -170,7 +172,7 @@ class MixtureCDF(Univariate):
 
 
 class MixtureSettings(Protocol):
-    """The settings of a mixture of components, as a map or as a distribution."""
+    """The settings that the map `MixtureCDF` and the conditional `MixtureOf` share."""
 
     @property
     def num_components(self) -> int: ...
@@ -183,7 +185,7 @@ class MixtureSettings(Protocol):
 
 
 def check_mixture(num_components: int, max_log_scale: float, spread: float) -> None:
-    """Raise `ValueError` for settings of a mixture that are out of range."""
+    """Raise `ValueError` if a setting of a mixture is out of range."""
     check_size("num_components", num_components)
     check_positive(max_log_scale=max_log_scale)
     check_number("spread", spread, lambda spread: 0 <= spread < 1, "in [0, 1)")
@@ -192,7 +194,7 @@ def check_mixture(num_components: int, max_log_scale: float, spread: float) -> N
 def mixture_parameters(
     mixture: MixtureSettings, params: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    r"""Return $\log\pi_k$, $\mu_k$ and $\log s_k$ `(K,)` from unbounded `(3 K,)`."""
+    r"""Return $\log\pi_k$, $\mu_k$ and $\log s_k$ `(K,)` from unbounded parameters `(3 K,)`."""
     logits, mu, s = jnp.split(jnp.asarray(params), 3)
     gain = gains(len(logits), logits.dtype)
     locations, log_scale = start_apart(mixture.num_components, mixture.component, mixture.spread)
@@ -203,8 +205,8 @@ def mixture_parameters(
 def start_apart(num: int, component: Component, spread: float) -> tuple[np.ndarray, float]:
     r"""Return locations `(K,)` and one log-scale of a mixture with the variance of $G$.
 
-    The locations are normal quantiles, $c\,\sigma_G\,\Phi^{-1}((k + \tfrac12)/K)$ with the
-    spread $c$; the scale makes up for their variance.
+    The locations are the normal quantiles $c\,\sigma_G\,\Phi^{-1}((k + \tfrac12)/K)$, where $c$ is
+    the spread. The log-scale is negative, to make up for the variance of the locations.
     """
     quantiles = spread * np.array([NormalDist().inv_cdf((k + 0.5) / num) for k in range(num)])
     log_scale = float(np.log1p(-np.square(quantiles).mean()) / 2)
@@ -216,14 +218,14 @@ def mix(
 ) -> tuple[jax.Array, jax.Array]:
     r"""Return $z = G^{-1}(\sum_k \pi_k G(u_k))$, and $\log dz/dy$ given $\log du_k/dy$.
 
-    With survival functions, on the side of the median where $S(z) \le \tfrac12$:
-    $S(z) = \sum_k \pi_k S(u_k)$, and
+    The computation uses survival functions, on the side of the median where
+    $S(z) \le \tfrac12$: $S(z) = \sum_k \pi_k S(u_k)$, and
     $dz/dy = \sum_k q_k\, \lambda(u_k)\, u_k' / \lambda(z)$ with $q_k = \pi_k S(u_k) / S(z)$.
 
     Args:
         component: the distribution $G$.
         log_pi: normalised log-weights `(K,)`.
-        u: `(K,)`.
+        u: arguments $u_k$ of the components `(K,)`.
         log_slopes: $\log du_k/dy$ `(K,)`.
     """
     log_s, log_hazards = component.log_tail(jnp.stack([u, -u]))  # (2, K)
@@ -238,7 +240,7 @@ def mix(
 
 @jax.custom_jvp
 def _normal_log_tail(u: jax.Array) -> jax.Array:
-    r"""Return $\log S(u)$; its derivative is $-\lambda(u)$, without a power of a tiny $S$."""
+    r"""Return $\log S(u)$ of a normal; its derivative $-\lambda(u)$ does not divide by $S(u)$."""
     far = u > _FAR
     near = jnp.log(jax.lax.erfc(jnp.where(far, 0.0, u) / math.sqrt(2)) / 2)
     v = jnp.where(far, u, _FAR)
@@ -259,7 +261,7 @@ def _normal_log_hazard(u: jax.Array) -> jax.Array:
 
 
 def _far_log_hazard(u: jax.Array) -> jax.Array:
-    r"""Return the log of $u + 1/(u + 2/(u + 3/(u + \dots)))$, for $u \ge 10$ to rounding."""
+    r"""Return the log of $u + 1/(u + 2/(u + 3/(u + \dots)))$, exact to rounding for $u \ge 10$."""
     hazard = u
     for n in range(8, 0, -1):
         hazard = u + n / hazard
@@ -268,9 +270,10 @@ def _far_log_hazard(u: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _normal_quantile(log_s: jax.Array) -> jax.Array:
-    r"""Solve $\log S(u) = \ell$ by Newton's method, from the right end of $S(u) \le e^{-u^2/2}/2$.
+    r"""Solve $\log S(u) = \ell$ of a normal by Newton's method.
 
-    $\log S$ is concave, so the steps decrease to the root from there; six reach rounding.
+    The start is the upper bound on $u$ from $S(u) \le e^{-u^2/2}/2$. $\log S$ is concave, so the
+    steps decrease from the start to the root. Six steps reach rounding.
     """
 
     def newton(_, u):

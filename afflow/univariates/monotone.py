@@ -1,4 +1,4 @@
-"""Scalar maps written from data to noise: their other direction, found numerically."""
+"""A root search for scalar maps that are written from data to noise only."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ _MAX_STEPS = 300
 def forward_by_search(
     univariate: Univariate, z: jax.Array, params: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Return `forward_and_log_det` of an increasing univariate that writes its inverse only."""
+    """Compute `forward_and_log_det` of an increasing univariate by a search with its inverse."""
     g = jax.tree_util.Partial(type(univariate).inverse_and_log_det, univariate)
     x = solve_monotone(g, z, params)
     return x, -g(x, params)[1]
@@ -30,28 +30,29 @@ class Search(NamedTuple):
     high: jax.Array
     x: jax.Array
     step: jax.Array  # length of the last step
-    found: jax.Array
-    count: jax.Array
+    found: jax.Array  # whether the search is over
+    count: jax.Array  # number of steps so far
 
 
 @jax.custom_jvp
 def solve_monotone(g: Increasing, z: jax.Array, params: Any) -> jax.Array:
     r"""Return the root $x$ of $g(x; \theta) = z$ on the real line, to float rounding.
 
-    Newton steps inside a bracket. The search starts at $x = z$, and while one end of the
-    bracket is infinite a step is at most $8 (1 + |x|)$ long. A Newton step that leaves the
-    bracket, or is more than half as long as the step before, gives way to a bisection, or to
-    the longest step while the bracket is open. The derivatives are those of the implicit
-    function: $\dot x = (\dot z - \partial_\theta g\, \dot\theta) / g'(x)$.
+    The search takes Newton steps inside a bracket. It starts at $x = z$ with an infinite bracket.
+    While an end of the bracket is infinite, a step is at most $8 (1 + |x|)$ long. A Newton step is
+    rejected if it leaves the bracket, or if it is more than half as long as the step before. A
+    bisection replaces a rejected step; while the bracket is infinite, the longest step does. The
+    implicit function theorem gives the derivatives:
+    $\dot x = (\dot z - \partial_\theta g\, \dot\theta) / g'(x)$.
 
     Args:
-        g: `g(x, params)` returns its value and the log of its slope; onto the real line.
+        g: `g(x, params)` returns the value and the log-slope of a function onto the real line.
         z: scalar; NaN gives NaN.
-        params: what else `g` depends on, any pytree.
+        params: further arguments of `g`, any pytree.
 
     Returns:
-        The root for a `z` that is moved by a few ulp of $\max(|z|, 1)$; NaN where no float
-        is that root.
+        The root, up to rounding of $x$ or a change of $z$ by a few ulp of $\max(|z|, 1)$. NaN if
+        no float is such a root.
     """
     z = z.astype(jax.eval_shape(g, z, params)[0].dtype)
     infinity = jnp.full_like(z, jnp.inf)
@@ -68,7 +69,7 @@ def solve_monotone(g: Increasing, z: jax.Array, params: Any) -> jax.Array:
 
 
 def _advance(search: Search, value: jax.Array, log_slope: jax.Array, z: jax.Array) -> Search:
-    """Make the next step from the value and the log-slope of the function at `search.x`."""
+    """Make the next step from the `value` and `log_slope` of the function at `search.x`."""
     x, eps, error = search.x, jnp.finfo(z.dtype).eps, value - z
     low, high = jnp.where(error <= 0, x, search.low), jnp.where(error >= 0, x, search.high)
     is_open = jnp.isinf(low) | jnp.isinf(high)
@@ -78,7 +79,7 @@ def _advance(search: Search, value: jax.Array, log_slope: jax.Array, z: jax.Arra
     trusted = (low <= newton) & (newton <= high) & (step <= search.step / 2)
     halved = jnp.where(is_open, x - jnp.sign(error) * longest, low / 2 + high / 2)
     new = jnp.where(trusted, newton, halved)
-    # In a flat place a last Newton step can leave it: then `x` itself is the root.
+    # Where the function is flat, a last Newton step could move far from a root: keep `x` there.
     exact = jnp.abs(error) <= 4 * eps * jnp.maximum(jnp.abs(z), 1)
     stays = exact & (~trusted | (step > eps**0.5)) | (error == 0)
     new = jnp.where(stays, x, jnp.where(jnp.isnan(error), jnp.nan, new))
@@ -94,6 +95,6 @@ def _solve_monotone_jvp(primals, tangents):
     (_, log_slope), (d_value, _) = jax.jvp(
         lambda g, params: g(x, params), (g, params), (d_g, d_params)
     )
-    # Finite, so that a tangent of zero stays zero where the slope has underflown.
+    # Keep the inverse slope finite: if the slope underflows, infinity times zero would be NaN.
     inverse_slope = jnp.minimum(jnp.exp(-log_slope), jnp.finfo(x.dtype).max)
     return x, (d_z - d_value) * inverse_slope

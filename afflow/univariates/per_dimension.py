@@ -13,28 +13,31 @@ from afflow.core.univariate import Univariate, count_params
 
 
 class PerDimension(Univariate):
-    r"""The univariate of a coordinate chosen by its place in the vector.
+    r"""A list of univariates, one for each coordinate of a vector.
 
     $$y_t = f_t(x_t;\, \theta_t),$$
 
-    for columns of different kinds: real, positive, an angle. It stands where a univariate
-    does, in `MaskedAutoregressive`, `Coupling` or an `Elementwise` of a vector. All coordinates run
-    through the same program, each with the longest parameter vector `P` and reading its
-    head, so the work grows with the number of *different* univariates: pass one object in
-    several places rather than several alike.
+    for columns of different kinds, such as real numbers, positive numbers and angles. Use it in
+    place of a univariate in `MaskedAutoregressive`, `Coupling` or an `Elementwise` of a vector.
 
-    A layer that reorders coordinates, as factories put between theirs, would move the columns
-    to other kinds: keep to one layer (`made`), or to layers without one in between.
+    Each coordinate has a parameter vector of the largest length `P`. A univariate with fewer
+    parameters reads the first entries. All coordinates run every *distinct* univariate, so the
+    work grows with the number of distinct objects. To use equal univariates, pass one object
+    several times.
+
+    The order of the coordinates must stay the same from layer to layer. Most factories put a
+    permutation between their layers, which moves a column to the univariate of another kind. Use
+    one layer (`made`), or layers without permutations between them.
 
     The methods act on one coordinate and do not know its position. `locate` therefore pairs
-    each coordinate with the index of its univariate; the methods take that pair.
+    each coordinate with the index of its univariate. The methods take this pair.
 
     Args:
         univariates: one for each of the `D` coordinates.
 
     Raises:
-        ValueError: if `univariates` is empty, or one is not a univariate; where it is used,
-            unless there is one for each coordinate.
+        ValueError: if `univariates` is empty, or an entry is not a univariate. The layer that
+            uses the list raises it unless there is one univariate for each coordinate.
 
     Example:
         >>> import afflow, jax.numpy as jnp

@@ -19,13 +19,13 @@ _MAX_LOGIT, _MAX_LOG_SLOPE = 30.0, 7.0
 class Pieces(NamedTuple):
     r"""A spline: $y = y_k + w_k (a \xi + b \xi^2 + c \xi^3)$ in bin `k`, with $\xi$ from 0 to 1."""
 
-    x: jax.Array  # (K + 1,)
-    y: jax.Array  # (K + 1,)
-    coefficients: jax.Array  # (K, 3)
+    x: jax.Array  # knots (K + 1,)
+    y: jax.Array  # values at the knots (K + 1,)
+    coefficients: jax.Array  # a, b, c of each bin (K, 3)
 
 
 class _PolynomialSpline(Univariate):
-    """A spline on $[-B, B]$ with identity tails, of pieces that a subclass makes."""
+    """A spline on $[-B, B]$ with identity tails. A subclass computes the pieces."""
 
     def __init__(self, num_bins: int = 8, bound: float = 5.0, *, min_bin: float = 1e-3):
         check_size("num_bins", num_bins, least=2)
@@ -40,11 +40,11 @@ class _PolynomialSpline(Univariate):
 
     @abstractmethod
     def _pieces(self, params: Any) -> Pieces:
-        """Return the spline of some parameters."""
+        """Return the spline with the parameters `params`."""
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
-        """Find the root in the bin: the spline itself leads from data to noise."""
+        """Find the root in the bin, since the spline maps data to noise."""
         inside = jnp.clip(x, -self.bound, self.bound)
         pieces = self._pieces(context)
         k = _bin(pieces.y, inside)
@@ -68,7 +68,7 @@ class _PolynomialSpline(Univariate):
         return jnp.where(is_tail, x, y), jnp.where(is_tail, 0, log_slope)
 
     def _sizes(self, logits):
-        """Return positive sizes that add up to the interval, `(K,)`."""
+        """Return positive bin sizes `(K,)` with the sum `2 * bound`, from logits `(K,)`."""
         shares = jax.nn.softmax(soft_bound(logits, _MAX_LOGIT))
         return 2 * self.bound * (self.min_bin + (1 - self.num_bins * self.min_bin) * shares)
 
@@ -82,14 +82,17 @@ class LinearSpline(_PolynomialSpline):
     r"""A monotone piecewise-linear map on $[-B, B]$ with identity tails.
 
     In bin $k$ of width $w = 2B/K$ and height $h_k$, $g(x) = y_k + h_k (x - x_k) / w$. `inverse`
-    (data to noise) is $g$. The `num_bins` parameters are heights, through a softmax; zeros
-    give the identity. Densities jump at the knots. Müller et al. 2019, arXiv:1808.03856, section
-    4.1.
+    (data to noise) is $g$. The parameters are `num_bins` logits of the heights. Zeros give the
+    identity. Densities jump at the knots. Müller et al. 2019, arXiv:1808.03856, section 4.1.
 
     Args:
         num_bins: bins `K`.
         bound: half-width `B` of the interval.
         min_bin: smallest height of a bin, as a fraction of the interval.
+
+    Raises:
+        ValueError: for fewer than two bins, a bound that is not positive, or a `min_bin` outside
+            `(0, 1 / num_bins)`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -112,15 +115,18 @@ class LinearSpline(_PolynomialSpline):
 class QuadraticSpline(_PolynomialSpline):
     r"""A monotone piecewise-quadratic map on $[-B, B]$ with identity tails.
 
-    Its slope is continuous and linear in each bin: 1 at $\pm B$, and $s\,e^{v_k}$ at the inner
-    knots, with the factor $s$ for which the map ends at $(B, B)$. The parameters are `num_bins`
-    widths, through a softmax, and `num_bins - 1` inner $v$; zeros give the identity. Müller
-    et al. 2019, arXiv:1808.03856, section 4.2.
+    The slope is continuous, and linear in each bin. It is 1 at $\pm B$ and $s\,e^{v_k}$ at the
+    inner knots. The factor $s$ makes the map end at $(B, B)$. `inverse` (data to noise) is this
+    map. The parameters are `num_bins` logits of the widths and `num_bins - 1` values $v_k$. Zeros
+    give the identity. Müller et al. 2019, arXiv:1808.03856, section 4.2.
 
     Args:
-        num_bins: bins `K`; the parameters are `2 K - 1`.
+        num_bins: bins `K`; the number of parameters is `2 K - 1`.
         bound: half-width `B` of the interval.
         min_bin: smallest width of a bin, as a fraction of the interval.
+
+    Raises:
+        ValueError: as for `LinearSpline`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -135,7 +141,7 @@ class QuadraticSpline(_PolynomialSpline):
     def _pieces(self, params):
         widths = self._sizes(params[: self.num_bins])
         free = jnp.exp(soft_bound(params[self.num_bins :], _MAX_LOG_SLOPE))
-        left = 2 * self.bound - (widths[0] + widths[-1]) / 2  # of the area under the slopes
+        left = 2 * self.bound - (widths[0] + widths[-1]) / 2  # area left for the inner knots
         scale = left / jnp.sum(free * (widths[:-1] + widths[1:]) / 2)
         one = jnp.ones_like(widths[:1])
         slopes = jnp.concatenate([one, scale * free, one])  # (K + 1,)
@@ -148,16 +154,20 @@ class QuadraticSpline(_PolynomialSpline):
 class CubicSpline(_PolynomialSpline):
     r"""A monotone piecewise-cubic map on $[-B, B]$ with identity tails.
 
-    The cubic Hermite interpolant of the knots. With mean slopes $s_k$ of the bins, the slope at an
-    inner knot is Steffen's, $2 \min(s_{k-1}, s_k, p_k / 2)$ with $p_k$ that of the parabola through
-    three knots; at the ends it is 1, or $2 s$ if that is less. The parameters are `num_bins`
-    widths and heights, through a softmax; zeros give the identity. `forward` is a root search.
-    Durkan et al. 2019, arXiv:1906.02145.
+    The map is the cubic Hermite interpolant of the knots. Let $s_k$ be the mean slope of bin $k$.
+    The slope at an inner knot is Steffen's, $2 \min(s_{k-1}, s_k, p_k / 2)$, where $p_k$ is the
+    slope of the parabola through three knots. The slope at an end is the smaller of 1 and $2 s$,
+    with the mean slope $s$ of the bin at this end. `inverse` (data to noise) is the spline;
+    `forward` is a root search. The parameters are `num_bins` logits of the widths and `num_bins`
+    logits of the heights. Zeros give the identity. Durkan et al. 2019, arXiv:1906.02145.
 
     Args:
-        num_bins: bins `K`; the parameters are `2 K`.
+        num_bins: bins `K`; the number of parameters is `2 K`.
         bound: half-width `B` of the interval.
         min_bin: smallest width and height of a bin, as a fraction of the interval.
+
+    Raises:
+        ValueError: as for `LinearSpline`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -196,11 +206,11 @@ def _slope(coefficients: jax.Array, xi: jax.Array) -> jax.Array:
 
 def _root(coefficients: jax.Array, value: jax.Array) -> jax.Array:
     xi = solve_monotone(jax.tree_util.Partial(_extended), value, coefficients)
-    return xi + jax.lax.stop_gradient(jnp.clip(xi, 0, 1) - xi)  # a clip halves gradients at knots
+    return xi + jax.lax.stop_gradient(jnp.clip(xi, 0, 1) - xi)  # clip halves gradients at 0 and 1
 
 
 def _extended(xi: jax.Array, coefficients: Any) -> tuple[jax.Array, jax.Array]:
-    """Return the value and log-slope of a bin's polynomial, with straight lines beyond."""
+    """Return the value and log-slope at `xi` of a bin's polynomial, linear outside [0, 1]."""
     inside = jnp.clip(xi, 0, 1)
     slope = _slope(coefficients, inside)
     return _value(coefficients, inside) + slope * (xi - inside), jnp.log(slope)

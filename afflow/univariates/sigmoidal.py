@@ -20,25 +20,25 @@ from afflow.univariates.monotone import forward_by_search
 
 
 class Sigmoidal(Univariate):
-    r"""A monotone network of sigmoids and their inverses, from data to noise.
+    r"""A monotone network of sigmoids and inverse sigmoids, from data to noise.
 
     $$h^{l} = \sigma^{-1}\big(W^{l}\, \sigma(a^{l} \odot U^{l} h^{l-1} + b^{l})\big),
     \qquad h^0 = y, \quad x = h^L,$$
 
-    with $a > 0$ and rows of $U$ and $W$ positive with sum one. One hidden width gives the
-    DSF of the paper, several its DDSF, where $h^l$ has as many units as layer `l`, except
-    for the last. The slope is a product of Jacobians in log space, and the map is linear
-    far out, so it is onto the line; its other direction is found numerically.
-    Huang et al. 2018, arXiv:1804.00779, eq. 8 and 9.
+    with $a > 0$. The rows of $U$ and $W$ are positive with sum one. One hidden width gives the DSF
+    of the paper, several widths give the DDSF. In the DDSF, $h^l$ has as many units as layer `l`
+    has sigmoids, except for the scalar $h^L$. The slope is a product of Jacobians in log space.
+    Far out the map is linear, so it is onto the real line. The direction from noise to data is
+    found numerically. Huang et al. 2018, arXiv:1804.00779, eq. 8 and 9.
 
-    With zeros the weights are uniform, and the sigmoids stand apart as the components of
-    `MixtureCDF` do: a map close to the identity, and the identity for `spread=0`. Constant
-    gains on $a$, $b$ and the rows of $W$ give units gradients of their own. A softmax over
-    `n` has `n - 1` parameters.
+    With zeros the weights are uniform. The sigmoids then stand apart like the components of
+    `MixtureCDF`, and the map is close to the identity. It is the identity for `spread=0`. Constant
+    gains on $a$, $b$ and the rows of $W$ give different gradients to different units. A softmax
+    over `n` entries has `n - 1` parameters.
 
     Args:
         hidden: number of sigmoids in each layer.
-        max_log_scale: the bound on $|\log a|$ in each layer, beside the start.
+        max_log_scale: the bound on $|\log a - c|$ in each layer, with $c$ the start of $\log a$.
         spread: how far apart the sigmoids start, in [0, 1).
 
     Raises:
@@ -51,7 +51,7 @@ class Sigmoidal(Univariate):
         1.5
     """
 
-    ABSENT: ClassVar = {"spread": 0.0}  # in archives from before components started apart
+    ABSENT: ClassVar = {"spread": 0.0}  # value for archives that were saved before `spread` existed
 
     def __init__(
         self, hidden: Sequence[int] = (16,), max_log_scale: float = 7.0, spread: float = 0.5
@@ -75,7 +75,7 @@ class Sigmoidal(Univariate):
         return h[0], log_slopes[0]
 
     def _layer(self, h, log_slopes, a, b, u, w):
-        """Map `h` and its log-slopes `(d,)` to the values and log-slopes of the next layer."""
+        """Compute values and log-slopes of the next layer from `h` and its log-slopes `(d,)`."""
         gain, rows = gains(len(a), a.dtype), gains(len(w), w.dtype)
         start, log_scale = start_apart(len(a), LogisticCDF(), self.spread)
         log_a = soft_bound(gain * a, self.max_log_scale) - log_scale
@@ -87,7 +87,7 @@ class Sigmoidal(Univariate):
         return jax.vmap(layer, in_axes=(0, None, None))(log_w, v, log_slopes)
 
     def _shapes(self):
-        """Return the shapes of `a, b, U, W` of each layer."""
+        """Return the shapes of `a`, `b` and the free logits of `U` and `W`, for each layer."""
         widths = (1, *self.hidden[:-1], 1)
         return [
             ((k,), (k,), (k, before - 1), (after, k - 1))
@@ -106,5 +106,5 @@ class Sigmoidal(Univariate):
 
 
 def _log_weights(free: jax.Array) -> jax.Array:
-    """Return rows of log-weights `(n, m)` from their `(n, m - 1)` free logits."""
+    """Return rows of normalised log-weights `(n, m)` from free logits `(n, m - 1)`."""
     return log_softmax(jnp.pad(free, ((0, 0), (1, 0))), axis=1)

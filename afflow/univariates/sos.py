@@ -22,15 +22,17 @@ class SumOfSquares(Univariate):
     f(t) = \epsilon + (1 - \epsilon) \sum_{k=1}^K p_k(t/B)^2, \qquad
     p_k(s) = \sum_{r=0}^R a_{kr} s^r,$$
 
-    from data to noise; the other direction is found numerically. Gauss-Legendre quadrature
-    with $R + 1$ nodes gives the integral exactly.
-    Jaini et al. 2019, arXiv:1905.02325, there on the whole line and without $\epsilon$;
-    beyond $\pm B$ this map goes on along its tangents, for a power of a far event
-    leaves the range where its inverse has any digits.
+    from data to noise. The direction from noise to data is found numerically. Gauss-Legendre
+    quadrature with $R + 1$ nodes gives the integral exactly. Beyond $\pm B$ the map continues along
+    the tangents at $\pm B$. A polynomial of high degree would grow so fast there that its inverse
+    would have no correct digits.
 
-    The parameters are $c$ and what is added to $a_{kr} = \delta_{r0} / \sqrt K$, times
-    constant gains, which let the polynomials part, and smoothly bounded by 5; zeros give
-    the identity.
+    The parameters are $c$ and one number for each $a_{kr}$. The number is multiplied by a constant
+    gain, smoothly bounded by 5, and added to the start $\delta_{r0} / \sqrt K$. Zeros give the
+    identity. The gain differs for each polynomial. Equal polynomials would otherwise stay equal.
+
+    Jaini et al. 2019, arXiv:1905.02325. The paper's map is a polynomial on the whole real line,
+    and has no $\epsilon$.
 
     Args:
         num_polynomials: `K`.
@@ -72,9 +74,9 @@ class SumOfSquares(Univariate):
         return linear_tails(partial(self._curve, context), y, self.bound)
 
     def _curve(self, params, y):
-        """Return the value and its slope; the quadrature is exact for these polynomials."""
+        """Return the value and the slope at `y`. The quadrature is exact for these polynomials."""
         nodes, weights = np.polynomial.legendre.leggauss(self.degree + 1)
-        points = jnp.asarray(np.append((nodes + 1) / 2, 1), y.dtype)  # up to y, and y itself
+        points = jnp.asarray(np.append((nodes + 1) / 2, 1), y.dtype)  # nodes, and y itself
         s = (y / self.bound * points)[None]  # (1, R + 2)
         columns = self._coefficients(params[1:]).T[::-1, :, None]  # (R + 1, K, 1)
         p = reduce(lambda p, a: p * s + a, columns, jnp.zeros_like(s))  # (K, R + 2)

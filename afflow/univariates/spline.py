@@ -1,4 +1,4 @@
-"""Rational-quadratic splines: monotone, smooth, and inverted in closed form."""
+"""Rational-quadratic splines: monotone, smooth, and with an inverse in closed form."""
 
 import math
 from functools import partial
@@ -15,21 +15,21 @@ from afflow.univariates.bins import Bin, Grid, locate
 class RationalQuadraticSpline(Univariate):
     r"""A monotone rational-quadratic spline on $[-B, B]$ with identity tails.
 
-    In bin $k$ of width $w$ and height $h$, with $s = h / w$, slopes $\delta_k$ at the knots
-    $(x_k, y_k)$ and $\xi = (x - x_k) / w$,
+    Bin $k$ has width $w$, height $h$ and mean slope $s = h / w$. The spline has slope $\delta_k$
+    at the knot $(x_k, y_k)$. With $\xi = (x - x_k) / w$,
 
     $$g(x) = y_k + \frac{h\,(s\,\xi^2 + \delta_k\,\xi(1 - \xi))}
     {s + (\delta_{k+1} + \delta_k - 2s)\,\xi(1 - \xi)}.$$
 
-    `inverse` (data to noise) is $g$, `forward` the root of a quadratic. The parameters are
-    `num_bins` widths and heights each, through a softmax whose arguments are smoothly
-    bounded by 30, and `num_bins - 1` inner slopes, through a softplus; zeros give the
-    identity.
+    `inverse` (data to noise) is $g$. `forward` is the root of a quadratic equation. The parameters
+    are `num_bins` logits of the widths, `num_bins` logits of the heights, and `num_bins - 1` raw
+    inner slopes. The logits are smoothly bounded by 30 before the softmax. A softplus makes the
+    slopes positive. Zeros give the identity.
 
     Durkan et al. 2019, arXiv:1906.04032, eqs. 4-8.
 
     Args:
-        num_bins: bins `K`; the parameters are `3 K - 1`.
+        num_bins: bins `K`; the number of parameters is `3 K - 1`.
         bound: half-width `B` of the interval, in units of the input.
         min_bin: smallest width and height of a bin, as a fraction of the interval.
         min_slope: smallest slope at a knot.
@@ -66,24 +66,24 @@ class RationalQuadraticSpline(Univariate):
         return self._inside(bend, y, context)
 
     def _inside(self, direction, x, params):
-        """Apply the spline inside the interval; outside it is the identity."""
+        """Apply `direction` of the spline inside the interval, and the identity outside."""
         inside = jnp.abs(x) < self.grid.bound
         y, log_det = direction(self.grid, jnp.where(inside, x, 0.0), params)
         return jnp.where(inside, y, x), jnp.where(inside, log_det, 0.0)
 
 
 class CircularSpline(Univariate):
-    r"""A rational-quadratic spline of the circle, slopes matched where it closes.
+    r"""A rational-quadratic spline on the circle, with equal slopes at the two joined ends.
 
-    The circle is $[-B, B)$ with its ends joined. Beyond, the map repeats itself,
-    $g(x + 2B) = g(x) + 2B$, so that it is smooth and invertible on the whole line; on the
-    circle it needs a base there, as `Uniform(dim, -B, B)`. It keeps the point $-B$ where it
-    is: shift the circle between layers to move that too.
+    The circle is $[-B, B)$ with its ends joined. On the real line the map is periodic up to a
+    shift, $g(x + 2B) = g(x) + 2B$. It is therefore smooth and invertible on the whole line. A flow
+    on the circle needs a base on the circle, such as `Uniform(dim, -B, B)`. The map does not move
+    the point $-B$. To move this point too, shift the circle between layers.
 
     Rezende et al. 2020, arXiv:2002.02428.
 
     Args:
-        num_bins: bins `K`; the parameters are `3 K`; zeros give the identity.
+        num_bins: bins `K`; the number of parameters is `3 K`. Zeros give the identity.
         bound: half of the period; by default an angle in radians.
         min_bin: smallest width and height of a bin, as a fraction of the period.
         min_slope: smallest slope at a knot.
@@ -125,7 +125,7 @@ class CircularSpline(Univariate):
         return y + turns, log_det
 
 
-# Reverse mode keeps what goes in and derives again: there are dozens of intermediates.
+# Reverse mode stores the inputs only, and recomputes the dozens of intermediates.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return $g(x)$ and its log-slope, by eqs. 4 and 5."""
@@ -137,18 +137,18 @@ def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Ar
 
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def unbend(grid: Grid, y: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the `x` with $g(x) = y$ and the log-slope of the inverse, by eqs. 6 to 8."""
+    """Return the `x` with $g(x) = y$, and the log-slope of the inverse, by eqs. 6 to 8."""
     k = locate(grid, 1, y, params)
     s, eta = k.height / k.width, _within((y - k.y) / k.height)
     d = k.left * (1 - eta) - k.right * eta
-    b = d + 2 * s * eta  # the root of (s - b) xi^2 + b xi = s eta, without cancellation:
+    b = d + 2 * s * eta  # next: the root of (s - b) xi^2 + b xi = s eta, without cancellation
     q = jnp.abs(b) + jnp.sqrt(d**2 + 4 * s**2 * eta * (1 - eta))
     xi = _within(jnp.where(b < 0, q, 2 * s * eta) / jnp.where(b < 0, 2 * (s - b), q))
     return k.x + xi * k.width, -_log_slope(k, s, xi)
 
 
 def _within(xi):
-    """Return a coordinate in [0, 1]: by rounding it may be out, where slopes can be negative."""
+    """Clip `xi` to [0, 1], but keep its gradient. A slope at a rounded `xi` could be negative."""
     return xi + jax.lax.stop_gradient(jnp.clip(xi, 0, 1) - xi)
 
 

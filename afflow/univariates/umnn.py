@@ -22,26 +22,27 @@ class UMNN(Univariate):
 
     $$x = \beta + \int_0^y f(t; h)\, dt, \qquad \log f(t; h) = h^T M\, \phi(t, h),$$
 
-    from data to noise; the other direction is found numerically. $\phi$ is a tanh network
-    of the univariate's own; $\log f$ is bounded as the log-scale of `Affine`. The integral
-    is a Gauss-Legendre sum, and the log-determinant is the logarithm of the derivative of
-    that same sum, so densities are exact for the map as computed. The sum increases where
-    its nodes resolve $f$; where they do not, and it falls, the log-determinant is NaN.
-    Wehenkel and Louppe 2019, arXiv:1908.05164, there with Clenshaw-Curtis quadrature on
-    the whole line and the integrand for the derivative.
+    from data to noise. The direction from noise to data is found numerically. The matrix $M$ and
+    the tanh network $\phi$ are weights of the univariate. $\log f$ is bounded like the log-scale of
+    `Affine`. The integral is a Gauss-Legendre sum. The log-determinant is the logarithm of the
+    derivative of this sum, so densities are exact for the map as computed. The sum increases if
+    its nodes resolve $f$. If they do not and the sum decreases, the log-determinant is NaN.
 
-    The parameters are $\beta$ and the embedding $h$; zeros give the identity.
+    The parameters are $\beta$ and the embedding $h$. Zeros give the identity.
+
+    Wehenkel and Louppe 2019, arXiv:1908.05164. The paper uses Clenshaw-Curtis quadrature, the
+    whole real line, and the integrand as the derivative.
 
     Args:
         embedding: length of $h$.
         hidden: widths of the layers of $\phi$.
         bound: `B`.
-        num_nodes: of the quadrature.
+        num_nodes: number of nodes of the quadrature.
         max_log_scale: the bound on $|\log f|$.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
-        ValueError: for sizes out of range.
+        ValueError: for sizes or bounds out of range.
 
     Example:
         >>> import afflow, jax.numpy as jnp
