@@ -18,6 +18,7 @@ import afflow
 ROOT = Path(__file__).parents[1]
 FILES = ("experiments/**/*.py", "experiments/results/**/*.*", "tests/*.py", "CHANGELOG.md")
 _LINK = re.compile(r"(?<=\]\()(?:\.\./)+([\w./-]+)")
+_TEXT = re.compile(r'<div class="[^"]*jp-MarkdownOutput".*?</div>', re.DOTALL)
 _NAMES = "<!-- names of afflow -->"
 
 
@@ -28,9 +29,7 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, name, abs_src_path=str(path)))
     for folder in sorted({path.parent for path in ROOT.glob("experiments/results/**/*.*")}):
         name = folder.relative_to(ROOT).as_posix()
-        entries = [f"- [{path.name}]({path.name})" for path in sorted(folder.glob("*.*"))]
-        content = "\n".join([f"# {name}", "", *entries])
-        files.append(File.generated(config, f"{name}/index.md", content=content))
+        files.append(File.generated(config, f"{name}/index.md", content=_listing(folder, name)))
     return files
 
 
@@ -42,10 +41,28 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
-    """Point a notebook's links to pages at what becomes of them; mkdocs sees only Markdown."""
+    """Mark the formulas of a notebook, and point its links at pages; mkdocs sees neither."""
     if page.file.src_uri.endswith(".ipynb"):
         html = re.sub(r'href="(\w+)\.md"', r'href="../\1/"', html)
+        html = _TEXT.sub(lambda text: _marked(text[0]), html)
     return html
+
+
+def _listing(folder: Path, title: str) -> str:
+    """Return a page with links to the files of a folder, and to the lists of its folders."""
+    entries = [
+        f"- [{path.name}]({path.name}{'/index.md' if path.is_dir() else ''})"
+        for path in sorted(folder.iterdir())
+    ]
+    return "\n".join([f"# {title}", "", *entries])
+
+
+def _marked(text: str) -> str:
+    """Return the HTML of a text cell with its formulas as arithmatex marks them."""
+    text = re.sub(
+        r"\$\$(.+?)\$\$", r'<span class="arithmatex">\\[\1\\]</span>', text, flags=re.DOTALL
+    )
+    return re.sub(r"\$([^$]+)\$", r'<span class="arithmatex">\\(\1\\)</span>', text)
 
 
 def _within_site(here: str, link: re.Match) -> str:

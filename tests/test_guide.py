@@ -1,12 +1,15 @@
 """The examples of the README and of the guide run as they stand, one after the other."""
 
 import contextlib
+import inspect
 import io
 import re
 from pathlib import Path
 
 import jax
 import pytest
+
+import afflow
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -50,3 +53,11 @@ def test_printed_text_is_compared():
     run("```python\nprint('a  b')\n```\n\n```text\na\nb\n```\n")
     with pytest.raises(AssertionError):
         run("```python\nprint('a')\n```\n\n```text\nb\n```\n")
+
+
+def test_every_package_has_a_page_of_reference():
+    packages = [name for name in afflow.__all__ if inspect.ismodule(getattr(afflow, name))]
+    assert packages
+    for name in packages:
+        page = ROOT / "notebooks" / "reference" / f"{name}.md"
+        assert f"\n::: afflow.{name}\n" in page.read_text()
