@@ -1,14 +1,15 @@
-"""The README's table of binary density models, from the results files, with published scores.
+"""The guide's table of binary density models, from the results files, with published scores.
 
     python experiments/binary_table.py
 
-Replaces the text between two markers in the README.
+Replaces the text between two markers in `notebooks/results.md`.
 """
 
 import json
 from pathlib import Path
 
-from table import README, with_table
+from report import RESULTS_PAGE
+from table import with_table
 
 FOLDER = Path(__file__).parent / "results" / "binary"
 BEGIN, END = "<!-- binary table -->\n", "<!-- end of binary table -->\n"
@@ -57,4 +58,5 @@ def markdown_table() -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(), markdown_table(), BEGIN, END))
+    text = RESULTS_PAGE.read_text()
+    RESULTS_PAGE.write_text(with_table(text, markdown_table(), BEGIN, END))

@@ -6,7 +6,7 @@
 Nothing is tuned to a data set. Every library fits its default flow in its documented loop to the
 same standardised rows. The seed determines the toy data, the split of sets without a published
 split, the subset of large sets, and the initial weights. A run adds missing entries to the results
-file, and replaces the table between two markers in the README.
+file, and replaces the table between two markers in `notebooks/results.md`.
 """
 
 import json
@@ -22,10 +22,9 @@ import toy_data
 import tyro
 from datasets import DENSITIES, bsds300, rnade
 from peers.defaults import LIBRARIES
-from report import environment, keep_programs
+from report import RESULTS_PAGE, environment, keep_programs
 from tqdm import tqdm
 
-README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- out of the box -->\n", "<!-- end of out of the box -->\n"
 OUT = Path(__file__).parent / "results" / "out_of_the_box.json"
 Library = Literal["afflow", "flowjax", "zuko", "nflows"]
@@ -146,11 +145,11 @@ def _cell(results: dict[str, dict[str, float]], start: str) -> str:
     return f"{np.mean(means):.2f}" + (f" ± {error:.2f}" if len(means) > 1 else "")
 
 
-def write_table(results: dict[str, dict[str, float]], readme: Path = README) -> None:
-    """Put the table into the README."""
-    before, rest = readme.read_text().split(BEGIN)
+def write_table(results: dict[str, dict[str, float]], page: Path = RESULTS_PAGE) -> None:
+    """Put the table into the page of results."""
+    before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    readme.write_text(before + BEGIN + table(results) + END + after)
+    page.write_text(before + BEGIN + table(results) + END + after)
 
 
 def main(config: Config) -> None:

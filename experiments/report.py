@@ -16,6 +16,8 @@ import jax
 import numpy as np
 
 Run = Callable[[], Any]
+RESULTS_PAGE = Path(__file__).parents[1] / "notebooks" / "results.md"
+"""The page of the guide whose tables scripts rewrite between markers."""
 
 
 def environment() -> dict[str, Any]:

@@ -1,15 +1,16 @@
-"""The README's benchmark table, from the results files, beside the published rows.
+"""The guide's benchmark table, from the results files, beside the published rows.
 
     python experiments/table.py
 
-Replaces the text between two markers in the README.
+Replaces the text between two markers in `notebooks/results.md`.
 """
 
 import json
 from pathlib import Path
 
+from report import RESULTS_PAGE
+
 ROOT = Path(__file__).parent
-README = ROOT.parent / "README.md"
 BEGIN, END = "<!-- benchmark table -->\n", "<!-- end of benchmark table -->\n"
 SETS = {
     "power": "POWER",
@@ -113,4 +114,4 @@ def with_table(text: str, rows: str, begin: str = BEGIN, end: str = END) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(), table()))
+    RESULTS_PAGE.write_text(with_table(RESULTS_PAGE.read_text(), table()))

@@ -1,13 +1,14 @@
-"""The benchmark tables of the README agree with the results files."""
+"""The benchmark tables of the guide agree with the results files."""
 
 import json
 
 import binary_table
 import table
+from report import RESULTS_PAGE
 
 
-def test_readme_has_the_table_of_the_results():
-    text = table.README.read_text()
+def test_the_guide_has_the_table_of_the_results():
+    text = RESULTS_PAGE.read_text()
     assert table.with_table(text, table.table()) == text
 
 
@@ -30,7 +31,7 @@ def test_only_what_is_between_the_markers_changes():
     assert table.with_table(text, "new\n") == f"a\n{table.BEGIN}new\n{table.END}b\n"
 
 
-def test_readme_has_the_binary_table_of_the_results():
-    text = table.README.read_text()
+def test_the_guide_has_the_binary_table_of_the_results():
+    text = RESULTS_PAGE.read_text()
     rows = binary_table.markdown_table()
     assert table.with_table(text, rows, binary_table.BEGIN, binary_table.END) == text
