@@ -12,10 +12,13 @@ from afflow.core.univariate import check_event, count_params, locate
 
 
 class MaskedAutoregressive(Bijector):
-    r"""A map of each coordinate by a univariate whose parameters depend on earlier coordinates.
+    r"""A map of each token by a univariate whose parameters depend on earlier tokens.
 
     $$y_t = f(x_t;\, c_t(y_{<t}, h)), \qquad
     \log|\det J_{f^{-1}}(y)| = \sum_t \log|\partial_y f^{-1}(y_t;\, c_t(y_{<t}, h))|.$$
+
+    A token is usually a coordinate. If the conditioner has events `(T, C)`, a token is a vector,
+    and the univariate acts on each of its `C` values with separate parameters.
 
     `inverse` (density) is one parallel pass. `forward` (sampling) is serial in `t` and is run by
     `solver`; its derivatives are exact, by the implicit function theorem. This is one layer of
@@ -23,7 +26,8 @@ class MaskedAutoregressive(Bijector):
     et al. 2016, arXiv:1606.04934).
 
     Args:
-        conditioner: maps `(D,)` to `(D, P)`; row `t` depends on `x[:t]` and the context only.
+        conditioner: maps `(T,)` to `(T, P)`, or `(T, C)` to `(T, C P)`; row `t` depends on `x[:t]`
+            and the context only.
         univariate: a scalar bijector with `P` parameters.
         solver: runs the serial direction.
 
@@ -45,7 +49,7 @@ class MaskedAutoregressive(Bijector):
     ):
         check_instance("conditioner", conditioner, Conditioner)
         check_instance("solver", solver, Solver)
-        num_params = count_params(univariate)
+        num_params = count_params(univariate) * conditioner.features
         if conditioner.num_params != num_params:
             raise ValueError(
                 f"Expected a conditioner with num_params={num_params} for "
@@ -64,9 +68,11 @@ class MaskedAutoregressive(Bijector):
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
-        params = self.conditioner(y, self._own(context))  # (D, P)
-        inputs = locate(self.univariate, y)
-        x, log_dets = jax.vmap(self.univariate.inverse_and_log_det)(inputs, params)
+        params = self.conditioner(y, self._own(context)).reshape(*y.shape, -1)  # (T, *token, P)
+        to_noise = self.univariate.inverse_and_log_det
+        for _ in self.event_shape:
+            to_noise = jax.vmap(to_noise)
+        x, log_dets = to_noise(locate(self.univariate, y), params)
         return x, total(log_dets)
 
     @of_one_event

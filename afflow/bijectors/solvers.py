@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from afflow._tools.lowering import float32_products
 from afflow.core.conditioner import Conditioner, Emit
@@ -166,15 +167,28 @@ def solve(
 ) -> tuple[jax.Array, Any]:
     r"""Run `solver`, with derivatives that do not depend on the solver.
 
-    The solution satisfies $(x, a) = E(z, C(x))$, where $C$ is the conditioner and $E$ the
-    emission of all coordinates. Its tangent therefore satisfies a triangular system,
+    `emit` emits one coordinate of a token. The solution satisfies $(x, a) = E(z, C(x))$, where $C$
+    is the conditioner and $E$ the emission of all coordinates. Its tangent therefore satisfies a
+    triangular system,
 
     $$(\dot x, \dot a) = \dot E + \partial_p E\, C'(x)\, \dot x,$$
 
     where $\dot E$ is the tangent at fixed $x$. `lax.custom_linear_solve` solves this system, and
     its transpose for reverse mode. Reverse mode thus keeps nothing of the serial loop.
     """
-    return solver.run(conditioner, emit, inputs, context)
+    return solver.run(conditioner, _over_token(emit, conditioner), inputs, context)
+
+
+def _over_token(emit: Emit, conditioner: Conditioner) -> Emit:
+    """Return the emission of a whole token from the emission of one coordinate."""
+    token = conditioner.event_shape[1:]
+    return Partial(partial(_emit_token, token), emit) if token else emit
+
+
+def _emit_token(token, emit, inputs, params):
+    for _ in token:
+        emit = jax.vmap(emit)
+    return emit(inputs, params.reshape(*token, -1))
 
 
 @solve.defjvp
@@ -189,22 +203,25 @@ def _solve_jvp(solver, primals, tangents):
         (conditioner, context),
         (d_conditioner, d_context),
     )
-    emit_all = jax.vmap(lambda emit, z, p: emit(z, p), in_axes=(None, 0, 0))
+    shape = (*conditioner.event_shape, -1)  # (T, *token, P)
+    params, d_params = params.reshape(shape), d_params.reshape(shape)
+    emit_all, gains_of = lambda emit, z, p: emit(z, p), jax.jacrev(emit, argnums=1)
+    for _ in conditioner.event_shape:
+        emit_all, gains_of = jax.vmap(emit_all, in_axes=(None, 0, 0)), jax.vmap(gains_of)
     _, fixed = jax.jvp(emit_all, (emit, inputs, params), (d_emit, d_inputs, d_params))
-    gains = jax.vmap(jax.jacrev(emit, argnums=1))(inputs, params)
-    fixed, unstack = _stack(fixed)  # (1 + A, D): one row for x, one for each leaf of aux
-    gains, _ = _stack(gains)  # (1 + A, D, P)
+    fixed, unstack = _stack(fixed)  # (1 + A, T, *token): x, then each leaf of aux
+    gains, _ = _stack(gains_of(inputs, params))  # (1 + A, T, *token, P)
 
     def feedback(v):
         _, dp = jax.jvp(lambda x: conditioner(x, context), (x,), (v,))
-        return (gains * dp[None]).sum(-1)
+        return (gains * dp.reshape(1, *params.shape)).sum(-1)
 
     def tangent(_, b):
         v = conditioner.solve_tangent(x, context, gains[0], b[0])
         return b + feedback(v)
 
     def cotangent(_, b):
-        source = (gains[1:] * b[1:, :, None]).sum(0)
+        source = (gains[1:] * b[1:, ..., None]).sum(0)
         v = conditioner.solve_cotangent(x, context, gains[0], source, b[0])
         return b.at[0].set(v)
 

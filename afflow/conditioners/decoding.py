@@ -76,6 +76,8 @@ def find_obstacle(
     types = {a.dtype for m in layers for a in (m.bias, *jax.tree.leaves(inputs))}
     if types != {jnp.dtype(jnp.float32)}:
         return f"arrays of {', '.join(sorted(map(str, types)))} and not float32"
+    if any(a.ndim > 2 for a in jax.tree.leaves(inputs)):
+        return "tokens that are vectors"
     fullest = max(np.bincount(m.cols, minlength=num_slots).max() for m in layers)
     if fullest > _FULLEST:
         return f"{fullest} units in a slot, more than {_FULLEST}"

@@ -140,9 +140,13 @@ class MADE(Conditioner):
         return batch_last(partial(_decode, kernel=kernel))((self, emit), (inputs, context))
 
     def solve_tangent(self, x, context, gain, b):
+        if x.ndim > 1:
+            return super().solve_tangent(x, context, gain, b)
         return batch_last(_solve_tangent)(self, (self._slopes(x, context), gain, b))
 
     def solve_cotangent(self, x, context, gain, source, b):
+        if x.ndim > 1:
+            return super().solve_cotangent(x, context, gain, source, b)
         arrays = self._slopes(x, context), gain, source, b
         return batch_last(_solve_cotangent)(self, arrays)
 

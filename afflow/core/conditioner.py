@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,19 +14,19 @@ from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape
 
 Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
-"""`emit(input_t, params_t) -> (x_t, aux_t)`: one coordinate of a decoding loop, as a
-callable pytree (`jax.tree_util.Partial`)."""
+"""`emit(input_t, params_t) -> (x_t, aux_t)`: one token of a decoding loop, as a callable
+pytree (`jax.tree_util.Partial`)."""
 
 
 class Conditioner(Outlined, nnx.Module):
     r"""A network with causal outputs: $p_t = c_t(x_{<t}, context)$ depends on `x[:t]` only.
 
-    A subclass sets `event_shape` `(D,)`, `num_params` `P` and `context_shape`. `__call__` maps
-    one event `(D,)` to parameters `(D, P)`. If vectors encode the coordinates, an event has the
-    shape `(D, features)`.
+    An event is a sequence of `T` tokens. A token is a scalar, or a vector of `features` numbers. A
+    subclass sets `event_shape` `(T,)` or `(T, features)`, `num_params` `P` and `context_shape`.
+    `__call__` maps one event to parameters `(T, P)`, one row per token.
 
     By default each decoding step is a full pass. A subclass makes decoding incremental if it
-    overrides `init_cache` and `step`, or `decode`.
+    overrides `init_cache` and `step`, or `decode`. The leaves of its cache are floats.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -45,11 +46,11 @@ class Conditioner(Outlined, nnx.Module):
 
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Return the parameters `(D, P)` of every coordinate of one event `(D,)`."""
+        """Return the parameters `(T, P)` of every token of one event `(T, *token)`."""
 
     @property
     def features(self) -> int:
-        """Return how many numbers encode a coordinate."""
+        """Return the number of values in a token."""
         return math.prod(self.event_shape[1:])
 
     @property
@@ -95,21 +96,59 @@ class Conditioner(Outlined, nnx.Module):
     def solve_tangent(self, x: jax.Array, context: Any, gain: jax.Array, b: jax.Array):
         r"""Solve $v = b + g \cdot (C'(x)\, v)$ with $C'$ the Jacobian of the conditioner.
 
-        Derivatives of decoding are solutions of this equation. Shapes: `gain` $g$ `(D, P)`,
-        `b` `(D,)`.
+        Derivatives of decoding are solutions of this equation. A conditioner with steps solves it
+        in one loop over the steps and their tangents. The Neumann series needs no steps.
+
+        Args:
+            x: the event `(T, *token)`.
+            context: the context of the event.
+            gain: $g$ `(T, *token, P)`, the derivative of each coordinate by its parameters.
+            b: the right-hand side `(T, *token)`.
         """
-        _, push = jax.linearize(lambda x: self(x, context), x)
-        return neumann(lambda v: (gain * push(v)).sum(-1), b)
+        if type(self).step is Conditioner.step:
+            _, push = jax.linearize(lambda x: self(x, context), x)
+            return neumann(lambda v: _weighted(gain, push(v)), b)
+
+        def body(carry, scanned):
+            primals, tangents = carry
+            t, x_t, gain_t, b_t = scanned
+            (_, cache), (d_params, d_cache) = jax.jvp(
+                lambda x_prev, cache: self.step(x_prev, t, cache), primals, tangents
+            )
+            v_t = b_t + _weighted(gain_t, d_params)
+            return ((x_t, cache), (v_t, d_cache)), v_t
+
+        start = jnp.zeros_like(x[0]), self.init_cache(context, x.dtype)
+        carry = start, jax.tree.map(jnp.zeros_like, start)
+        return jax.lax.scan(body, carry, (jnp.arange(len(x)), x, gain, b))[1]
 
     def solve_cotangent(
         self, x: jax.Array, context: Any, gain: jax.Array, source: jax.Array, b: jax.Array
     ):
         r"""Solve the transposed equation $v = b + C'(x)^T (g\, v + s)$.
 
-        Shapes: `gain` $g$ and `source` $s$ `(D, P)`, `b` `(D,)`.
+        Args:
+            x: the event `(T, *token)`.
+            context: the context of the event.
+            gain: $g$, as in `solve_tangent`.
+            source: $s$, with the shape of `gain`.
+            b: the right-hand side `(T, *token)`.
         """
-        _, pull = jax.vjp(lambda x: self(x, context), x)
-        return neumann(lambda v: pull(gain * v[:, None])[0], b + pull(source)[0])
+        params, pull = jax.vjp(lambda x: self(x, context), x)
+
+        def pulled(cotangents):
+            return pull(cotangents.reshape(params.shape))[0]
+
+        b = b + pulled(source)
+        if type(self).step is Conditioner.step:
+            return neumann(lambda v: pulled(gain * v[..., None]), b)
+        solve = partial(Conditioner.solve_tangent, self, x, context, gain)
+        return jax.linear_transpose(solve, b)(b)[0]
+
+
+def _weighted(gain: jax.Array, d_params: jax.Array) -> jax.Array:
+    """Sum `gain * d_params` over the parameters of each coordinate."""
+    return (gain * d_params.reshape(gain.shape)).sum(-1)
 
 
 def given(x_t: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,144 @@
+"""Recurrent networks: a state that each token changes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+from afflow._tools.arguments import check_callable, check_number, check_rngs
+from afflow._tools.shapes import check_sizes, check_widths
+from afflow.core.conditioner import Conditioner
+
+Cell = Callable[..., Any]
+"""`cell(num_inputs, num_units, rngs=rngs)` builds a recurrent cell as those of `flax.nnx`."""
+
+
+class Recurrent(Conditioner):
+    r"""A recurrent network over the tokens, in one or several layers.
+
+    $$s_{t+1}, o_t = r(s_t, [x_{t-1}, h]), \qquad p_t = V o_t + b,$$
+
+    with the context $h$. The first state $s_0$ is learned and linear in the context. The token
+    before the first one, $x_{-1}$, is learned as well. A density takes one scan over the tokens,
+    and so does a sample. The output weights start at zero.
+
+    Elman 1990; Hochreiter and Schmidhuber 1997 (LSTM); Cho et al. 2014, arXiv:1406.1078 (GRU).
+
+    Args:
+        length: number of tokens `T`.
+        num_params: parameters per token `P`.
+        hidden: widths of the recurrent layers.
+        features: values in a token, 1 for a scalar. With more, an event is `(T, features)`.
+        cell: builds the cell of a layer: `nnx.OptimizedLSTMCell`, `nnx.GRUCell`, `nnx.SimpleCell`,
+            or a `functools.partial` of them.
+        context_dim: length of the context vector; 0 for none.
+        residual: whether a layer adds its output to its input where both have one width.
+        dropout: the probability to drop an output of a layer before it enters the next layer or the
+            output weights, during training only.
+        rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for sizes out of range, or a `dropout` outside of [0, 1).
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> network = afflow.conditioners.Recurrent(5, 2, (8, 8), rngs=nnx.Rngs(0))
+        >>> network(jnp.ones(5)).shape, network.with_length(9)(jnp.ones(9)).shape
+        ((5, 2), (9, 2))
+    """
+
+    def __init__(
+        self,
+        length: int,
+        num_params: int,
+        hidden: tuple[int, ...] = (128,),
+        *,
+        features: int = 1,
+        cell: Cell = nnx.OptimizedLSTMCell,
+        context_dim: int = 0,
+        residual: bool = False,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        check_sizes(length, num_params, hidden, context_dim, features)
+        check_widths(hidden, least=1)
+        check_callable("cell", cell, "nnx.GRUCell")
+        check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
+        check_rngs(rngs)
+        self.event_shape = (length,) if features == 1 else (length, features)
+        self.context_shape = (context_dim,) if context_dim else None
+        self.num_params = num_params
+        self.residual, self.dropout = residual, float(dropout)
+        sizes = (features + context_dim, *hidden)
+        self.cells = nnx.List(
+            [cell(sizes[i], size, rngs=rngs) for i, size in enumerate(hidden)],
+        )
+        num_states = len(ravel_pytree(self._zero_state())[0])
+        self.x_first = nnx.Param(jnp.zeros(features))
+        self.s_first = nnx.Param(jnp.zeros(num_states))
+        self.U = nnx.Param(jnp.zeros((num_states, context_dim)))
+        self.V = nnx.Param(jnp.zeros((num_params, hidden[-1])))
+        self.b = nnx.Param(jnp.zeros(num_params))
+
+    def with_length(self, length: int) -> "Recurrent":
+        """Return the network with the same weights for events of another number of tokens."""
+        other = jax.tree.map(lambda leaf: leaf, self)
+        other.event_shape = (length, *self.event_shape[1:])
+        return other
+
+    def __call__(self, x, context=None):
+        return self._scan(x, context, None)
+
+    def noisy(self, key, x, context=None):
+        return self._scan(x, context, key if self.dropout else None)
+
+    def init_cache(self, context=None, dtype=float):
+        start = self.s_first[...]
+        start = start if context is None else start + self.U[...] @ context
+        zeros = self._zero_state()
+        state = ravel_pytree(zeros)[1](start.astype(jnp.result_type(start, dtype)))
+        return state, context
+
+    def step(self, x_prev, t, cache):
+        state, context = cache
+        x_prev = jnp.where(t == 0, self.x_first[...], jnp.atleast_1d(x_prev))
+        out, state = self._advance(x_prev, state, context, None)
+        return self.V[...] @ out + self.b[...], (state, context)
+
+    def _scan(self, x, context, key):
+        """Return the parameters of all tokens, with dropout if there is a key."""
+        x_prev = jnp.concatenate([self.x_first[...][None], x[:-1].reshape(len(x) - 1, -1)])
+
+        def body(state, scanned):
+            x_prev, t = scanned
+            step_key = None if key is None else jax.random.fold_in(key, t)
+            out, state = self._advance(x_prev, state, context, step_key)
+            return state, out
+
+        state, _ = self.init_cache(context, x.dtype)
+        _, out = jax.lax.scan(body, state, (x_prev, jnp.arange(len(x))))  # (T, H)
+        return out @ self.V[...].T + self.b[...]  # (T, P)
+
+    def _advance(self, x_prev, state, context, key):
+        """Return the output of the last layer and the new state of every layer."""
+        h = x_prev if context is None else jnp.concatenate([x_prev, context])
+        new = []
+        for i, (cell, carry) in enumerate(zip(self.cells, state, strict=True)):
+            carry, out = cell(carry, h)
+            out = out + h if self.residual and out.shape == h.shape else out
+            h = out if key is None else _drop(jax.random.fold_in(key, i), out, self.dropout)
+            new.append(carry)
+        return h, new
+
+    def _zero_state(self) -> list:
+        rngs = nnx.Rngs(0)
+        return [cell.initialize_carry((1,), rngs) for cell in self.cells]
+
+
+def _drop(key: jax.Array, h: jax.Array, share: float) -> jax.Array:
+    """Set a share of the units to zero and scale the other units, which keeps the mean."""
+    return jnp.where(jax.random.bernoulli(key, share, h.shape), 0, h / (1 - share))
