@@ -45,7 +45,7 @@ def eval_shape(f, x, *_):
 
 
 def undrawn(masks, _):
-    """Return kernels and biases of the shapes that `_initial` draws, without drawing."""
+    """Return kernels and biases of the shapes that `_draw_initial` draws, without drawing."""
     return masks, [np.zeros(len(mask)) for mask in masks]
 
 
@@ -80,5 +80,5 @@ def install(monkeypatch):
         unchecked = getattr(affine.Affine, direction).__wrapped__
         monkeypatch.setattr(affine.Affine, direction, unchecked)
     monkeypatch.setattr(made, "batch_last", lambda f: batch_last(f).fun)
-    monkeypatch.setattr(made, "_initial", undrawn)
+    monkeypatch.setattr(made, "_draw_initial", undrawn)
     monkeypatch.setattr(autoregressive, "solve", lambda solver, *args: solver.run(*args))

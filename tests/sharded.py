@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 import afflow
-from afflow.training.placement import placement_on
+from afflow.training.placement import make_placement
 
 X = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
 
@@ -30,7 +30,7 @@ def fit(mesh, **options):
 
 def check_placement(mesh):
     """Check that rows and matrices are split, and that all other arrays are replicated."""
-    placement = placement_on(mesh)
+    placement = make_placement(mesh)
     params = placement.params([np.zeros((16, 3)), np.zeros((15, 3)), np.zeros(16)])
     assert [a.sharding.spec for a in params] == [PartitionSpec("model"), *2 * [PartitionSpec()]]
     assert placement.stack(np.zeros((3, 8, 2))).sharding.spec == PartitionSpec(None, "data")

@@ -13,10 +13,10 @@ from registry import randomize
 
 import afflow
 from afflow.training import loop
-from afflow.training.optimizer import usual_learning_rate, usual_weight_decay
-from afflow.training.rows import shuffled
-from afflow.training.sources import _mean_loss as mean_loss
-from afflow.training.sources import usual_batch_size
+from afflow.training.optimizer import choose_learning_rate, choose_weight_decay
+from afflow.training.rows import shuffle
+from afflow.training.sources import _compute_mean_loss as mean_loss
+from afflow.training.sources import choose_batch_size
 
 KEY = jax.random.key(0)
 X = np.array([2.0, -1.0]) + np.random.default_rng(0).normal(size=(600, 2)) * [0.5, 3.0]
@@ -326,15 +326,15 @@ def test_the_default_optimizer_is_adamw_on_kernels(decay):
 
 
 def test_batch_and_weight_decay_follow_the_number_of_rows():
-    sizes = {n: usual_batch_size(n) for n in (1, 100, 455, 4000, 100_000, 10**7)}
+    sizes = {n: choose_batch_size(n) for n in (1, 100, 455, 4000, 100_000, 10**7)}
     assert sizes == {1: 16, 100: 16, 455: 16, 4000: 64, 100_000: 256, 10**7: 1024}
     flow, nade = small(), afflow.nade(2, hidden=2, rngs=nnx.Rngs(0))
-    decays = [usual_weight_decay(flow, np.ones((n, 2))) for n in (1000, 10)]
+    decays = [choose_weight_decay(flow, np.ones((n, 2))) for n in (1000, 10)]
     assert decays == [0.12, 3.0]
-    assert usual_weight_decay(nade, np.ones((10, 2))) == 0.0
-    assert usual_weight_decay(flow, short_stream()) == 0.0
-    assert usual_learning_rate(flow) == usual_learning_rate(nade) == 1e-3
-    assert usual_learning_rate(afflow.fvsbn(2, rngs=nnx.Rngs(0))) == 0.03
+    assert choose_weight_decay(nade, np.ones((10, 2))) == 0.0
+    assert choose_weight_decay(flow, short_stream()) == 0.0
+    assert choose_learning_rate(flow) == choose_learning_rate(nade) == 1e-3
+    assert choose_learning_rate(afflow.fvsbn(2, rngs=nnx.Rngs(0))) == 0.03
 
 
 @pytest.mark.parametrize(
@@ -621,7 +621,7 @@ def test_signed_weights_stand_for_the_sample_that_is_left():
 def test_signed_weights_whose_sum_is_not_positive_in_a_share():
     """Check the error for held-out weights with a negative sum, which flips the loss."""
     weights = np.ones(600)
-    weights[shuffled(600)[:60]] = -0.5
+    weights[shuffle(600)[:60]] = -0.5
     options = OPTIONS | {"weights": weights, "signed_weights": True}
     with pytest.raises(ValueError, match="positive sum"):
         afflow.fit(small(), X, **options)

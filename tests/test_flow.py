@@ -8,7 +8,7 @@ from flax import nnx
 from registry import autoregressive, randomize, repeated
 
 import afflow
-from afflow._tools.calls import bucketed
+from afflow._tools.calls import round_up
 from afflow.models import flow as distributions
 
 KEY = jax.random.key(0)
@@ -309,7 +309,7 @@ def test_similar_numbers_of_samples_share_a_program():
     np.testing.assert_array_equal(flow.sample(KEY, 999), more[:999])
     np.testing.assert_array_equal(flow.sample(KEY, (9, 111)).reshape(999, 2), more[:999])
     assert distributions._sample._cache_size() == compiled
-    assert [bucketed(n) for n in (0, 1, 15, 16, 17, 100, 1000)] == [0, 1, 15, 16, 18, 104, 1024]
+    assert [round_up(n) for n in (0, 1, 15, 16, 17, 100, 1000)] == [0, 1, 15, 16, 18, 104, 1024]
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])

@@ -12,7 +12,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_me
 from registry import randomize
 
 import afflow
-from afflow.conditioners.blocks import block_cuts
+from afflow.conditioners.blocks import choose_block_cuts
 from afflow.conditioners.decoding import find_obstacle
 from afflow.conditioners.kernel import substitute_in_kernel
 from afflow.conditioners.lanes import as_lanes, is_tileable, on_tile
@@ -176,7 +176,7 @@ def test_kernel_lowers_for_a_gpu(network, univariate):
 def test_blocks_hold_all_slots_and_no_more_units_than_fit():
     made = build("three blocks", afflow.Affine())
     layers = made._serial_layers(None)
-    cuts = block_cuts(layers, 9, 64)
+    cuts = choose_block_cuts(layers, 9, 64)
     assert (cuts[0], cuts[-1]) == (0, 9)
     assert len(cuts) > 3
     assert np.all(np.diff(cuts) > 0)

@@ -32,11 +32,11 @@ def check_callable(name: str, value: Any, example: str, num: int | None = None) 
 
     The error message suggests `example`.
     """
-    if not callable(value) or not (num is None or _takes(value, num)):
+    if not callable(value) or not (num is None or _can_take(value, num)):
         raise ValueError(f"Expected a function as {name}, {example} say, got {value!r}.")
 
 
-def _takes(function: Callable, num: int) -> bool:
+def _can_take(function: Callable, num: int) -> bool:
     """Return whether a function accepts `num` positional arguments, or has no signature."""
     try:
         inspect.signature(function).bind(*range(num))

@@ -27,7 +27,7 @@ def real_array(name: str, value: Any) -> Any:
     Raises:
         ValueError: for complex numbers, text, dates, structured arrays and ragged lists.
     """
-    array = value if isinstance(value, jax.Array | np.ndarray) else _from_table(name, value)
+    array = value if isinstance(value, jax.Array | np.ndarray) else _convert_table(name, value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(
             f"Expected real numbers in {name}, got {array.dtype}: stack the real and the "
@@ -44,23 +44,23 @@ def real_array(name: str, value: Any) -> Any:
     if isinstance(array, np.ma.MaskedArray):
         array = np.where(np.ma.getmaskarray(array), np.nan, array.data)
     if array.dtype == object:
-        array = _from_objects(name, array)
+        array = _convert_objects(name, array)
     if not (array.dtype.kind in "biuf" or jnp.issubdtype(array.dtype, jnp.floating)):
         raise ValueError(
             f"Expected numbers in {name}, got {array.dtype}: map categories to 0, 1, 2, ... or "
             f"one-hot, and dates to numbers."
         )
-    return array if isinstance(array, np.memmap) else native(array)
+    return array if isinstance(array, np.memmap) else make_native(array)
 
 
-def native(array: Any) -> Any:
+def make_native(array: Any) -> Any:
     """Return an array of numbers in native byte order, with long doubles as float64."""
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def double(name: str, value: Any) -> np.ndarray:
+def to_double(name: str, value: Any) -> np.ndarray:
     """Return data as float64 on the host, where statistics of the data keep their digits."""
     return np.asarray(real_array(name, value), np.float64)
 
@@ -87,21 +87,21 @@ def cast(name: str, value: np.ndarray, *, is_scale: bool = False) -> jax.Array:
     return array
 
 
-def _from_table(name: str, value: Any) -> jax.Array | np.ndarray:
+def _convert_table(name: str, value: Any) -> jax.Array | np.ndarray:
     try:
-        if isinstance(value, nnx.Variable) or _holds_jax_arrays(value):
+        if isinstance(value, nnx.Variable) or _is_of_jax_arrays(value):
             return jnp.asarray(value)
         return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"Expected {name} as one array of numbers: {error}") from error
 
 
-def _holds_jax_arrays(value: Any) -> bool:
+def _is_of_jax_arrays(value: Any) -> bool:
     is_list = isinstance(value, list | tuple)
     return is_list and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
 
 
-def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
+def _convert_objects(name: str, array: np.ndarray) -> np.ndarray:
     """Return an array of Python numbers as float64, with NaN for missing entries."""
     try:
         return np.array([_number(entry) for entry in array.flat], np.float64).reshape(array.shape)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 
-def soft_bound(s: jax.Array, bound: float) -> jax.Array:
+def bound_softly(s: jax.Array, bound: float) -> jax.Array:
     """Return $s / (1 + |s|/c)$: the identity near zero, with absolute value below $c$."""
     return s / (1 + jnp.abs(s) / bound)
 
 
-def gains(num: int, dtype: jnp.dtype) -> jax.Array:
+def compute_gains(num: int, dtype: jnp.dtype) -> jax.Array:
     """Return `num` distinct constants, geometric between 1/4 and 4.
 
     Equal components with equal gradients would stay equal. If parameter `k` acts through gain `k`,

@@ -11,8 +11,8 @@ import numpy as np
 from jax.core import Tracer
 
 from afflow._tools.arrays import real_array
-from afflow._tools.lowering import float32_products, lowered_for
-from afflow._tools.shapes import Shape, check_size, checked_shape
+from afflow._tools.lowering import lower_for, use_float32_products
+from afflow._tools.shapes import Shape, check_shape, check_size
 
 
 def per_event(f: Callable) -> Callable:
@@ -24,23 +24,23 @@ def per_event(f: Callable) -> Callable:
 
     @partial(jax.jit, static_argnums=(0, 1))
     def mapped(batch, chunk, model, events, key, context, *shared):
-        with float32_products():
+        with use_float32_products():
             items = tuple(_flatten(event, len(model.event_shape), batch) for event in events)
             if key is not None:
                 items += (jax.random.split(key, math.prod(batch)),)
             if context is not None and hasattr(model, "embed"):
                 model, context = model.embed(context)
             if context is None or context.shape == model.context_shape:
-                out = _over(lambda item: f(model, item, context, *shared), items, chunk)
+                out = _map_over(lambda item: f(model, item, context, *shared), items, chunk)
             else:
                 context = _flatten(context, len(model.context_shape), batch)
-                out = _over(lambda pair: f(model, *pair, *shared), (items, context), chunk)
+                out = _map_over(lambda pair: f(model, *pair, *shared), (items, context), chunk)
         return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
 
     return mapped
 
 
-def _over(f: Callable, items: Any, chunk: int | None) -> Any:
+def _map_over(f: Callable, items: Any, chunk: int | None) -> Any:
     """Map `f` over items, all at once or `chunk` items at a time."""
     if chunk is None:
         return jax.vmap(f)(items)
@@ -67,27 +67,27 @@ def call(
     """
     if chunk is not None:
         check_size("chunk", chunk)
-    context = checked_context(model, context)
-    key = key if key is None else typed(key)
-    leading = [_leading(event, len(model.event_shape)) for event in events]
+    context = check_context(model, context)
+    key = key if key is None else make_typed(key)
+    leading = [_find_leading(event, len(model.event_shape)) for event in events]
     if context is not None:
-        leading.append(_leading(context, len(model.context_shape)))
-    batch = checked_shape("shape", shape, least=0) + _common(leading)
-    with lowered_for([*events, context, key]):
+        leading.append(_find_leading(context, len(model.context_shape)))
+    batch = check_shape("shape", shape, least=0) + _find_common(leading)
+    with lower_for([*events, context, key]):
         if key is None or isinstance(key, Tracer) or any(leading):
             return f(batch, chunk, model, events, key, context, *shared)
-        drawn = (bucketed(math.prod(batch)),)
-        return _first(batch, f(drawn, chunk, model, events, key, context, *shared))
+        drawn = (round_up(math.prod(batch)),)
+        return _take_first(batch, f(drawn, chunk, model, events, key, context, *shared))
 
 
 @partial(jax.jit, static_argnums=0)
-def _first(batch, out):
+def _take_first(batch, out):
     """Return the first events of `out`, with the axes `batch` in place of the first axis."""
     size = math.prod(batch)
     return jax.tree.map(lambda a: a[:size].reshape(batch + a.shape[1:]), out)
 
 
-def bucketed(size: int) -> int:
+def round_up(size: int) -> int:
     """Return the least number >= `size` with four leading binary digits and then zeros.
 
     The number is at most 12 % larger. A program is compiled for one number of samples; rounding
@@ -97,7 +97,7 @@ def bucketed(size: int) -> int:
     return -(-size // step) * step
 
 
-def typed(key: jax.Array) -> jax.Array:
+def make_typed(key: jax.Array) -> jax.Array:
     """Return a typed PRNG key from a typed or a raw key.
 
     Raises:
@@ -115,7 +115,7 @@ def typed(key: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(key)
 
 
-def floating(name: str, value: Any, shape: Shape) -> jax.Array:
+def check_floating(name: str, value: Any, shape: Shape) -> jax.Array:
     """Return `value` as a floating-point array that ends in `shape`.
 
     Raises:
@@ -127,18 +127,20 @@ def floating(name: str, value: Any, shape: Shape) -> jax.Array:
             f"Expected floating-point {name}, got {value.dtype}: convert it, adding noise "
             f"(dequantize) to discrete data and one-hot for classes."
         )
-    return ending(name, value, shape)
+    return check_ending(name, value, shape)
 
 
-def ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
+def check_ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
     """Return `value` if its shape ends in `shape`, or raise `ValueError`."""
     if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
         mend = f": {name}[..., None] has one column" if shape == (1,) and value.ndim == 1 else ""
-        raise ValueError(f"Expected {name}.shape (..., {_inner(shape)}), got {value.shape}{mend}.")
+        raise ValueError(
+            f"Expected {name}.shape (..., {_format_inner(shape)}), got {value.shape}{mend}."
+        )
     return value
 
 
-def checked_context(model: Any, context: Any) -> jax.Array | None:
+def check_context(model: Any, context: Any) -> jax.Array | None:
     """Return the context as a floating-point array.
 
     Raises:
@@ -153,11 +155,11 @@ def checked_context(model: Any, context: Any) -> jax.Array | None:
     if shape is None:
         return None
     if context is None:
-        raise ValueError(f"Expected context.shape (..., {_inner(shape)}), got no context.")
-    return floating("context", context, shape)
+        raise ValueError(f"Expected context.shape (..., {_format_inner(shape)}), got no context.")
+    return check_floating("context", context, shape)
 
 
-def _common(leading: list[Shape]) -> Shape:
+def _find_common(leading: list[Shape]) -> Shape:
     """Return the shape that the leading axes of events and context broadcast to."""
     try:
         return tuple(map(int, jnp.broadcast_shapes(*leading)))
@@ -168,7 +170,7 @@ def _common(leading: list[Shape]) -> Shape:
         ) from None
 
 
-def _leading(value, inner):
+def _find_leading(value, inner):
     return value.shape[: value.ndim - inner]
 
 
@@ -178,5 +180,5 @@ def _flatten(value, inner, batch):
     return jnp.broadcast_to(value, batch + shape).reshape((-1, *shape))
 
 
-def _inner(shape):
+def _format_inner(shape):
     return ", ".join(map(str, shape))

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from afflow._tools.arrays import cast, double
+from afflow._tools.arrays import cast, to_double
 
 
 class Constant(nnx.Variable):
@@ -29,13 +29,13 @@ class Constant(nnx.Variable):
         return jax.lax.stop_gradient(value) if isinstance(value, jax.Array) else value
 
 
-def checked_ends(low: ArrayLike, high: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def check_ends(low: ArrayLike, high: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Return the ends of intervals as float arrays.
 
     Raises:
         ValueError: unless the ends are finite and in order, with at least one float between them.
     """
-    exact = double("low", low), double("high", high)
+    exact = to_double("low", low), to_double("high", high)
     if not (np.isfinite(exact[0]).all() and np.isfinite(exact[1]).all() and np.less(*exact).all()):
         raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
     ends = cast("low", exact[0]), cast("high", exact[1])

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 
 @contextmanager
-def replacing(path: str | Path, mode: str, **options: Any) -> Iterator[IO]:
+def open_to_replace(path: str | Path, mode: str, **options: Any) -> Iterator[IO]:
     """Open a file for writing that replaces `path` once it is complete and on the disk.
 
     A process that is killed on the way leaves the old file as it was.

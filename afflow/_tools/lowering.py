@@ -12,7 +12,7 @@ _CONFIG: Any = jax.config  # type checkers do not know its options
 
 
 @contextmanager
-def float32_products() -> Iterator[None]:
+def use_float32_products() -> Iterator[None]:
     """Trace products of float32 in float32, unless the user has chosen another precision.
 
     By default JAX rounds the operands to the 10 bits of TF32 on recent GPUs, and to the 7 bits of
@@ -27,9 +27,9 @@ def float32_products() -> Iterator[None]:
 
 
 @contextmanager
-def lowered_for(arrays: Sequence[Any]) -> Iterator[None]:
+def lower_for(arrays: Sequence[Any]) -> Iterator[None]:
     """Trace for the CPU if the user has put `arrays` on the CPU of a machine with a GPU."""
-    devices = _committed_to(arrays) if on_gpu() else []
+    devices = _find_devices(arrays) if on_gpu() else []
     if not devices or any(device.platform != "cpu" for device in devices):
         yield
         return
@@ -37,7 +37,7 @@ def lowered_for(arrays: Sequence[Any]) -> Iterator[None]:
         yield
 
 
-def _committed_to(arrays: Sequence[Any]) -> list[Any]:
+def _find_devices(arrays: Sequence[Any]) -> list[Any]:
     """Return the devices of the arrays that the user has put on a device."""
     here = [a for a in arrays if isinstance(a, jax.Array) and not isinstance(a, Tracer)]
     return [device for a in here if a.committed for device in a.devices()]
@@ -54,25 +54,25 @@ def on_gpu() -> bool:
     return platform in ("gpu", "cuda", "rocm")
 
 
-def matmul(kernel: jax.Array, h: jax.Array) -> jax.Array:
+def multiply(kernel: jax.Array, h: jax.Array) -> jax.Array:
     """Return `kernel @ h`. A kernel of 16 bits sums its products in float32.
 
     On a GPU a vector stands on the left of the product. A batch of vectors is then the first axis
     of the result, and XLA adds the bias within the product. Products of float32 use
-    `tensor_core_products`. On an H200 they are faster than plain float32, and compile in a third of
+    `choose_products`. On an H200 they are faster than plain float32, and compile in a third of
     the time (`experiments/accelerator.py`).
     """
     options: dict[str, Any] = {}
     if kernel.dtype.itemsize == 2:
         h, options = h.astype(kernel.dtype), {"preferred_element_type": jnp.float32}
-    elif on_gpu() and kernel.dtype == h.dtype == jnp.float32 and shared_memory():
-        options = {"precision": tensor_core_products()}
+    elif on_gpu() and kernel.dtype == h.dtype == jnp.float32 and get_shared_memory():
+        options = {"precision": choose_products()}
     if h.ndim == 1 and on_gpu():
         return jnp.matmul(h, kernel.T, **options)
     return jnp.matmul(kernel, h, **options)
 
 
-def tensor_core_products() -> jax.lax.DotAlgorithmPreset:
+def choose_products() -> jax.lax.DotAlgorithmPreset:
     """Return the algorithm for products of float32 on tensor cores.
 
     By default it is three products in TF32, as accurate as float32. If the user has chosen another
@@ -86,7 +86,7 @@ def tensor_core_products() -> jax.lax.DotAlgorithmPreset:
     return getattr(presets, chosen) if chosen.isupper() else presets.TF32_TF32_F32
 
 
-def shared_memory() -> int:
+def get_shared_memory() -> int:
     """Return the shared memory in bytes of a program on an NVIDIA GPU with TF32, else 0.
 
     The numbers are from table "Technical Specifications per Compute Capability" of the CUDA

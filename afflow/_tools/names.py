@@ -80,7 +80,7 @@ def named(name: str) -> Any:
     first, *rest = path.split(".")
     try:
         if module.partition(".")[0] == "afflow":
-            found = _defined_in_afflow()[RENAMED.get(first, first)]
+            found = _is_of_afflow()[RENAMED.get(first, first)]
         else:
             found = getattr(import_module(module), first)
         for part in rest:
@@ -95,7 +95,7 @@ def named(name: str) -> Any:
 
 
 @cache
-def _defined_in_afflow() -> dict[str, Any]:
+def _is_of_afflow() -> dict[str, Any]:
     """Return the classes and functions that the modules of afflow define, by name.
 
     Archives of format 1 also name the module, which is ignored.

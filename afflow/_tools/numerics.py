@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 
-def widened(x: jax.Array) -> jax.Array:
+def widen(x: jax.Array) -> jax.Array:
     """Return `x` in float32 or wider."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def positive_softplus(raw: jax.Array) -> jax.Array:
+def softplus_above_zero(raw: jax.Array) -> jax.Array:
     r"""Return $\log(1 + e^r)$, plus the smallest normal number to stay above zero."""
     return jax.nn.softplus(raw) + jnp.finfo(raw.dtype).tiny
 

@@ -85,21 +85,21 @@ def outline(module: Any) -> str:
               conditioner: MADE(activation=tanh, hidden=(8,), num_params=2): 52 parameters
               univariate: Affine(context_shape=(2,), max_log_scale=7.0)
     """
-    return "\n".join(_lines(module, {}))
+    return "\n".join(_format_lines(module, {}))
 
 
-def _lines(module: nnx.Module, around: dict[str, Any]) -> Iterator[str]:
+def _format_lines(module: nnx.Module, around: dict[str, Any]) -> Iterator[str]:
     public = {name: value for name, value in sorted(vars(module).items()) if name[0] != "_"}
     settings = [
-        f"{name}={_short(value)}"
+        f"{name}={_shorten(value)}"
         for name, value in public.items()
         if not _is_node(value) and not _is_empty(value) and value != around.get(name)
     ]
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
     total = f": {size:,} parameters" if size else ""
     yield f"{type(module).__name__}({', '.join(settings)}){total}"
-    for name, part in _parts(public):
-        first, *rest = _lines(part, public)
+    for name, part in _iterate_parts(public):
+        first, *rest = _format_lines(part, public)
         yield f"  {name}: {first}"
         yield from (f"  {line}" for line in rest)
 
@@ -112,13 +112,13 @@ def _is_empty(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, tuple) and not value)
 
 
-def _parts(public: dict[str, Any]) -> Iterator[tuple[str, nnx.Module]]:
+def _iterate_parts(public: dict[str, Any]) -> Iterator[tuple[str, nnx.Module]]:
     """Return the modules among attributes with their names; in a list, the name is the index."""
     for name, value in public.items():
         items = enumerate(value) if isinstance(value, nnx.List) else [(name, value)]
         yield from ((str(place), part) for place, part in items if isinstance(part, nnx.Module))
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = getattr(value, "__name__", repr(value))
     return text if len(text) <= _LONGEST else "..."

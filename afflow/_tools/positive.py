@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from afflow._tools.bounds import soft_bound
+from afflow._tools.bounds import bound_softly
 
 _MAX_LOG = 7.0
 
@@ -19,7 +19,7 @@ def positive(s: jax.Array) -> jax.Array:
         >>> positive(jnp.zeros(())).item()
         1.0
     """
-    return jnp.exp(soft_bound(s, _MAX_LOG))
+    return jnp.exp(bound_softly(s, _MAX_LOG))
 
 
 def positive_inverse(scale: jax.Array) -> jax.Array:

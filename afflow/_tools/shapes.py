@@ -15,7 +15,7 @@ def check_size(name: str, size: int, least: int = 1) -> None:
         raise ValueError(f"Expected a whole number {name} >= {least}, got {size!r}.")
 
 
-def checked_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
+def check_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
     """Convert a shape or a length to a tuple. Raise `ValueError` for a size below `least`."""
     sizes: tuple[Any, ...]
     try:
@@ -27,7 +27,7 @@ def checked_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
     return tuple(int(size) for size in sizes)
 
 
-def common_context_shape(*shapes: Shape | None) -> Shape | None:
+def find_context_shape(*shapes: Shape | None) -> Shape | None:
     """Return the context shape of all parts that take a context, or `None` if no part does.
 
     Raises:
@@ -65,7 +65,7 @@ def check_widths(hidden: Any, context_dim: int = 0, *, least: int = 0) -> None:
     check_size("context_dim", context_dim, least=0)
 
 
-def checked_permutation(name: str, order: Any, dim: int | None = None) -> tuple[int, ...]:
+def check_permutation(name: str, order: Any, dim: int | None = None) -> tuple[int, ...]:
     """Return a permutation of `0..dim - 1` as whole numbers, of any length for `dim=None`.
 
     Raises:

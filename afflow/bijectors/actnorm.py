@@ -7,7 +7,7 @@ from flax import nnx
 
 from afflow._tools.numerics import total
 from afflow._tools.positive import positive, positive_inverse
-from afflow._tools.shapes import Shape, checked_shape
+from afflow._tools.shapes import Shape, check_shape
 from afflow.bijectors.walking import Model, change_layers
 from afflow.core.bijector import Bijector, of_one_event
 
@@ -40,7 +40,7 @@ class ActNorm(Bijector):
         return bool((self.mu[...] != 0).any() | (self.s[...] != 0).any())
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         self.mu = nnx.Param(jnp.zeros(self.event_shape[-1]))
         self.s = nnx.Param(jnp.zeros(self.event_shape[-1]))

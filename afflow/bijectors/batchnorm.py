@@ -6,7 +6,7 @@ from flax import nnx
 
 from afflow._tools.numerics import total
 from afflow._tools.positive import positive
-from afflow._tools.shapes import Shape, checked_shape
+from afflow._tools.shapes import Shape, check_shape
 from afflow.bijectors.walking import Model, change_layers
 from afflow.core.bijector import Bijector, of_one_event
 
@@ -44,7 +44,7 @@ class BatchNorm(Bijector):
     has_units = True
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         channels = self.event_shape[-1]
         self.mean = nnx.BatchStat(jnp.zeros(channels))
@@ -108,12 +108,12 @@ def update_batchnorm(
                 "Expected no BatchNorm inside an Inverse: its noise is not normalised."
             )
         rows = tuple(range(y.ndim - 1))
-        layer.mean = _moved(layer.mean, y.mean(rows), momentum)
-        layer.variance = _moved(layer.variance, y.var(rows), momentum)
+        layer.mean = _move(layer.mean, y.mean(rows), momentum)
+        layer.variance = _move(layer.variance, y.var(rows), momentum)
 
     return change_layers(model, BatchNorm, update, x, context)
 
 
-def _moved(old: nnx.BatchStat, new: jax.Array, momentum: float) -> nnx.BatchStat:
+def _move(old: nnx.BatchStat, new: jax.Array, momentum: float) -> nnx.BatchStat:
     mixed = momentum * old[...] + (1 - momentum) * new
     return nnx.BatchStat(mixed.astype(old.dtype))

@@ -12,7 +12,7 @@ from jax.nn import log_sigmoid, softplus
 from jax.tree_util import Partial
 
 from afflow._tools.arguments import draw_key
-from afflow._tools.bounds import soft_bound
+from afflow._tools.bounds import bound_softly
 from afflow._tools.numerics import total
 from afflow._tools.outline import Outlined
 from afflow._tools.positive import positive, positive_inverse
@@ -194,7 +194,7 @@ def _monotone(y: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
     for w, c_l in zip(weights[1:], c[1:], strict=True):
         log_slopes = _log_product(w, log_slopes + _log_slope_of_tanh(u))
         u = w @ jnp.tanh(u) + c_l
-    gate = soft_bound(gate, _MAX_GATE)
+    gate = bound_softly(gate, _MAX_GATE)
     x = jax.nn.sigmoid(-gate) * y + jax.nn.sigmoid(gate) * u[0]
     return x, jnp.logaddexp(log_sigmoid(-gate), log_sigmoid(gate) + log_slopes[0])
 

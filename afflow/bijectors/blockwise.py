@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arguments import check_instances
-from afflow._tools.shapes import check_size, common_context_shape
+from afflow._tools.shapes import check_size, find_context_shape
 from afflow.core.bijector import Bijector, of_one_event
 
 
@@ -52,7 +52,7 @@ class Blockwise(Bijector):
             )
         self.bijectors = nnx.List(bijectors)
         self.event_shape = (dim,)
-        self.context_shape = common_context_shape(*(b.context_shape for b in bijectors))
+        self.context_shape = find_context_shape(*(b.context_shape for b in bijectors))
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):

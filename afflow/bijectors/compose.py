@@ -10,8 +10,8 @@ from flax import nnx
 
 from afflow._tools.arguments import check_callable, check_instance, check_instances, check_rngs
 from afflow._tools.lowering import on_gpu
-from afflow._tools.programs import operations
-from afflow._tools.shapes import check_size, common_context_shape
+from afflow._tools.programs import find_operations
+from afflow._tools.shapes import check_size, find_context_shape
 from afflow.bijectors.permutations import Permutation
 from afflow.core.bijector import Bijector
 
@@ -43,7 +43,7 @@ class Chain(Bijector):
             raise ValueError(f"Expected bijectors of one event_shape, got {shapes}.")
         self.bijectors = nnx.List(bijectors)
         self.event_shape = shapes[0]
-        self.context_shape = common_context_shape(*(b.context_shape for b in bijectors))
+        self.context_shape = find_context_shape(*(b.context_shape for b in bijectors))
 
     @property
     def is_triangular(self) -> bool:
@@ -58,7 +58,7 @@ class Chain(Bijector):
             if order is None or not (may_reorder or bijector.is_triangular):
                 return None
             places = places[np.array(order)]
-            may_reorder = may_reorder and _only_reorders(bijector)
+            may_reorder = may_reorder and _is_reordering(bijector)
         return tuple(places.tolist())
 
     def walk(self, x, context, visit, *, forward=False):
@@ -160,7 +160,7 @@ class Repeat(Bijector):
         first = jax.tree.map(lambda leaf: leaf[0], self.layers)
         out, _ = jax.eval_shape(layer, x, first)
         unroll = self.unroll or (on_gpu() and len(jax.tree.leaves(self.layers)[0]) <= _FEW)
-        x, unroll = x.astype(out.dtype), unroll and not _loops(layer, x, first)
+        x, unroll = x.astype(out.dtype), unroll and not _runs_loops(layer, x, first)
         x, log_dets = jax.lax.scan(layer, x, self.layers, reverse=reverse, unroll=unroll)
         return x, log_dets.sum(0)
 
@@ -169,12 +169,12 @@ def _stack(copies: list[Bijector]) -> Bijector:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
 
 
-def _loops(f: Callable, *args) -> bool:
+def _runs_loops(f: Callable, *args) -> bool:
     """Return whether `f` runs loops, whose code is long to compile again and again.
 
     Loops inside a GPU kernel do not count, nor do the loops that replace the kernel elsewhere.
     """
-    names = operations(f, *args)
+    names = find_operations(f, *args)
     return not names.isdisjoint({"scan", "while"}) and "pallas_call" not in names
 
 
@@ -203,7 +203,7 @@ class Inverse(Bijector):
 
     @property
     def noise_order(self) -> tuple[int, ...] | None:
-        if not _only_reorders(self):
+        if not _is_reordering(self):
             return super().noise_order
         order = self.bijector.noise_order
         return None if order is None else tuple(np.argsort(order).tolist())
@@ -218,7 +218,7 @@ class Inverse(Bijector):
         return self.bijector.forward_and_log_det(y, context)
 
 
-def _only_reorders(bijector: Bijector) -> bool:
+def _is_reordering(bijector: Bijector) -> bool:
     while isinstance(bijector, Inverse):
         bijector = bijector.bijector
     return isinstance(bijector, Permutation)

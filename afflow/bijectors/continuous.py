@@ -11,7 +11,7 @@ from flax import nnx
 
 from afflow._tools.constants import Constant
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape, check_size, check_sizes, checked_shape
+from afflow._tools.shapes import Shape, check_shape, check_size, check_sizes
 from afflow.core.bijector import Bijector, of_one_event
 
 Linear = Callable[[jax.Array], jax.Array]
@@ -117,7 +117,7 @@ class Hutchinson(Outlined, nnx.Module, Trace):
     """
 
     def __init__(self, event_shape: int | Shape, key: jax.Array, num_probes: int = 1):
-        shape = checked_shape("event_shape", event_shape)
+        shape = check_shape("event_shape", event_shape)
         check_size("num_probes", num_probes)
         self.probes = Constant(jax.random.rademacher(key, (num_probes, *shape), float))
 

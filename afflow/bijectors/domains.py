@@ -14,9 +14,9 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from afflow._tools.constants import Constant, checked_ends
+from afflow._tools.constants import Constant, check_ends
 from afflow._tools.numerics import total
-from afflow._tools.shapes import Shape, check_size, checked_shape
+from afflow._tools.shapes import Shape, check_shape, check_size
 from afflow.core.bijector import Bijector, of_one_event
 
 
@@ -51,7 +51,7 @@ class Interval(Bijector):
         self.event_shape, self.context_shape = np.shape(low), None
         if np.shape(high) != self.event_shape:
             raise ValueError(f"Expected low and high alike, got {low} and {high}.")
-        self.low, self.high = map(Constant, checked_ends(low, high))
+        self.low, self.high = map(Constant, check_ends(low, high))
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
@@ -96,7 +96,7 @@ class Positive(Bijector):
     has_units = True
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
 
     @of_one_event
@@ -130,7 +130,7 @@ class Exp(Bijector):
     has_units = True
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
 
     @of_one_event
@@ -170,7 +170,7 @@ class Power(Bijector):
     def __init__(self, event_shape: int | Shape, exponent: float):
         if not 0 < exponent < math.inf:
             raise ValueError(f"Expected a finite exponent > 0, got {exponent}.")
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         self.exponent = float(exponent)
 
@@ -204,7 +204,7 @@ class Tanh(Bijector):
     has_units = True
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
 
     @of_one_event
@@ -260,9 +260,9 @@ class Simplex(Bijector):
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
-        outside = ((y <= 0) | (y >= 1)).any() | (_remainder(y) <= 0)
+        outside = ((y <= 0) | (y >= 1)).any() | (_compute_remainder(y) <= 0)
         y = jnp.where(outside & ~jnp.isnan(y).any(), 1 / (len(y) + 1), y)
-        rest = _rests(y)  # r[1:]
+        rest = _compute_rests(y)  # r[1:]
         x = jnp.log(y) - jnp.log(rest) + self._offset(y)
         return x, _zero_density(outside, -total(jnp.log(y)) - total(jnp.log(rest[-1])))
 
@@ -270,7 +270,7 @@ class Simplex(Bijector):
         return jnp.log(jnp.arange(len(x), 0, -1, dtype=x.dtype))
 
 
-def _remainder(y: jax.Array) -> jax.Array:
+def _compute_remainder(y: jax.Array) -> jax.Array:
     """Return `1 - y.sum()`, to about the square of float rounding.
 
     Every addition keeps its rounding error, and the errors are summed separately.
@@ -288,15 +288,15 @@ def _remainder(y: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def _rests(y: jax.Array) -> jax.Array:
+def _compute_rests(y: jax.Array) -> jax.Array:
     r"""Return $r_{k+1} = 1 - \sum_{j \le k} y_j$ as sums of positive numbers, from the last."""
-    return jax.lax.cumsum(jnp.append(y[1:], _remainder(y)), reverse=True)
+    return jax.lax.cumsum(jnp.append(y[1:], _compute_remainder(y)), reverse=True)
 
 
-@_rests.defjvp
+@_compute_rests.defjvp
 def _rests_jvp(primals, tangents):
     """Return `r[1:]` and its tangents, as sums over coordinates `0..k`: exactly triangular."""
-    return _rests(*primals), -jnp.cumsum(tangents[0])
+    return _compute_rests(*primals), -jnp.cumsum(tangents[0])
 
 
 def _leave(y: jax.Array, rest: jax.Array) -> jax.Array:
@@ -311,7 +311,7 @@ def _leave(y: jax.Array, rest: jax.Array) -> jax.Array:
     y = jnp.maximum(y, jnp.finfo(y.dtype).tiny)
     moved, rest = jax.lax.stop_gradient((y, rest))
     for _ in range(4):
-        excess = _remainder(moved) - rest
+        excess = _compute_remainder(moved) - rest
         can_move = moved * 32 * jnp.finfo(y.dtype).eps >= jnp.abs(excess)
         smallest = jnp.argmin(jnp.where(can_move, moved, 2.0))
         place = jnp.where(can_move.any(), smallest, jnp.argmax(moved))
@@ -319,7 +319,7 @@ def _leave(y: jax.Array, rest: jax.Array) -> jax.Array:
         moved = jnp.where(jnp.arange(len(y)) == place, moved + excess, moved)
     largest = jnp.arange(len(y)) == jnp.argmax(moved)
     lower = jnp.where(largest, jnp.nextafter(moved, jnp.zeros_like(moved)), moved)
-    moved = jnp.where(_remainder(moved) > 0, moved, lower)
+    moved = jnp.where(_compute_remainder(moved) > 0, moved, lower)
     return y + (moved - jax.lax.stop_gradient(y))
 
 
@@ -394,7 +394,7 @@ class CircularShift(Bijector):
     is_elementwise = True
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         self.phase = nnx.Param(jnp.zeros(self.event_shape))
 
@@ -473,5 +473,5 @@ def Logit(event_shape: int | Shape, alpha: float = 1e-6) -> Interval:  # noqa: N
     """
     if not 0 <= alpha < 0.5:
         raise ValueError(f"Expected 0 <= alpha < 0.5, got {alpha}.")
-    zeros, margin = jnp.zeros(checked_shape("event_shape", event_shape)), alpha / (1 - 2 * alpha)
+    zeros, margin = jnp.zeros(check_shape("event_shape", event_shape)), alpha / (1 - 2 * alpha)
     return Interval(zeros - margin, zeros + 1 + margin)

@@ -7,10 +7,10 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from afflow._tools.arguments import check_positive
-from afflow._tools.arrays import cast, double
+from afflow._tools.arrays import cast, to_double
 from afflow._tools.constants import Constant
 from afflow._tools.numerics import total
-from afflow._tools.shapes import Shape, checked_shape
+from afflow._tools.shapes import Shape, check_shape
 from afflow.core.bijector import Bijector, of_one_event
 from afflow.core.univariate import check_event, count_params, locate
 
@@ -37,7 +37,7 @@ class Elementwise(Bijector):
 
     def __init__(self, univariate: Bijector, event_shape: int | Shape):
         self.univariate = univariate
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         check_event(univariate, self.event_shape)
         self.context_shape = None
         self.params = nnx.Param(jnp.zeros((*self.event_shape, count_params(univariate))))
@@ -80,7 +80,7 @@ class LeakyReLU(Bijector):
 
     def __init__(self, event_shape: int | Shape, slope: float = 0.01):
         check_positive(slope=slope)
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         self.slope = float(slope)
 
@@ -127,7 +127,7 @@ class Standardize(Bijector):
     def __init__(self, mean: ArrayLike, std: ArrayLike):
         if np.shape(mean) != np.shape(std):
             raise ValueError(f"Expected mean and std alike, got {np.shape(mean)}, {np.shape(std)}.")
-        exact_mean, exact_std = double("mean", mean), double("std", std)
+        exact_mean, exact_std = to_double("mean", mean), to_double("std", std)
         mend = "drop constant columns and non-finite rows"
         _check_scale(exact_mean, exact_std, np.finfo(np.float64).eps, mend)
         self.mean = Constant(cast("mean", exact_mean))
@@ -141,7 +141,7 @@ class Standardize(Bijector):
     @staticmethod
     def from_data(x: ArrayLike) -> "Standardize":
         """Return the map with the mean and standard deviation over the rows of `x`."""
-        rows = double("x", x)
+        rows = to_double("x", x)
         if rows.ndim < 1 or len(rows) == 0:
             raise ValueError(f"Expected rows (N, *event_shape) as x, got shape {rows.shape}.")
         mean = rows.mean(0)

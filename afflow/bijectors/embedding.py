@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from afflow._tools.arguments import check_callable, check_instance
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape, checked_shape
+from afflow._tools.shapes import Shape, check_shape
 from afflow.bijectors.elementwise import Standardize
 from afflow.core.bijector import Bijector
 
@@ -56,7 +56,7 @@ class Embedded(Bijector):
         self.bijector = bijector
         self.network = network
         self.event_shape = bijector.event_shape
-        self.context_shape = checked_shape("context_shape", context_shape)
+        self.context_shape = check_shape("context_shape", context_shape)
         found = jax.eval_shape(network, jax.ShapeDtypeStruct(self.context_shape, float)).shape
         if found != bijector.context_shape:
             raise ValueError(

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.numerics import total
-from afflow._tools.shapes import Shape, checked_shape
+from afflow._tools.shapes import Shape, check_shape
 from afflow.bijectors.compose import Chain
 from afflow.bijectors.linear import LU
 from afflow.bijectors.permutations import Permutation, Shuffle
@@ -35,7 +35,7 @@ class Rearranged(Bijector):
 
     def __init__(self, bijector: Bijector, event_shape: Shape, lay_in: Layout, lay_out: Layout):
         check_instance("bijector", bijector, Bijector)
-        event_shape = checked_shape("event_shape", event_shape)
+        event_shape = check_shape("event_shape", event_shape)
         if math.prod(event_shape) != math.prod(bijector.event_shape):
             raise ValueError(
                 f"Expected event shapes of one size, got {event_shape} and {bijector.event_shape}."
@@ -189,7 +189,7 @@ class Conv1x1(Bijector):
         *,
         signs: ArrayLike | None = None,
     ):
-        event_shape = checked_shape("event_shape", event_shape)
+        event_shape = check_shape("event_shape", event_shape)
         if len(event_shape) != 3:
             raise ValueError(f"Expected event_shape (H, W, C), got {event_shape}.")
         self.lu = LU(event_shape[2], permutation, signs=signs)

@@ -10,7 +10,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 
 from afflow._tools.arguments import draw_key
-from afflow._tools.arrays import double
+from afflow._tools.arrays import to_double
 from afflow._tools.constants import Constant
 from afflow._tools.numerics import total
 from afflow._tools.positive import positive
@@ -116,7 +116,7 @@ class LU(Bijector):
                 f"Expected a permutation of {dim} coordinates, got one of "
                 f"{self.permutation.event_shape[0]}."
             )
-        self.signs = None if signs is None else Constant(_checked_signs(dim, signs))
+        self.signs = None if signs is None else Constant(_check_signs(dim, signs))
         self.factors = nnx.Param(jnp.zeros((dim, dim)))  # L below the diagonal, U on and above
         self.b = nnx.Param(jnp.zeros(dim))
         self.event_shape = (dim,)
@@ -144,7 +144,7 @@ class LU(Bijector):
         return lower.astype(like.dtype), upper.astype(like.dtype), diagonal
 
 
-def _checked_signs(dim: int, signs: ArrayLike) -> jax.Array:
+def _check_signs(dim: int, signs: ArrayLike) -> jax.Array:
     values = np.asarray(signs)
     if values.shape != (dim,) or not np.isin(values, (-1, 1)).all():
         raise ValueError(f"Expected signs ({dim},) of +1 and -1, got {signs}.")
@@ -213,7 +213,7 @@ class Rotation(Bijector):
     """
 
     def __init__(self, matrix: jax.Array):
-        q = double("matrix", matrix)
+        q = to_double("matrix", matrix)
         if q.ndim != 2 or q.shape[0] != q.shape[1] or q.size == 0:
             raise ValueError(f"Expected a square matrix, got matrix.shape {q.shape}.")
         error = np.abs(q @ q.T - np.eye(len(q))).max()

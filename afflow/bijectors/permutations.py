@@ -9,7 +9,7 @@ from flax import nnx
 
 from afflow._tools.arguments import draw_key
 from afflow._tools.constants import Constant
-from afflow._tools.shapes import check_size, checked_permutation
+from afflow._tools.shapes import check_permutation, check_size
 from afflow.core.bijector import Bijector, of_one_event
 
 
@@ -30,7 +30,7 @@ class Permutation(Bijector):
     """
 
     def __init__(self, order: Sequence[int] | np.ndarray | jax.Array):
-        self.order = checked_permutation("order", order)
+        self.order = check_permutation("order", order)
         self.event_shape = (len(self.order),)
         self.context_shape = None
 

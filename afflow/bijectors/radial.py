@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.numerics import widened
+from afflow._tools.numerics import widen
 from afflow._tools.positive import positive
-from afflow._tools.shapes import Shape, checked_shape
+from afflow._tools.shapes import Shape, check_shape
 from afflow.core.bijector import Bijector, of_one_event
 
 
@@ -32,7 +32,7 @@ class Radial(Bijector):
     """
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         self.x0 = nnx.Param(jnp.zeros(self.event_shape))
         self.alpha = nnx.Param(jnp.zeros(()))
@@ -47,7 +47,7 @@ class Radial(Bijector):
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
         x0, alpha, kappa = self._parameters(y)
-        q = 1 / (1 + _contracted(_norm(y - x0) / alpha, kappa))
+        q = 1 / (1 + _contract(_norm(y - x0) / alpha, kappa))
         return x0 + (y - x0) / (1 + kappa * q), -_log_det(kappa, q, y.size)
 
     def _parameters(self, like):
@@ -57,10 +57,10 @@ class Radial(Bijector):
 
 def _log_det(kappa: jax.Array, q: jax.Array, dim: int) -> jax.Array:
     log_det = (dim - 1) * jnp.log1p(kappa * q) + jnp.log1p(kappa * q**2)
-    return widened(log_det)
+    return widen(log_det)
 
 
-def _contracted(s: jax.Array, kappa: jax.Array) -> jax.Array:
+def _contract(s: jax.Array, kappa: jax.Array) -> jax.Array:
     """Return the `t >= 0` with `t (1 + kappa / (1 + t)) = s`, without cancellation."""
     p = 1 + kappa - s
     away = jnp.where(p > 0, p, -p) + jnp.sqrt(p**2 + 4 * s)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from afflow._tools.lowering import float32_products
+from afflow._tools.lowering import use_float32_products
 from afflow.core.conditioner import Conditioner, Emit
 
 
@@ -192,7 +192,7 @@ def _emit_token(token, emit, inputs, params):
 
 
 @solve.defjvp
-@float32_products()
+@use_float32_products()
 def _solve_jvp(solver, primals, tangents):
     conditioner, emit, inputs, context = primals
     d_conditioner, d_emit, d_inputs, d_context = tangents

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.calls import checked_context
+from afflow._tools.calls import check_context
 from afflow.core.bijector import Bijector
 
 Model = TypeVar("Model")
@@ -39,7 +39,7 @@ def change_layers(
     x, shape = jnp.asarray(x), cast(Any, model).event_shape
     if x.shape[1:] != shape or len(x) == 0:
         raise ValueError(f"Expected x.shape (N, {', '.join(map(str, shape))}), got {x.shape}.")
-    context = checked_context(model, context)
+    context = check_context(model, context)
     if context is not None:
         context = jnp.broadcast_to(context, (len(x), *cast(Any, model).context_shape))
 

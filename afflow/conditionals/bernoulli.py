@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from afflow.core.conditional import Conditional, as_float, supported
+from afflow.core.conditional import Conditional, as_float, check_support
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Bernoulli(Conditional):
     def log_prob(self, x, params):
         (logit,) = params
         sign = 1 - 2 * as_float(x).astype(logit.dtype)
-        return supported(-jax.nn.softplus(sign * logit), x, 2)
+        return check_support(-jax.nn.softplus(sign * logit), x, 2)
 
     def sample(self, key, params, temperature=1.0):
         logit = params[0] / temperature

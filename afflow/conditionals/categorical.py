@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from afflow._tools.shapes import check_size
-from afflow.core.conditional import Conditional, as_float, supported
+from afflow.core.conditional import Conditional, as_float, check_support
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Categorical(Conditional):
 
     def log_prob(self, x, params):
         chosen = jnp.where(self._indicator(x), jax.nn.log_softmax(params), 0).sum()
-        return supported(chosen, x, self.num_classes)
+        return check_support(chosen, x, self.num_classes)
 
     def sample(self, key, params, temperature=1.0):
         return jax.random.categorical(key, params / temperature).astype(int)

@@ -9,7 +9,7 @@ from jax.nn import log_sigmoid
 
 from afflow._tools.numerics import log_sum_exp
 from afflow._tools.shapes import check_size
-from afflow.core.conditional import Conditional, as_float, supported
+from afflow.core.conditional import Conditional, as_float, check_support
 from afflow.univariates.mixture_cdf import LogisticCDF, check_mixture, mixture_parameters
 
 
@@ -74,7 +74,7 @@ class DiscretizedLogistics(Conditional):
         above = jnp.where(x == 0, 0.0, log_sigmoid(-a))
         at_end = (x == 0) | (x == self.num_levels - 1)
         between = jnp.where(at_end, 0.0, jnp.log(-jnp.expm1(-width)))
-        return supported(log_sum_exp(log_pi + below + above + between), x, self.num_levels)
+        return check_support(log_sum_exp(log_pi + below + above + between), x, self.num_levels)
 
     def sample(self, key, params, temperature=1.0):
         log_pi, mu, log_s = mixture_parameters(self, params)

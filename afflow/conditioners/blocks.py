@@ -86,7 +86,7 @@ class Sizes(NamedTuple):
         return min(self.rows, _CHUNK) if self.params else self.rows
 
 
-def block_cuts(layers: Sequence[Masked], num_slots: int, units: int) -> np.ndarray:
+def choose_block_cuts(layers: Sequence[Masked], num_slots: int, units: int) -> np.ndarray:
     """Return the first slot of each block, then `num_slots`.
 
     A block has at most `units` columns of every map. A slot with more columns is a block alone.
@@ -106,7 +106,7 @@ def pad_map(layer: Masked, cuts: np.ndarray, flat: Callable) -> Padded:
 
     `flat` reshapes and pads `(..., B)` to the rows and the width that the kernel reads.
     """
-    rows, cols = _places(layer, cuts)
+    rows, cols = _find_places(layer, cuts)
     first_seen = np.where(cols.slots < 0, cuts[-1], cols.slots)  # no row sees an empty place
     seen = jnp.asarray(rows.slots)[:, None] >= jnp.asarray(first_seen)[None]
     return Padded(
@@ -117,14 +117,14 @@ def pad_map(layer: Masked, cuts: np.ndarray, flat: Callable) -> Padded:
     )
 
 
-def block_sizes(layer: Masked, cuts: np.ndarray) -> Sizes:
+def choose_block_sizes(layer: Masked, cuts: np.ndarray) -> Sizes:
     """Return the sizes that all blocks of a map share."""
-    rows, cols = _places(layer, cuts)
+    rows, cols = _find_places(layer, cuts)
     coordinates = len(layer.cols) // int(cuts[-1]) if layer.placed else 0
     params = len(layer.rows) // int(cuts[-1]) if layer.emitted else 0
     return Sizes(rows.size, cols.size, coordinates, params)
 
 
-def _places(layer: Masked, cuts: np.ndarray) -> tuple[Places, Places]:
+def _find_places(layer: Masked, cuts: np.ndarray) -> tuple[Places, Places]:
     """Return the places of the rows and of the columns of a map."""
     return Places.of(layer.rows, cuts, whole=not layer.emitted), Places.of(layer.cols, cuts)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow._tools.lowering import on_gpu, shared_memory
-from afflow.conditioners.blocks import Tiling, block_cuts, block_sizes
+from afflow._tools.lowering import get_shared_memory, on_gpu
+from afflow.conditioners.blocks import Tiling, choose_block_cuts, choose_block_sizes
 from afflow.conditioners.lanes import is_elementwise, is_tileable
 from afflow.conditioners.masked import Masked
 from afflow.conditioners.substitution import Network, substitute
@@ -56,7 +56,9 @@ def decode(
     obstacle = find_obstacle(layers, emit, inputs, activation)
     if kernel and obstacle:
         raise ValueError(f"Expected a network that the kernel can decode, got {obstacle}.")
-    if obstacle or (kernel is None and (batch > _MOST_EVENTS or not _fits(layers, inputs))):
+    if obstacle or (
+        kernel is None and (batch > _MOST_EVENTS or not _is_small_enough(layers, inputs))
+    ):
         return substitute(*args)
     # Imported here: at the top, Pallas would make `import afflow` take half as long again.
     from afflow.conditioners.kernel import substitute_in_kernel
@@ -89,13 +91,13 @@ def find_obstacle(
     return None
 
 
-def _fits(layers: Sequence[Masked], inputs: Any) -> bool:
+def _is_small_enough(layers: Sequence[Masked], inputs: Any) -> bool:
     """Return whether the operands of a block fit into the shared memory of this GPU.
 
     Each block of weights is split into a large and a small part, of 4 bytes per weight each.
     On an H200 with 227 KiB of shared memory, a network with 176 KiB by this count compiled and
     a network with 320 KiB did not.
     """
-    cuts = block_cuts(layers, len(jax.tree.leaves(inputs)[0]), Tiling.of(1).units)
-    sizes = [block_sizes(layer, cuts) for layer in layers]
-    return sum(8 * size.height * size.cols for size in sizes) <= _SHARE * shared_memory()
+    cuts = choose_block_cuts(layers, len(jax.tree.leaves(inputs)[0]), Tiling.of(1).units)
+    sizes = [choose_block_sizes(layer, cuts) for layer in layers]
+    return sum(8 * size.height * size.cols for size in sizes) <= _SHARE * get_shared_memory()

@@ -67,9 +67,11 @@ class Graphical(Conditioner):
         self.num_params = num_params
         self.hidden = tuple(hidden)
         self.activation = activation
-        self.num_levels = _longest_path(parents)
+        self.num_levels = _find_longest_path(parents)
         masks = self._masks()
-        self.kernels = nnx.List([nnx.Param(_initial(mask, draw_key(rngs))) for mask in masks[:-1]])
+        self.kernels = nnx.List(
+            [nnx.Param(_draw_initial(mask, draw_key(rngs))) for mask in masks[:-1]]
+        )
         self.kernels.append(nnx.Param(jnp.zeros(masks[-1].shape)))
         self.biases = nnx.List([nnx.Param(jnp.zeros(len(mask))) for mask in masks])
 
@@ -102,16 +104,16 @@ class Graphical(Conditioner):
         first, *others = [*sets, parents]
         size = self.context_shape[0] if self.context_shape else 0
         masks = [np.concatenate([np.ones((len(first), size), bool), first], 1)]
-        masks += [_subset(inner, outer) for inner, outer in pairwise([first, *others])]
+        masks += [_find_subset(inner, outer) for inner, outer in pairwise([first, *others])]
         return [*masks[:-1], np.repeat(masks[-1], self.num_params, 0)]
 
 
-def _subset(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
+def _find_subset(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
     """Return `(outer, inner)` booleans, true where an `inner` set is a subset of an `outer` set."""
     return np.all(~inner[None] | outer[:, None], axis=-1)
 
 
-def _longest_path(parents: np.ndarray) -> int:
+def _find_longest_path(parents: np.ndarray) -> int:
     """Return the number of nodes on the longest path of the graph."""
     levels = np.ones(len(parents), int)
     for node, row in enumerate(parents):
@@ -132,7 +134,7 @@ def _checked(adjacency) -> np.ndarray:
     return parents
 
 
-def _initial(mask: np.ndarray, key: jax.Array) -> jax.Array:
+def _draw_initial(mask: np.ndarray, key: jax.Array) -> jax.Array:
     """Draw a kernel with variance 1 / (number of inputs that a unit sees)."""
     scale = 1 / np.sqrt(np.maximum(mask.sum(1), 1))[:, None]
     return jax.random.normal(key, mask.shape) * jnp.asarray(mask * scale, float)

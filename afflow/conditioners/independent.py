@@ -8,7 +8,7 @@ from flax import nnx
 
 from afflow._tools.arguments import check_callable, draw_key
 from afflow._tools.shapes import check_sizes
-from afflow.core.conditioner import Conditioner, placed
+from afflow.core.conditioner import Conditioner, place
 
 
 class IndependentMLPs(Conditioner):
@@ -70,13 +70,13 @@ class IndependentMLPs(Conditioner):
     def __call__(self, x, context=None):
         weights = self.W[...], self.c[...], self.V[...], self.b[...]
         times = jnp.arange(self.event_shape[0])
-        return jax.vmap(self._row, (0, 0, None))(weights, times, _joined(x, context))
+        return jax.vmap(self._row, (0, 0, None))(weights, times, _join(x, context))
 
     def step(self, x_prev, t, cache):
         x, context = cache
-        x = placed(x, x_prev, t - 1)
+        x = place(x, x_prev, t - 1)
         weights = self.W[t], self.c[t], self.V[t], self.b[t]
-        return self._row(weights, t, _joined(x, context)), (x, context)
+        return self._row(weights, t, _join(x, context)), (x, context)
 
     def _row(self, weights, t, inputs):
         W, c, V, b = weights
@@ -88,6 +88,6 @@ class IndependentMLPs(Conditioner):
         return (self.context_shape[0] if self.context_shape else 0) + t * self.features
 
 
-def _joined(x, context):
+def _join(x, context):
     x = x.reshape(-1)
     return x if context is None else jnp.concatenate([context, x])

@@ -19,8 +19,15 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from afflow._tools.lowering import tensor_core_products
-from afflow.conditioners.blocks import Padded, Sizes, Tiling, block_cuts, block_sizes, pad_map
+from afflow._tools.lowering import choose_products
+from afflow.conditioners.blocks import (
+    Padded,
+    Sizes,
+    Tiling,
+    choose_block_cuts,
+    choose_block_sizes,
+    pad_map,
+)
 from afflow.conditioners.lanes import Lanes, as_lanes, on_tile
 from afflow.conditioners.masked import Masked
 from afflow.conditioners.substitution import Network
@@ -50,9 +57,9 @@ def substitute_in_kernel(
     """
     num_slots, batch = jax.tree.leaves(inputs)[0].shape[0], x_first.shape[-1]
     tiling = tiling or Tiling.of(batch)
-    cuts, tile = block_cuts(layers, num_slots, tiling.units), tiling.events
+    cuts, tile = choose_block_cuts(layers, num_slots, tiling.units), tiling.events
     width = -(-batch // tile) * tile
-    precision = None if interpret else tensor_core_products()
+    precision = None if interpret else choose_products()
 
     def flat(a):  # (..., B) to (rows, width)
         return jnp.pad(a.reshape(-1, batch), ((0, 0), (0, width - batch)))
@@ -60,7 +67,7 @@ def substitute_in_kernel(
     def empty(num_rows, dtype):
         return jax.ShapeDtypeStruct((num_rows, width), dtype)
 
-    sizes = [block_sizes(layer, cuts) for layer in layers]
+    sizes = [choose_block_sizes(layer, cuts) for layer in layers]
     maps = [pad_map(layer, cuts, flat) for layer in layers]
     dtype, num_blocks = jnp.result_type(x_first, *(m.bias for m in layers)), len(cuts) - 1
     item = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:-1], a.dtype), inputs)

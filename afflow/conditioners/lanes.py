@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from afflow._tools.programs import operations_in
+from afflow._tools.programs import find_operations_in
 
 Lanes = np.ndarray
 """An object array with the shape of one event. Its entries are arrays over a tile of events."""
@@ -52,14 +52,14 @@ def is_tileable(f: Callable, *args: Any) -> bool:
     """Return whether every operation of `f`, on arguments like `args`, has a rule here."""
     closed = jax.make_jaxpr(f)(*args)
     known = _ELEMENTWISE | {"iota", *_RENAMING, *_FOLDS, *_OTHERS, *_CALLS}
-    return not closed.consts and known.issuperset(operations_in(closed))
+    return not closed.consts and known.issuperset(find_operations_in(closed))
 
 
 def is_elementwise(f: Callable) -> bool:
     """Return whether `f`, a function of one array such as an activation, acts elementwise."""
     closed = jax.make_jaxpr(f)(jnp.zeros(2, jnp.float32))
     known = _ELEMENTWISE | {"broadcast_in_dim", *_CALLS}
-    return not closed.consts and known.issuperset(operations_in(closed))
+    return not closed.consts and known.issuperset(find_operations_in(closed))
 
 
 def on_tile(f: Callable, *args: Any) -> Any:
@@ -87,7 +87,7 @@ def as_lanes(arrays: list[Any], shape: tuple[int, ...]) -> Lanes:
     return lanes.reshape(shape)
 
 
-def _called(eqn: Any) -> Any:
+def _get_called(eqn: Any) -> Any:
     inner = eqn.params[_CALLS[eqn.primitive.name]]
     return getattr(inner, "jaxpr", inner)
 
@@ -99,7 +99,7 @@ def _evaluate(jaxpr: Any, tile: tuple[int, ...], args: list[Lanes]) -> list[Lane
         if not isinstance(var, Literal):
             return env[var]
         aval: Any = var.aval
-        return _constant(var.val, aval.dtype, tile)
+        return _make_constant(var.val, aval.dtype, tile)
 
     for eqn in jaxpr.eqns:
         env.update(zip(eqn.outvars, _apply(eqn, tile, list(map(read, eqn.invars))), strict=True))
@@ -109,13 +109,13 @@ def _evaluate(jaxpr: Any, tile: tuple[int, ...], args: list[Lanes]) -> list[Lane
 def _apply(eqn: Any, tile: tuple[int, ...], args: list[Lanes]) -> list[Lanes]:
     name, out = eqn.primitive.name, eqn.outvars[0].aval
     if name in _CALLS:
-        return _evaluate(_called(eqn), tile, args)
+        return _evaluate(_get_called(eqn), tile, args)
     if name == "iota":
         axis = eqn.params["dimension"]
         along = np.arange(out.shape[axis]).reshape(
             [-1 if i == axis else 1 for i in range(out.ndim)]
         )
-        return [_constant(np.broadcast_to(along, out.shape), out.dtype, tile)]
+        return [_make_constant(np.broadcast_to(along, out.shape), out.dtype, tile)]
     if name in _ELEMENTWISE:
         columns = zip(*(np.broadcast_to(a, out.shape).flat for a in args), strict=True)
         return [as_lanes([eqn.primitive.bind(*c, **eqn.params) for c in columns], out.shape)]
@@ -128,7 +128,7 @@ def _apply(eqn: Any, tile: tuple[int, ...], args: list[Lanes]) -> list[Lanes]:
     )
 
 
-def _constant(value: Any, dtype: Any, tile: tuple[int, ...]) -> Lanes:
+def _make_constant(value: Any, dtype: Any, tile: tuple[int, ...]) -> Lanes:
     value = np.asarray(value)
     return as_lanes([jnp.full(tile, v, dtype) for v in value.reshape(-1).tolist()], value.shape)
 
@@ -159,7 +159,7 @@ def _unstack(params: Any, a: Lanes) -> list[Lanes]:
     return [np.squeeze(part, axis) for part in np.split(a, a.shape[axis], axis)]
 
 
-def _dot(params: Any, a: Lanes, b: Lanes) -> list[Lanes]:
+def _compute_dot(params: Any, a: Lanes, b: Lanes) -> list[Lanes]:
     """Return the inner product of two vectors, the only case that univariates and solvers need."""
     if a.ndim != 1 or b.ndim != 1:
         raise NotImplementedError(f"Expected vectors, got shapes {a.shape} and {b.shape}.")
@@ -167,7 +167,7 @@ def _dot(params: Any, a: Lanes, b: Lanes) -> list[Lanes]:
 
 
 _OTHERS: dict[str, Callable[..., list[Lanes]]] = {
-    "dot_general": _dot,
+    "dot_general": _compute_dot,
     "split": _split,
     "stack": _stack,
     "unstack": _unstack,

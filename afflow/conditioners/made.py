@@ -12,11 +12,11 @@ from jax.typing import DTypeLike
 
 from afflow._tools.arguments import check_callable, check_rngs, draw_key
 from afflow._tools.batch_last import batch_last
-from afflow._tools.lowering import matmul
+from afflow._tools.lowering import multiply
 from afflow._tools.shapes import Shape, check_sizes
 from afflow.conditioners.decoding import decode
 from afflow.conditioners.masked import Masked
-from afflow.conditioners.substitution import Segment, advance, empty_buffers
+from afflow.conditioners.substitution import Segment, advance, make_buffers
 from afflow.core.conditioner import Conditioner, Emit
 
 
@@ -97,7 +97,7 @@ class MADE(Conditioner):
         self.direct = bool(self.hidden) and (narrow if direct is None else direct)
         pairs = self._connections()
         drawn = [rows[:, None] >= cols for cols, rows in pairs[: len(hidden)]]
-        kernels, biases = _initial(drawn, draw_key(rngs)) if drawn else ([], [])
+        kernels, biases = _draw_initial(drawn, draw_key(rngs)) if drawn else ([], [])
         kernels += [jnp.zeros((len(rows), len(cols))) for cols, rows in pairs[len(hidden) :]]
         biases += [jnp.zeros(dim * num_params)]
         self.kernels = nnx.List([nnx.Param(kernel) for kernel in kernels])
@@ -122,7 +122,7 @@ class MADE(Conditioner):
         layers = self._serial_layers(None if context is None else context[:, None])
         dim = self.event_shape[0]
         dtype = jnp.result_type(dtype, *(layer.bias for layer in layers))
-        buffers = empty_buffers(layers, 0, dim, 1, dtype)
+        buffers = make_buffers(layers, 0, dim, 1, dtype)
         segments = [Segment.cut(layer, layer.bias, 0, dim) for layer in layers]
         return segments, buffers
 
@@ -160,7 +160,7 @@ class MADE(Conditioner):
         """
         dim, first = self.event_shape[0], self._first_slot()
         slots = np.repeat(np.arange(1, dim), self.features)
-        inputs = np.concatenate([np.zeros(_length(self.context_shape), int), slots])
+        inputs = np.concatenate([np.zeros(_get_length(self.context_shape), int), slots])
         hidden = [first + _spread(width, dim - first) for width in self.hidden]
         outputs = np.repeat(np.arange(dim), self.num_params)
         stack = list(pairwise([inputs, *hidden, outputs]))
@@ -186,9 +186,9 @@ class MADE(Conditioner):
         return layers
 
     def _fold(self, layer: Masked, context: jax.Array | None) -> Masked:
-        width, bias = _length(self.context_shape), layer.bias
+        width, bias = _get_length(self.context_shape), layer.bias
         if context is not None:
-            bias = bias + matmul(layer.kernel[:, :width], context)
+            bias = bias + multiply(layer.kernel[:, :width], context)
         kernel = jnp.pad(layer.kernel[:, width:], ((0, 0), (self.features, 0)))
         slots = np.repeat(np.arange(self.event_shape[0]), self.features)
         return layer._replace(cols=slots, kernel=kernel, bias=bias, placed=True)
@@ -287,7 +287,7 @@ def _solve_cotangent(made: MADE, arrays):
 
 
 @jax.jit
-def _initial(masks: list[jax.Array], key: jax.Array) -> tuple[list, list]:
+def _draw_initial(masks: list[jax.Array], key: jax.Array) -> tuple[list, list]:
     """Draw kernels and biases for units that see `n` inputs.
 
     Kernels are normal with variance `1 / n`, biases uniform between `-1 / sqrt(n)` and
@@ -319,5 +319,5 @@ def _spread(width: int, num_slots: int) -> np.ndarray:
     return units * num_slots // width if width < num_slots else np.sort(units % num_slots)
 
 
-def _length(shape: Shape | None) -> int:
+def _get_length(shape: Shape | None) -> int:
     return shape[0] if shape else 0

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow._tools.lowering import matmul, on_gpu
+from afflow._tools.lowering import multiply, on_gpu
 
 
 class Masked(NamedTuple):
@@ -40,7 +40,9 @@ class Masked(NamedTuple):
 
     def _product(self, act, kernel, h):
         h = act(h)
-        parts = [matmul(self._masked(kernel, rows, cols), h[cols]) for rows, cols in self._blocks()]
+        parts = [
+            multiply(self._masked(kernel, rows, cols), h[cols]) for rows, cols in self._blocks()
+        ]
         return jnp.concatenate(parts)
 
     def _blocks(self) -> list[tuple[slice, slice]]:

@@ -92,7 +92,7 @@ class NADE(Conditioner):
             x_t, aux_t = emit(input_t, self._read(a, weights))
             return _add(a, weights, x_t), (x_t, aux_t)
 
-        a = self.init_cache(context, _float_of(inputs))
+        a = self.init_cache(context, _get_float_of(inputs))
         return scan_in_chunks(body, a, (self._weights(), inputs))
 
     def _weights(self):
@@ -108,7 +108,7 @@ def _add(a, weights, x):
     return (a + jnp.atleast_1d(x) @ weights[0]).astype(a.dtype)
 
 
-def _float_of(inputs):
+def _get_float_of(inputs):
     dtype = jax.tree.leaves(inputs)[0].dtype
     return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.bfloat16
 

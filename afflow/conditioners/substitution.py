@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow._tools.lowering import matmul
+from afflow._tools.lowering import multiply
 from afflow.conditioners.masked import Masked
 from afflow.core.conditioner import Emit
 
@@ -53,7 +53,7 @@ class Segment(NamedTuple):
         )
 
 
-def rounded(h: jax.Array, dtype: Any) -> jax.Array:
+def round_to(h: jax.Array, dtype: Any) -> jax.Array:
     """Round `h` to the precision of `dtype` without a change of type.
 
     Products of few rows are faster in the wider type. XLA may remove a pair of conversions:
@@ -107,19 +107,19 @@ def advance(
         buffer = buffers[layer]
         if before is not None:
             h = h * jax.lax.dynamic_slice_in_dim(before, col, len(h))
-        h = jnp.broadcast_to(rounded(h, kernel.dtype), (len(h), buffer.shape[1]))
+        h = jnp.broadcast_to(round_to(h, kernel.dtype), (len(h), buffer.shape[1]))
         h = h.astype(buffer.dtype)
         buffers[layer] = jax.lax.dynamic_update_slice_in_dim(buffer, h, col, 0)
         size = layers[layer].fullest(*ends)
         rows = jax.lax.dynamic_slice_in_dim(kernel, row, size).astype(buffer.dtype)
         add = add_singly if layers[layer].emitted else add_rows
-        out = add(matmul(rows, buffers[layer]), base, row)
+        out = add(multiply(rows, buffers[layer]), base, row)
         return out if after is None else out * jax.lax.dynamic_slice_in_dim(after, row, size)
 
     return network(linear, jnp.atleast_2d(x_prev)), buffers
 
 
-def empty_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype: Any) -> list:
+def make_buffers(layers: Sequence[Masked], lo: int, hi: int, batch: int, dtype: Any) -> list:
     """Return zeros of type `dtype` for the inputs of every layer at the slots `lo..hi-1`."""
     spans = [masked.spans(lo, hi)[1] for masked in layers]
     return [jnp.zeros((cols.stop - cols.start, batch), dtype) for cols in spans]
@@ -154,7 +154,7 @@ def substitute(
         triples = list(zip(layers, bases, [m.num_rows(lo, mid) for m in layers], strict=True))
         x_prev, *early = solve(cuts[: middle + 1], [base[:n] for _, base, n in triples], x_prev)
         lower = [
-            base[n:] + matmul(masked.reach(lo, mid, hi), known)
+            base[n:] + multiply(masked.reach(lo, mid, hi), known)
             for (masked, base, n), known in zip(triples, early[0], strict=True)
         ]
         x_prev, *late = solve(cuts[middle:], lower, x_prev)
@@ -173,16 +173,16 @@ def substitute(
 
         starts = np.stack([masked.starts(lo, hi) for masked in layers], 1)  # (hi - lo, layers, 2)
         scanned = starts, jax.tree.map(lambda a: a[lo:hi], inputs)
-        buffers = empty_buffers(layers, lo, hi, batch, dtype)
+        buffers = make_buffers(layers, lo, hi, batch, dtype)
         (x_prev, buffers), out = jax.lax.scan(body, (x_prev, buffers), scanned)
         return x_prev, buffers, out
 
     widest = max(len(masked.cols) for masked in layers)
-    cuts = segment_cuts(len(jax.tree.leaves(inputs)[0]), widest)
+    cuts = choose_segment_cuts(len(jax.tree.leaves(inputs)[0]), widest)
     return solve(cuts, [masked.bias for masked in layers], x_first)[-1]
 
 
-def segment_cuts(num_slots: int, num_units: int) -> list[int]:
+def choose_segment_cuts(num_slots: int, num_units: int) -> list[int]:
     """Return the slots between which to cut: the first slot of each segment, then `num_slots`.
 
     Up to 4 slots become single segments; more slots become 2, 4 or 8 segments. Segments of about

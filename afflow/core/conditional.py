@@ -57,7 +57,7 @@ def as_float(x: jax.Array) -> jax.Array:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
 
 
-def supported(log_prob: jax.Array, x: jax.Array, num: int) -> jax.Array:
+def check_support(log_prob: jax.Array, x: jax.Array, num: int) -> jax.Array:
     """Return `log_prob` if `x` is an integer in `0..num-1`, NaN if `x` is NaN, else -infinity."""
     x = as_float(x)
     inside = (x >= 0) & (x < num) & (x == jnp.floor(x))

@@ -69,7 +69,7 @@ class Conditioner(Outlined, nnx.Module):
         Steps run in order from `t = 0`. `x_prev` is `x[t - 1]`; at `t = 0` its value is ignored.
         """
         x, context = cache
-        x = placed(x, x_prev, t - 1)
+        x = place(x, x_prev, t - 1)
         return self(x, context)[t], (x, context)
 
     def decode(
@@ -156,7 +156,7 @@ def given(x_t: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     return x_t, params
 
 
-def placed(x: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
+def place(x: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
     """Return `x` with `x_t` at index `t`, or `x` unchanged if `t` is out of range."""
     here = (jnp.arange(len(x)) == t).reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.where(here, x_t[None].astype(x.dtype), x)

@@ -24,7 +24,7 @@ class Table(ABC):
         """Decode an array of samples to a table."""
 
 
-def table_of(model: Any) -> Table | None:
+def get_table(model: Any) -> Table | None:
     """Return the bijector of a flow if it is a `Table`, else `None`."""
     bijector = getattr(model, "bijector", None)
     return bijector if isinstance(bijector, Table) else None

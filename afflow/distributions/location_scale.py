@@ -6,9 +6,9 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from afflow._tools.arrays import cast, double
-from afflow._tools.numerics import inverse_softplus, positive_softplus, widened
-from afflow._tools.shapes import checked_shape
+from afflow._tools.arrays import cast, to_double
+from afflow._tools.numerics import inverse_softplus, softplus_above_zero, widen
+from afflow._tools.shapes import check_shape
 from afflow.core.bijector import of_one_event
 from afflow.core.distribution import Distribution
 from afflow.distributions.standard import Normal
@@ -40,7 +40,7 @@ class LocationScale(Distribution):
         shapes = np.shape(loc), np.shape(scale)
         if shapes != (base.event_shape, base.event_shape):
             raise ValueError(f"Expected loc and scale {base.event_shape}, got {shapes}.")
-        loc, scale = double("loc", loc), double("scale", scale)
+        loc, scale = to_double("loc", loc), to_double("scale", scale)
         if not (np.isfinite(loc) & np.isfinite(scale) & (scale > 0)).all():
             raise ValueError(f"Expected finite loc and positive scale, got {loc}, {scale}.")
         self.base = base
@@ -51,11 +51,11 @@ class LocationScale(Distribution):
     @property
     def scale(self) -> jax.Array:
         """The scale, `event_shape`."""
-        return positive_softplus(self.raw_scale[...])
+        return softplus_above_zero(self.raw_scale[...])
 
     @of_one_event
     def log_prob(self, x, context=None):
-        x = widened(x)
+        x = widen(x)
         loc, scale = self.loc[...].astype(x.dtype), self.scale.astype(x.dtype)
         return self.base.log_prob((x - loc) / scale, context) - jnp.sum(jnp.log(scale))
 
@@ -107,14 +107,14 @@ class MultivariateNormal(Distribution):
     has_units = True
 
     def __init__(self, mean: ArrayLike, covariance: ArrayLike):
-        mean, covariance = double("mean", mean), double("covariance", covariance)
+        mean, covariance = to_double("mean", mean), to_double("covariance", covariance)
         dim = mean.size
         if mean.shape != (dim,) or covariance.shape != (dim, dim):
             raise ValueError(
                 f"Expected mean (D,) and covariance (D, D), got {mean.shape} and "
                 f"{covariance.shape}."
             )
-        self.event_shape, self.context_shape = checked_shape("event_shape", dim), None
+        self.event_shape, self.context_shape = check_shape("event_shape", dim), None
         if not np.isfinite(mean).all():
             raise ValueError(f"Expected a finite mean, got {mean}.")
         factor = cast("the Cholesky factor", _cholesky(covariance))
@@ -124,7 +124,7 @@ class MultivariateNormal(Distribution):
     @staticmethod
     def from_data(x: ArrayLike) -> "MultivariateNormal":
         """Return a normal with the mean and covariance of the rows of `x` `(N, D)`."""
-        rows = double("x", x)
+        rows = to_double("x", x)
         with np.errstate(over="ignore", invalid="ignore"):  # the constructor raises an error
             covariance = np.cov(rows, rowvar=False, bias=True).reshape(2 * rows.shape[1:])
         return MultivariateNormal(rows.mean(0), covariance)
@@ -133,11 +133,11 @@ class MultivariateNormal(Distribution):
     def factor(self) -> jax.Array:
         """The Cholesky factor `L`, `(D, D)`."""
         raw = self.raw_factor[...]
-        return _set_diagonal(jnp.tril(raw), positive_softplus(jnp.diag(raw)))
+        return _set_diagonal(jnp.tril(raw), softplus_above_zero(jnp.diag(raw)))
 
     @of_one_event
     def log_prob(self, x, context=None):
-        x = widened(x)
+        x = widen(x)
         mean, factor = self.mean[...].astype(x.dtype), self.factor.astype(x.dtype)
         z = jax.scipy.linalg.solve_triangular(factor, x - mean, lower=True)
         return Normal(self.event_shape).log_prob(z) - jnp.sum(jnp.log(jnp.diag(factor)))

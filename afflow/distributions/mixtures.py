@@ -8,8 +8,8 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arguments import check_instances
-from afflow._tools.numerics import widened
-from afflow._tools.shapes import Shape, common_context_shape
+from afflow._tools.numerics import widen
+from afflow._tools.shapes import Shape, find_context_shape
 from afflow.core.bijector import of_one_event
 from afflow.core.distribution import Distribution
 
@@ -40,7 +40,7 @@ class Product(Distribution):
             raise ValueError(f"Expected distributions of vectors, got event shapes {shapes}.")
         self.parts = nnx.List(parts)
         self.event_shape = (sum(size for (size,) in shapes),)
-        self.context_shape = common_context_shape(*(part.context_shape for part in parts))
+        self.context_shape = find_context_shape(*(part.context_shape for part in parts))
 
     @of_one_event
     def log_prob(self, x, context=None):
@@ -78,8 +78,8 @@ class Mixture(Distribution):
     def __init__(self, components: Sequence[Distribution]):
         check_instances("components", components, Distribution)
         self.components = nnx.List(components)
-        self.event_shape = _common_event_shape(components)
-        self.context_shape = common_context_shape(*(c.context_shape for c in components))
+        self.event_shape = _find_event_shape(components)
+        self.context_shape = find_context_shape(*(c.context_shape for c in components))
         self.logits = nnx.Param(jnp.zeros(len(components)))
 
     @of_one_event
@@ -118,7 +118,7 @@ class ClassConditional(Distribution):
         if any(c.context_shape is not None for c in components):
             raise ValueError("Expected components without a context: the context is the class.")
         self.components = nnx.List(components)
-        self.event_shape = _common_event_shape(components)
+        self.event_shape = _find_event_shape(components)
         self.context_shape = (len(components),)
 
     @of_one_event
@@ -130,7 +130,7 @@ class ClassConditional(Distribution):
 
 
 def _mixture_log_prob(components, log_weights, x, context):
-    x = widened(x)
+    x = widen(x)
     log_probs = jnp.stack([c.log_prob(x, context) for c in components])
     terms = log_weights.astype(x.dtype) + log_probs
     nowhere = (terms == -jnp.inf).all()
@@ -151,7 +151,7 @@ def _log_probabilities(p: jax.Array | None) -> jax.Array:
     return jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))
 
 
-def _common_event_shape(components: Sequence[Distribution]) -> Shape:
+def _find_event_shape(components: Sequence[Distribution]) -> Shape:
     shapes = [c.event_shape for c in components]
     if len(set(shapes)) != 1:
         raise ValueError(f"Expected components of one event_shape, got {shapes}.")

@@ -9,9 +9,9 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from afflow._tools.arguments import check_positive
-from afflow._tools.constants import Constant, checked_ends
-from afflow._tools.numerics import inverse_softplus, positive_softplus, widened
-from afflow._tools.shapes import Shape, checked_shape
+from afflow._tools.constants import Constant, check_ends
+from afflow._tools.numerics import inverse_softplus, softplus_above_zero, widen
+from afflow._tools.shapes import Shape, check_shape
 from afflow.core.bijector import of_one_event
 from afflow.core.distribution import Distribution
 
@@ -29,12 +29,12 @@ class Laplace(Distribution):
     """
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
 
     @of_one_event
     def log_prob(self, x, context=None):
-        return -jnp.sum(jnp.abs(widened(x)) + math.log(2))
+        return -jnp.sum(jnp.abs(widen(x)) + math.log(2))
 
     def sample(self, key, context=None):
         return jax.random.laplace(key, self.event_shape)
@@ -53,12 +53,12 @@ class Logistic(Distribution):
     """
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
 
     @of_one_event
     def log_prob(self, x, context=None):
-        x = widened(x)
+        x = widen(x)
         return jnp.sum(jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x))
 
     def sample(self, key, context=None):
@@ -91,7 +91,7 @@ class StudentT(Distribution):
 
     def __init__(self, event_shape: int | Shape, df: float = 5.0, *, learn_df: bool = True):
         check_positive(df=df)
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         raw = inverse_softplus(jnp.full(self.event_shape, df, float))
         self.raw_df = nnx.Param(raw) if learn_df else Constant(raw)
@@ -99,11 +99,11 @@ class StudentT(Distribution):
     @property
     def df(self) -> jax.Array:
         """The degrees of freedom, `event_shape`."""
-        return positive_softplus(self.raw_df[...])
+        return softplus_above_zero(self.raw_df[...])
 
     @of_one_event
     def log_prob(self, x, context=None):
-        x = widened(x)
+        x = widen(x)
         df = self.df.astype(x.dtype)
         peak = _log_gamma_step(df / 2) - 0.5 * jnp.log(math.pi * df)
         return jnp.sum(peak - (df + 1) / 2 * _log1p_square(x / jnp.sqrt(df)))
@@ -147,7 +147,7 @@ class VonMises(Distribution):
         learn_concentration: bool = True,
     ):
         check_positive(concentration=concentration)
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         raw = inverse_softplus(jnp.full(self.event_shape, concentration, float))
         self.raw_concentration = nnx.Param(raw) if learn_concentration else Constant(raw)
@@ -155,11 +155,11 @@ class VonMises(Distribution):
     @property
     def concentration(self) -> jax.Array:
         r"""The concentrations $\kappa$, `event_shape`."""
-        return positive_softplus(self.raw_concentration[...])
+        return softplus_above_zero(self.raw_concentration[...])
 
     @of_one_event
     def log_prob(self, x, context=None):
-        x = widened(x)
+        x = widen(x)
         kappa = self.concentration.astype(x.dtype)
         depth = -2 * kappa * jnp.square(jnp.sin(x / 2))  # kappa (cos x - 1)
         return jnp.sum(depth - jnp.log(jax.scipy.special.i0e(kappa)) - math.log(2 * math.pi))
@@ -218,7 +218,7 @@ class Normal(Distribution):
     """
 
     def __init__(self, event_shape: int | Shape):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
 
     @of_one_event
@@ -227,7 +227,7 @@ class Normal(Distribution):
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """Return the log-density of each coordinate, `event_shape`."""
-        x = widened(x)
+        x = widen(x)
         far = jnp.abs(x) > float(jnp.finfo(x.dtype).max) ** 0.4
         x = jnp.where(far, jax.lax.stop_gradient(x), x)
         return -0.5 * (jnp.square(x) + math.log(2 * math.pi))
@@ -255,11 +255,11 @@ class Uniform(Distribution):
     """
 
     def __init__(self, event_shape: int | Shape, low: ArrayLike = 0.0, high: ArrayLike = 1.0):
-        self.event_shape = checked_shape("event_shape", event_shape)
+        self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         if any(np.shape(end) not in ((), self.event_shape) for end in (low, high)):
             raise ValueError(f"Expected low and high {self.event_shape}, got {low} and {high}.")
-        low, high = checked_ends(low, high)
+        low, high = check_ends(low, high)
         self.low = Constant(jnp.broadcast_to(low, self.event_shape))
         self.high = Constant(jnp.broadcast_to(high, self.event_shape))
 
@@ -269,7 +269,7 @@ class Uniform(Distribution):
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """Return the log-density of each coordinate, `event_shape`."""
-        x = widened(x)
+        x = widen(x)
         low, high = self.low[...].astype(x.dtype), self.high[...].astype(x.dtype)
         inside = 0 * x - jnp.log(high - low)  # 0 * x keeps NaN
         outside = (x < low) | (x > high)

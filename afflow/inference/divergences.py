@@ -138,7 +138,7 @@ def importance_weighted(
     _, log_w = importance_weights(
         flow, log_density, key=key, num_samples=num_samples, context=context
     )
-    return -_bounds(_grouped(log_w, group)).mean()
+    return -_compute_bounds(_group(log_w, group)).mean()
 
 
 def doubly_reparameterized(
@@ -168,10 +168,10 @@ def doubly_reparameterized(
         -1.8379
     """
     _check_group(group, num_samples)
-    log_w = _grouped(_path_log_weights(flow, log_density, key, num_samples, context), group)
+    log_w = _group(_path_log_weights(flow, log_density, key, num_samples, context), group)
     squares = jnp.square(jax.nn.softmax(jax.lax.stop_gradient(log_w), axis=1))
     path = (squares * log_w).sum(1).mean()
-    return -_with_gradient_of(path, _bounds(log_w).mean())
+    return -_with_gradient_of(path, _compute_bounds(log_w).mean())
 
 
 def forward_kl(
@@ -221,12 +221,12 @@ def _with_gradient_of(source, value):
     return jax.lax.stop_gradient(value) + source - jax.lax.stop_gradient(source)
 
 
-def _bounds(log_w):
+def _compute_bounds(log_w):
     """Return the importance-weighted bound of each group: `(G, K, ...)` to `(G, ...)`."""
     return log_mean_exp(log_w, axis=1)
 
 
-def _grouped(log_w, group):
+def _group(log_w, group):
     return log_w.reshape(-1, group, *log_w.shape[1:])
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow._tools.numerics import widened
+from afflow._tools.numerics import widen
 from afflow.models.flow import Flow
 
 LogDensity = Callable[..., jax.Array]
@@ -110,13 +110,13 @@ def effective_sample_size(log_weights: jax.Array) -> jax.Array:
         >>> round(afflow.inference.effective_sample_size(jnp.full(100, 3.0)).item(), 3)
         100.0
     """
-    log_weights = checked_log_weights(log_weights)
-    log_weights = log_weights - _peak(log_weights)
+    log_weights = check_log_weights(log_weights)
+    log_weights = log_weights - _find_peak(log_weights)
     first, second = (jax.nn.logsumexp(n * log_weights, axis=0) for n in (1, 2))
     return jnp.exp(2 * first - second)
 
 
-def _peak(log_weights: jax.Array) -> jax.Array:
+def _find_peak(log_weights: jax.Array) -> jax.Array:
     """Return the largest log-weight over samples, or 0 if it is not finite."""
     peak = jnp.max(log_weights, axis=0, keepdims=True)
     return jnp.where(jnp.isfinite(peak), peak, 0.0)
@@ -138,7 +138,7 @@ def elbo(log_weights: jax.Array) -> Estimate:
         >>> bound.value.item(), round(bound.standard_error.item(), 4)
         (2.0, 0.4082)
     """
-    log_weights = checked_log_weights(log_weights)
+    log_weights = check_log_weights(log_weights)
     deviation = jnp.std(log_weights, axis=0, ddof=1)
     return Estimate(log_weights.mean(0), deviation / math.sqrt(len(log_weights)))
 
@@ -163,14 +163,14 @@ def log_evidence(log_weights: jax.Array) -> Estimate:
         >>> round(afflow.inference.log_evidence(log_weights).value.item(), 4)  # log 2
         0.6931
     """
-    log_weights = checked_log_weights(log_weights)
+    log_weights = check_log_weights(log_weights)
     size = len(log_weights)
     value = jax.nn.logsumexp(log_weights, axis=0) - math.log(size)
     spread = 1 / effective_sample_size(log_weights) - 1 / size
     return Estimate(value, jnp.sqrt(jnp.maximum(spread, 0)))
 
 
-def checked_log_weights(log_weights: jax.Array) -> jax.Array:
+def check_log_weights(log_weights: jax.Array) -> jax.Array:
     """Return log-weights `(S, ...)` in float32 or wider.
 
     Raises:
@@ -179,4 +179,4 @@ def checked_log_weights(log_weights: jax.Array) -> jax.Array:
     log_weights = jnp.asarray(log_weights)
     if log_weights.ndim == 0 or len(log_weights) == 0:
         raise ValueError(f"Expected log_weights (S, ...), got shape {log_weights.shape}.")
-    return widened(log_weights)
+    return widen(log_weights)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from afflow._tools.numerics import total
-from afflow.inference.importance import checked_log_weights
+from afflow.inference.importance import check_log_weights
 
 
 def pareto_k(log_weights: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ def pareto_smoothed(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     if len(log_weights) < 25:
         raise ValueError(f"Expected at least 25 log-weights, got {len(log_weights)}.")
     flat = log_weights.reshape(len(log_weights), -1)
-    smoothed, k = _smooth_tails(checked_log_weights(flat))
+    smoothed, k = _smooth_tails(check_log_weights(flat))
     return smoothed.reshape(log_weights.shape), k.reshape(log_weights.shape[1:])
 
 

@@ -99,7 +99,7 @@ def fit_to_density(
         -1.84
     """
     loss = Partial(
-        _Loss(num_samples, batch_size), Partial(objective), _partial(log_density), context
+        _Loss(num_samples, batch_size), Partial(objective), _make_partial(log_density), context
     )
     _check(flow, loss, context, key, num_samples=num_samples, batch_size=batch_size)
     try:
@@ -140,7 +140,7 @@ class _Loss:
         return objective(flow, log_density, key, self.num_samples, context)
 
 
-def _partial(f: Callable) -> Partial:
+def _make_partial(f: Callable) -> Partial:
     return f if isinstance(f, Partial) else Partial(f)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arrays import real_array
-from afflow._tools.calls import call, ending, per_event
+from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape, check_size, checked_permutation
+from afflow._tools.shapes import Shape, check_permutation, check_size
 from afflow.core.conditional import Conditional
 from afflow.core.order_agnostic import Draw, OrderAgnostic
 from afflow.models.autoregressive import check_fit, check_whole, codes, emit_and_keys, heat
@@ -107,7 +107,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
             ValueError: for a subset whose orders the model has not been trained on.
         """
         self._check_trained(subset)
-        return call(_marginal, self, self._events(x, subset), context)
+        return call(_compute_marginal, self, self._events(x, subset), context)
 
     def log_conditionals(
         self, x: jax.Array, order: Sequence[int] | jax.Array, context: jax.Array | None = None
@@ -121,8 +121,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         Raises:
             ValueError: if `order` is not a permutation of the coordinates.
         """
-        order = checked_permutation("order", order, *self.event_shape)
-        return call(_in_order, self, self._events(x), context, (jnp.array(order),))
+        order = check_permutation("order", order, *self.event_shape)
+        return call(_compute_in_order, self, self._events(x), context, (jnp.array(order),))
 
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
@@ -213,7 +213,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
 
     def _events(self, *events):
         return tuple(
-            ending("x", jnp.asarray(real_array("x", event)), self.event_shape) for event in events
+            check_ending("x", jnp.asarray(real_array("x", event)), self.event_shape)
+            for event in events
         )
 
     def _member(self, number) -> Draw:
@@ -242,34 +243,34 @@ class OrderAgnosticModel(Outlined, nnx.Module):
 
 @per_event
 def _log_prob(model, item, context):
-    return _mixed(model, lambda draw: model._log_conditionals(*item, draw, context).sum())
+    return _mix(model, lambda draw: model._log_conditionals(*item, draw, context).sum())
 
 
 @per_event
-def _marginal(model, item, context):
+def _compute_marginal(model, item, context):
     x, subset = item
-    return _mixed(model, lambda draw: _observed_log_prob(model, x, subset, draw, context))
+    return _mix(model, lambda draw: _compute_observed_log_prob(model, x, subset, draw, context))
 
 
-def _observed_log_prob(model, x, subset, draw, context):
+def _compute_observed_log_prob(model, x, subset, draw, context):
     """Return the log-probability of a subset of `x` under one member, moved to the front."""
-    draw = _first(subset, draw)
+    draw = _move_to_front(subset, draw)
     terms = model._log_conditionals(jnp.where(subset, x, 0), draw, context)
     return jnp.where(subset[draw.order], terms, 0).sum()
 
 
-def _mixed(model, log_prob):
+def _mix(model, log_prob):
     """Return the log of the mean probability over the members, from `log_prob(draw)` of each."""
-    return log_mean_exp(_each(model, log_prob))
+    return log_mean_exp(_map_members(model, log_prob))
 
 
-def _each(model, log_prob):
+def _map_members(model, log_prob):
     """Return `log_prob(draw)` for the draw of every member, `(M,)`."""
     return jax.lax.map(lambda m: log_prob(model._member(m)), jnp.arange(model.num_orders))
 
 
 @per_event
-def _in_order(model, item, context, order):
+def _compute_in_order(model, item, context, order):
     draw = model._member(0)._replace(order=order)
     return model._log_conditionals(*item, draw, context)[jnp.argsort(order)]
 
@@ -291,7 +292,7 @@ def _estimate_observed(model, item, context):
     x, key = item
     draw_key, key = jax.random.split(key)
     observed = ~jnp.isnan(x)
-    draw = _first(observed, model._training_draw(draw_key))
+    draw = _move_to_front(observed, model._training_draw(draw_key))
     x = jnp.where(observed, x, 0)[draw.order]
     params, weights = model.network.estimate(key, model._codes(x), draw, context)
     terms = jax.vmap(model.conditional.log_prob)(x, params)
@@ -318,20 +319,22 @@ def _fill(model, item, context, temperature):
     member_key, key = jax.random.split(keys[0])
     member = 0
     if model.num_orders > 1:
-        logits = _each(model, lambda draw: _observed_log_prob(model, x, observed, draw, context))
+        logits = _map_members(
+            model, lambda draw: _compute_observed_log_prob(model, x, observed, draw, context)
+        )
         member = jax.random.categorical(member_key, logits)
     return _decode(model, x, observed, model._member(member), context, temperature, key)
 
 
 def _decode(model, x, observed, draw, context, temperature, *key):
     """Decode one event `(D,)` along the order of `draw`, the observed coordinates first."""
-    draw = _first(observed, draw)
+    draw = _move_to_front(observed, draw)
     emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
     inputs = x[draw.order], observed[draw.order], *keys
     _, x = model.network.decode(emit, inputs, draw, context)
     return x[jnp.argsort(draw.order)]
 
 
-def _first(subset, draw):
+def _move_to_front(subset, draw):
     """Move the coordinates of `subset` `(D,)` to the front of the order of `draw`."""
     return draw._replace(order=draw.order[jnp.argsort(~subset[draw.order], stable=True)])

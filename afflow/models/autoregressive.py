@@ -12,9 +12,9 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 
 from afflow._tools.arrays import real_array
-from afflow._tools.calls import call, ending, per_event
+from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape, checked_permutation
+from afflow._tools.shapes import Shape, check_permutation
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
 from afflow.core.order_agnostic import OrderAgnostic
@@ -63,7 +63,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         (dim, *_) = conditioner.event_shape
         self.conditioner = conditioner
         self.conditional = conditional
-        self.order = None if order is None else checked_permutation("order", order, dim)
+        self.order = None if order is None else check_permutation("order", order, dim)
         self.learning_rate = learning_rate
         self.event_shape = (dim,)
         self.context_shape = conditioner.context_shape
@@ -172,7 +172,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         return call(_fill, self, events, context, heat(temperature), key=key)
 
     def _events(self, x):
-        return ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
+        return check_ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
 
     def _sort(self, x):
         """Reorder coordinates from the natural order to the order of the chain rule."""

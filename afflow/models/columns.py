@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from afflow._tools.arrays import double
+from afflow._tools.arrays import to_double
 from afflow.bijectors.blockwise import Blockwise
 from afflow.bijectors.domains import Exp, Interval
 from afflow.core.bijector import Bijector
@@ -39,7 +39,7 @@ class Column:
 
     def numbers(self, name: str, entries: Any) -> np.ndarray:
         """Return the entries of a column as float64. Errors call the column `name`."""
-        return double(name, entries)
+        return to_double(name, entries)
 
     def entries(self, numbers: np.ndarray) -> np.ndarray:
         """Return numbers within the column's range as entries of the table."""
@@ -143,7 +143,7 @@ class Whole(Column):
         return True
 
     def numbers(self, name, entries):
-        numbers = double(name, entries)
+        numbers = to_double(name, entries)
         off = numbers != np.round(numbers)
         if (off & ~np.isnan(numbers)).any():
             raise ValueError(
@@ -178,7 +178,7 @@ class Categories(Column):
     values: tuple[Hashable, ...]
 
     def __init__(self, values: Sequence[Hashable]):
-        object.__setattr__(self, "values", tuple(_plain(value) for value in values))
+        object.__setattr__(self, "values", tuple(_make_plain(value) for value in values))
         if len(set(self.values)) < len(self.values) or not self.values:
             raise ValueError(f"Expected different categories, got {self.values}.")
 
@@ -193,7 +193,7 @@ class Categories(Column):
     def numbers(self, name, entries):
         places = {value: float(i) for i, value in enumerate(self.values)}
         entries = np.asarray(entries)
-        plain = [_plain(entry) for entry in entries.flat]
+        plain = [_make_plain(entry) for entry in entries.flat]
         unknown = [entry for entry in plain if entry not in places]
         if unknown:
             raise ValueError(
@@ -283,12 +283,12 @@ class Layout:
             return x + self.origin(x)
         numbers = np.asarray(x, np.float64) + np.array(self.origins)
         pairs = zip(self.kinds, np.moveaxis(numbers, -1, 0), strict=True)
-        columns = [kind.entries(_kept_within(kind, column)) for kind, column in pairs]
+        columns = [kind.entries(_keep_within(kind, column)) for kind, column in pairs]
         if self.names is None:
             plain = all(column.dtype.kind in "iuf" for column in columns)
             return np.stack([c if plain else c.astype(object) for c in columns], -1)
         table = dict(zip(self.names, columns, strict=True))
-        return _frame(table) if numbers.ndim == 2 else table
+        return _make_frame(table) if numbers.ndim == 2 else table
 
     def onto(self) -> Blockwise:
         """Return the map from the real line onto the ranges of the columns minus their origins."""
@@ -342,7 +342,7 @@ class Layout:
                 )
 
 
-def layout_of(dim: int, kinds: Kinds, data: Any = None) -> Layout:
+def make_layout(dim: int, kinds: Kinds, data: Any = None) -> Layout:
     """Return the layout of a table of `dim` columns.
 
     A column that `kinds` does not mention is `Real()`, unless `data` is a data frame or a
@@ -360,12 +360,12 @@ def layout_of(dim: int, kinds: Kinds, data: Any = None) -> Layout:
         ValueError: for a number of columns other than `dim`, unknown names, dates, or values out of
             range.
     """
-    chosen, names = columns_of(dim, kinds, data)
+    chosen, names = find_columns(dim, kinds, data)
     if len(chosen) != dim or not all(isinstance(kind, Column) for kind in chosen):
         raise ValueError(f"Expected {dim} columns, Real() or Above(0) say, got {kinds!r}.")
     bare = Layout(tuple(chosen), None if names is None else tuple(names), (0.0,) * dim)
     numbers = None if data is None else bare.numbers(data).reshape(-1, dim)
-    origins = tuple(map(_origin, chosen, [None] * dim if numbers is None else numbers.T))
+    origins = tuple(map(_choose_origin, chosen, [None] * dim if numbers is None else numbers.T))
     if numbers is None:
         return replace(bare, origins=origins)
     is_resolved = all(map(_is_resolved, chosen, origins, numbers.T))
@@ -449,21 +449,21 @@ class Columns(Bijector, Table):
         return self.layout.decode(x)
 
 
-def columns_of(dim: int, kinds: Kinds, data: Any) -> tuple[list[Column], list[str] | None]:
-    """Return a `Column` for each coordinate, and the names or `None`; see `layout_of`."""
+def find_columns(dim: int, kinds: Kinds, data: Any) -> tuple[list[Column], list[str] | None]:
+    """Return a `Column` for each coordinate, and the names or `None`; see `make_layout`."""
     if isinstance(kinds, Mapping):
-        names = _names_of(dim, kinds, data)
+        names = _find_names(dim, kinds, data)
         keys = range(dim) if names is None else names
         unknown = [k for k in kinds if k not in set(keys) | set(range(dim))]
         if unknown:
             raise ValueError(f"Expected columns among {list(keys)}, got {unknown}.")
         by_key: Any = keys
         chosen = {(k if k in keys else by_key[k]): kind for k, kind in kinds.items()}
-        return [chosen.get(k) or _inferred(data, k, names) for k in keys], names
-    return list(kinds), _names_of(dim, {}, data)
+        return [chosen.get(k) or _infer(data, k, names) for k in keys], names
+    return list(kinds), _find_names(dim, {}, data)
 
 
-def _names_of(dim: int, kinds: Mapping, data: Any) -> list[str] | None:
+def _find_names(dim: int, kinds: Mapping, data: Any) -> list[str] | None:
     """Return the names of the columns of `data`, or else the names in `kinds`, or `None`."""
     names = list(data) if _has_names(data) else [k for k in kinds if isinstance(k, str)]
     if names and len(names) != dim:
@@ -471,7 +471,7 @@ def _names_of(dim: int, kinds: Mapping, data: Any) -> list[str] | None:
     return names or None
 
 
-def _inferred(data: Any, key: Any, names: list[str] | None) -> Column:
+def _infer(data: Any, key: Any, names: list[str] | None) -> Column:
     """Return the `Column` that fits the entries of column `key` of `data`."""
     if names is None or not _has_names(data):
         return Real()
@@ -489,14 +489,14 @@ def _inferred(data: Any, key: Any, names: list[str] | None) -> Column:
     is_number = all(isinstance(e, float | np.floating) for e in column.flat)
     if column.dtype.kind == "f" or (column.dtype == object and is_number):
         return Real()
-    return Categories(sorted({_plain(entry) for entry in column.flat}, key=str))
+    return Categories(sorted({_make_plain(entry) for entry in column.flat}, key=str))
 
 
 def _has_names(table: Any) -> bool:
     return isinstance(table, Mapping) or hasattr(table, "columns")
 
 
-def _origin(kind: Column, numbers: np.ndarray | None) -> float:
+def _choose_origin(kind: Column, numbers: np.ndarray | None) -> float:
     """Return the lower end of the range if it is finite, else the median of `numbers`, or 0."""
     low, _ = kind.ends
     if isfinite(low):
@@ -515,7 +515,7 @@ def _is_resolved(kind: Column, origin: float, numbers: np.ndarray) -> bool:
     return bool(numbers.std() > _MANY * eps * abs(origin))
 
 
-def _kept_within(kind: Column, numbers: np.ndarray) -> np.ndarray:
+def _keep_within(kind: Column, numbers: np.ndarray) -> np.ndarray:
     """Clip `numbers` to the range of a column, which rounding can leave."""
     low, high = kind.ends
     if kind.is_discrete:
@@ -523,7 +523,7 @@ def _kept_within(kind: Column, numbers: np.ndarray) -> np.ndarray:
     return np.clip(numbers, np.nextafter(low, inf), np.nextafter(high, -inf))
 
 
-def _frame(table: dict[str, np.ndarray]) -> Any:
+def _make_frame(table: dict[str, np.ndarray]) -> Any:
     """Return a data frame if pandas is installed, else the dictionary `table` unchanged."""
     try:
         return import_module("pandas").DataFrame(table)
@@ -531,6 +531,6 @@ def _frame(table: dict[str, np.ndarray]) -> Any:
         return table
 
 
-def _plain(value: Any) -> Any:
+def _make_plain(value: Any) -> Any:
     """Return a NumPy scalar as the equal Python object, and any other value unchanged."""
     return value.item() if isinstance(value, np.generic) else value

@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
-from afflow._tools.calls import typed
+from afflow._tools.calls import make_typed
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape, check_size, checked_shape
+from afflow._tools.shapes import Shape, check_shape, check_size
 from afflow.models.flow import Flow
 
 _MAX_MARGIN = 2.0**-7  # of a level, on each side; the noise then takes some hundred values
@@ -43,7 +43,7 @@ def dequantize(key: jax.Array, x: jax.Array, levels: int = 256) -> jax.Array:
         >>> afflow.models.quantize(afflow.dequantize(jax.random.key(0), x)).tolist()
         [0, 255]
     """
-    return _fill(x, jax.random.uniform(typed(key), jnp.shape(x)), levels)
+    return _fill(x, jax.random.uniform(make_typed(key), jnp.shape(x)), levels)
 
 
 def quantize(y: jax.Array, levels: int = 256) -> jax.Array:
@@ -70,7 +70,7 @@ def bits_per_dim(log_prob: jax.Array, event_shape: int | Shape, levels: int = 25
         >>> afflow.bits_per_dim(jnp.zeros(()), 784).item()  # the uniform density
         8.0
     """
-    dims = math.prod(checked_shape("event_shape", event_shape))
+    dims = math.prod(check_shape("event_shape", event_shape))
     return -log_prob / (dims * math.log(2)) + math.log2(levels)
 
 
@@ -247,7 +247,7 @@ class Dequantized(Outlined, nnx.Module):
 
 @partial(jax.jit, static_argnums=3)
 def _log_prob(model, key, x, num_samples):
-    u, log_q = model.noise.sample_and_log_prob(key, num_samples, _centred(x, model.levels))
+    u, log_q = model.noise.sample_and_log_prob(key, num_samples, _draw_centred(x, model.levels))
     y = _fill(jnp.broadcast_to(x, u.shape), u, model.levels)
     log_weights = model.flow.log_prob(y) - log_q
     return log_mean_exp(log_weights)
@@ -274,6 +274,6 @@ def _fill(x: jax.Array, u: jax.Array, levels: int) -> jax.Array:
     return (x + jnp.clip(u, margin, 1 - margin)) / levels
 
 
-def _centred(x: jax.Array, levels: int) -> jax.Array:
+def _draw_centred(x: jax.Array, levels: int) -> jax.Array:
     """Return integers from 0 to `levels - 1` as floats between -1 and 1."""
     return (2 * jnp.asarray(x, float) + 1) / levels - 1

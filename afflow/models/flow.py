@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.calls import call, floating, per_event
+from afflow._tools.calls import call, check_floating, per_event
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape, common_context_shape
+from afflow._tools.shapes import Shape, find_context_shape
 from afflow.core.bijector import Bijector
 from afflow.core.distribution import Distribution
-from afflow.core.table import table_of
+from afflow.core.table import get_table
 
 
 class Flow(Outlined, nnx.Module):
@@ -51,7 +51,7 @@ class Flow(Outlined, nnx.Module):
         self.base = base
         self.bijector = bijector
         self.event_shape = bijector.event_shape
-        self.context_shape = common_context_shape(base.context_shape, bijector.context_shape)
+        self.context_shape = find_context_shape(base.context_shape, bijector.context_shape)
 
     def embed(self, contexts: jax.Array) -> tuple["Flow", jax.Array]:
         """Run the embedding network. Return the rest of the flow, and the embedded contexts.
@@ -101,9 +101,9 @@ class Flow(Outlined, nnx.Module):
         Returns:
             Log-densities in nats, of the broadcast leading shape.
         """
-        if table := table_of(self):
+        if table := get_table(self):
             return table.enter(self).log_prob(table.encode(x), context, chunk=chunk)
-        x = floating("x", x, self.event_shape)
+        x = check_floating("x", x, self.event_shape)
         return call(_log_prob, self, (x,), context, chunk=chunk)
 
     def sample(
@@ -122,7 +122,7 @@ class Flow(Outlined, nnx.Module):
             context: contexts `(*context_batch, *context_shape)`.
             chunk: number of samples to draw at a time, to save memory; by default all.
         """
-        if table := table_of(self):
+        if table := get_table(self):
             return table.decode(table.enter(self).sample(key, shape, context, chunk=chunk))
         return call(_sample, self, context=context, key=key, shape=shape, chunk=chunk)
 
@@ -135,7 +135,7 @@ class Flow(Outlined, nnx.Module):
         chunk: int | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Draw samples as `sample` does, and compute their log-densities in the same pass."""
-        if table := table_of(self):
+        if table := get_table(self):
             x, log_prob = table.enter(self).sample_and_log_prob(key, shape, context, chunk=chunk)
             return table.decode(x), log_prob
         return call(_sample_and_log_prob, self, context=context, key=key, shape=shape, chunk=chunk)

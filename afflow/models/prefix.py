@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow._tools.calls import call, floating, per_event
+from afflow._tools.calls import call, check_floating, per_event
 from afflow._tools.numerics import total
 from afflow._tools.shapes import Shape
 from afflow.distributions.standard import Normal, Uniform
@@ -87,7 +87,7 @@ def sample_rest(
 def _log_prob(flow, item, context):
     """Return log p(prefix, rest) - log p(rest | prefix), which is equal for every `rest`."""
     (prefix,) = item
-    rest = jax.lax.stop_gradient(_completed(flow, prefix, _middle(flow.base), context))
+    rest = jax.lax.stop_gradient(_complete(flow, prefix, _find_middle(flow.base), context))
     places = np.array(flow.bijector.noise_order)[len(prefix) :]
 
     def noise(rest):
@@ -102,11 +102,11 @@ def _log_prob(flow, item, context):
 @per_event
 def _sample(flow, item, context):
     prefix, key = item
-    rest = _completed(flow, prefix, flow.base.sample(key, context), context)
+    rest = _complete(flow, prefix, flow.base.sample(key, context), context)
     return jnp.concatenate([prefix, rest])
 
 
-def _completed(flow: Flow, prefix: jax.Array, free: jax.Array, context: Any) -> jax.Array:
+def _complete(flow: Flow, prefix: jax.Array, free: jax.Array, context: Any) -> jax.Array:
     """Compute the remaining coordinates `(D - k,)` from the prefix `(k,)` and noise `free` `(D,)`.
 
     The prefix determines `k` entries of the noise. These replace the entries of `free`.
@@ -118,7 +118,7 @@ def _completed(flow: Flow, prefix: jax.Array, free: jax.Array, context: Any) -> 
     return flow.bijector.forward(z, context)[size:]
 
 
-def _middle(base: Normal | Uniform) -> jax.Array:
+def _find_middle(base: Normal | Uniform) -> jax.Array:
     """Return the median of each coordinate of a base."""
     if isinstance(base, Uniform):
         return (base.low[...] + base.high[...]) / 2
@@ -142,4 +142,4 @@ def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
         raise ValueError(
             f"Expected prefix.shape (..., k) with 1 <= k <= {dim}, got {np.shape(prefix)}."
         )
-    return floating("prefix", prefix, size)
+    return check_floating("prefix", prefix, size)

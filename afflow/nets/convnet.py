@@ -52,7 +52,7 @@ class ConvNet(Outlined, nnx.Module):
         self.shape = tuple(shape)
         sizes = tuple(context_dim) if isinstance(context_dim, Iterable) else (context_dim,)
         self.context_shape = sizes if any(sizes) else None
-        seen = _channels(sizes, self.shape)
+        seen = _make_channels(sizes, self.shape)
         self.num_params = num_params
         sizes = pairwise([shape[2] + seen, width, width, shape[2] * num_params])
         init = jax.nn.initializers.he_normal()
@@ -75,7 +75,7 @@ class ConvNet(Outlined, nnx.Module):
         return h.reshape(-1, self.num_params)
 
 
-def _channels(context_shape: Shape, shape: Shape) -> int:
+def _make_channels(context_shape: Shape, shape: Shape) -> int:
     """Return how many numbers of a context each pixel sees."""
     if len(context_shape) == 1:
         return context_shape[0]

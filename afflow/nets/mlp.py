@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import check_callable, draw_key
-from afflow._tools.lowering import matmul
+from afflow._tools.lowering import multiply
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import check_size, check_widths
 
@@ -68,6 +68,6 @@ class MLP(Outlined, nnx.Module):
         """Return parameters `(num_outputs, P)` from `x` `(num_inputs,)`."""
         h = x if context is None else jnp.concatenate([x, context])
         for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
-            h = self.activation(matmul(kernel[...], h) + bias[...])
-        out = matmul(self.kernels[-1][...], h) + self.biases[-1][...]
+            h = self.activation(multiply(kernel[...], h) + bias[...])
+        out = multiply(self.kernels[-1][...], h) + self.biases[-1][...]
         return out.reshape(-1, self.num_params)

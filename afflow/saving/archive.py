@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from afflow._tools.files import replacing
+from afflow._tools.files import open_to_replace
 from afflow.saving.description import Reader, Writer
 
 _FORMAT = 2  # format 1 also named the module of each class of afflow
@@ -49,7 +49,7 @@ def save(model: Any, path: str | Path) -> None:
         "versions": {name: version(name) for name in ("jax", "flax")},
         "model": write(model, type(model).__name__),
     }
-    with replacing(path, "wb") as file:
+    with open_to_replace(path, "wb") as file:
         _write(file, description, write.arrays)
 
 
@@ -89,7 +89,7 @@ def _read(path: str | Path) -> tuple[dict, list[np.ndarray]]:
     try:
         with zipfile.ZipFile(path) as archive:
             description = json.loads(archive.read("model.json"))
-            arrays = [_array(archive, i) for i in range(len(archive.namelist()) - 1)]
+            arrays = [_read_array(archive, i) for i in range(len(archive.namelist()) - 1)]
         if not isinstance(description, dict):
             raise ValueError("model.json holds no description")
     except FileNotFoundError:
@@ -107,6 +107,6 @@ def _write(file: Any, description: dict, arrays: list[np.ndarray]) -> None:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def _array(archive: zipfile.ZipFile, number: int) -> np.ndarray:
+def _read_array(archive: zipfile.ZipFile, number: int) -> np.ndarray:
     content = io.BytesIO(archive.read(f"{number}.npy"))
     return np.lib.format.read_array(content, allow_pickle=False)

@@ -83,32 +83,32 @@ class Reader:
 def _write_module(write: Writer, module: nnx.Module, where: str) -> Json:
     write.number(module)
     fields = {k: v for k, v in vars(module).items() if not k.startswith("_pytree__")}
-    return {"class": _class_name(module, where), "fields": write.fields(fields, where)}
+    return {"class": _write_class_name(module, where), "fields": write.fields(fields, where)}
 
 
 def _read_module(read: Reader, json: Json) -> nnx.Module:
-    cls = _class(json, nnx.Pytree)
-    module = _blank(cls)
+    cls = _read_class(json, nnx.Pytree)
+    module = _make_blank(cls)
     read.numbered.append(module)
-    for name, value in (_absent(cls) | read.fields(json["fields"])).items():
+    for name, value in (_add_absent(cls) | read.fields(json["fields"])).items():
         setattr(module, name, value)
     return module
 
 
-def _absent(cls: type) -> dict[str, Any]:
+def _add_absent(cls: type) -> dict[str, Any]:
     """Return the values of settings that older archives lack, by name."""
     return dict(getattr(cls, "ABSENT", {}))
 
 
-def _blank(cls: type) -> Any:
+def _make_blank(cls: type) -> Any:
     """Return an instance of `cls` without running its constructor."""
-    module = _without_constructor(cls)()
+    module = _make_without_constructor(cls)()
     object.__setattr__(module, "__class__", cls)
     return module
 
 
 @cache
-def _without_constructor(cls: type) -> type:
+def _make_without_constructor(cls: type) -> type:
     return type(cls)(cls.__name__, (cls,), {"__init__": lambda self: None})
 
 
@@ -117,27 +117,27 @@ def _write_variable(write: Writer, variable: nnx.Variable, where: str) -> Json:
     usual = type(variable)(jnp.zeros(())).get_metadata()
     extra = {k: v for k, v in variable.get_metadata().items() if usual.get(k, usual) != v}
     metadata = write.fields(extra, where)
-    json = {"class": _class_name(variable, where), "value": write(value, where)}
+    json = {"class": _write_class_name(variable, where), "value": write(value, where)}
     write.number(variable)
     return json | ({"metadata": metadata} if extra else {})
 
 
 def _read_variable(read: Reader, json: Json) -> nnx.Variable:
     metadata = read.fields(json.get("metadata", {}))
-    variable = _class(json, nnx.Variable)(read(json["value"]), **metadata)
+    variable = _read_class(json, nnx.Variable)(read(json["value"]), **metadata)
     read.numbered.append(variable)
     return variable
 
 
 def _write_object(write: Writer, value: Any, where: str) -> Json:
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    return {"class": _class_name(value, where), "fields": write.fields(fields, where)}
+    return {"class": _write_class_name(value, where), "fields": write.fields(fields, where)}
 
 
 def _read_object(read: Reader, json: Json) -> Any:
-    cls = _class(json, object)
+    cls = _read_class(json, object)
     value = object.__new__(cls)
-    for name, field in (_absent(cls) | read.fields(json["fields"])).items():
+    for name, field in (_add_absent(cls) | read.fields(json["fields"])).items():
         object.__setattr__(value, name, field)
     return value
 
@@ -202,7 +202,7 @@ def _write_pairs(write: Writer, value: dict, where: str) -> Json:
     return [[write(k, where), write(v, f"{where}[{k!r}]")] for k, v in value.items()]
 
 
-def _class_name(value: Any, where: str) -> str:
+def _write_class_name(value: Any, where: str) -> str:
     name = name_of(type(value))
     if name is None:
         raise ValueError(
@@ -212,7 +212,7 @@ def _class_name(value: Any, where: str) -> str:
     return name
 
 
-def _class(json: Json, base: type) -> type:
+def _read_class(json: Json, base: type) -> type:
     found = named(json["class"])
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"Expected a class of {base.__name__}s, got {json['class']}.")

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from afflow._tools.files import replacing
+from afflow._tools.files import open_to_replace
 from afflow.training.history import History
 
 
@@ -52,7 +52,7 @@ class CSVLogger:
 
     def __call__(self, epoch: Epoch) -> None:
         train, validation, _ = epoch.history
-        with replacing(self.path, "w", newline="") as file:
+        with open_to_replace(self.path, "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["epoch", "train", "validation"])
             losses = zip_longest(train, validation, fillvalue="")

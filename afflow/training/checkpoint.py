@@ -150,13 +150,13 @@ def digest(tree: Any) -> str:
     that is split over several processes contributes nothing.
     """
     leaves, structure = jax.tree.flatten(tree)
-    found = hashlib.sha256(_without_addresses(structure).encode())
+    found = hashlib.sha256(_drop_addresses(structure).encode())
     for leaf in leaves:
-        found.update(_bytes(leaf))
+        found.update(_convert_to_bytes(leaf))
     return found.hexdigest()
 
 
-def _bytes(leaf: Any) -> bytes:
+def _convert_to_bytes(leaf: Any) -> bytes:
     if isinstance(leaf, jax.Array):
         if is_key(leaf):
             leaf = jax.random.key_data(leaf)
@@ -167,8 +167,8 @@ def _bytes(leaf: Any) -> bytes:
     if isinstance(leaf, jax.Array | np.ndarray):
         leaf = np.asarray(leaf)
         return f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes()
-    return _without_addresses(leaf).encode()
+    return _drop_addresses(leaf).encode()
 
 
-def _without_addresses(value: Any) -> str:
+def _drop_addresses(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

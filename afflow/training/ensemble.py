@@ -13,7 +13,7 @@ from flax import nnx
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size
-from afflow.core.table import table_of
+from afflow.core.table import get_table
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.fitting import fit
@@ -21,9 +21,9 @@ from afflow.training.history import History
 from afflow.training.objectives import maximum_likelihood
 from afflow.training.optimizer import (
     Optimizer,
-    optimizer_for,
-    usual_learning_rate,
-    usual_weight_decay,
+    choose_learning_rate,
+    choose_weight_decay,
+    make_optimizer,
 )
 from afflow.training.stream import Stream
 
@@ -163,13 +163,13 @@ def fit_ensemble(
     check_size("num", num)
     keys = jax.random.split(key, num)
     members = [make(nnx.Rngs(keys[i])) for i in range(num)]
-    if table_of(members[0]) is not None:
+    if get_table(members[0]) is not None:
         raise ValueError(
             "Expected members without columns: an ensemble takes arrays. Fit flows of tables one "
             "by one, with a key each."
         )
-    rate = usual_learning_rate(members[0]) if learning_rate is None else learning_rate
-    decay = usual_weight_decay(members[0], x) if weight_decay is None else weight_decay
+    rate = choose_learning_rate(members[0]) if learning_rate is None else learning_rate
+    decay = choose_weight_decay(members[0], x) if weight_decay is None else weight_decay
     return fit(
         Ensemble(members),
         x,
@@ -180,7 +180,7 @@ def fit_ensemble(
         batch_size=batch_size,
         max_epochs=max_epochs,
         patience=patience,
-        optimizer=lambda steps: each_member(num, optimizer_for(steps, optimizer, rate, decay)),
+        optimizer=lambda steps: each_member(num, make_optimizer(steps, optimizer, rate, decay)),
         checkpoint=checkpoint,
         callbacks=callbacks,
         progress=progress,

@@ -9,21 +9,21 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from afflow._tools.arguments import check_callable, check_instance
-from afflow._tools.arrays import double
-from afflow._tools.calls import typed
+from afflow._tools.arrays import to_double
+from afflow._tools.calls import make_typed
 from afflow._tools.shapes import check_size
-from afflow.core.table import Table, table_of
+from afflow.core.table import Table, get_table
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import Objective, maximum_likelihood, observed_likelihood
-from afflow.training.optimizer import Optimizer, usual_learning_rate, usual_weight_decay
-from afflow.training.placement import placement_on
-from afflow.training.rows import Rows, rows_of
+from afflow.training.optimizer import Optimizer, choose_learning_rate, choose_weight_decay
+from afflow.training.placement import make_placement
+from afflow.training.rows import Rows, make_rows
 from afflow.training.scale import warn_of_scale
-from afflow.training.selection import Trainable, within
-from afflow.training.sources import source_of
+from afflow.training.selection import Trainable, restrict
+from afflow.training.sources import make_source
 from afflow.training.stream import Stream
 
 _PART, _SEARCHED = 2**12, 2**15  # rows that are scored at a time, and in all
@@ -163,22 +163,22 @@ def fit(
     if checkpoint is not None:
         check_instance("checkpoint", checkpoint, Checkpoint)
     check_callable("objective", objective, "afflow.training.maximum_likelihood")
-    placement = placement_on(mesh)
-    keys = jax.random.split(typed(key))
-    table = table_of(flow)
+    placement = make_placement(mesh)
+    keys = jax.random.split(make_typed(key))
+    table = get_table(flow)
     if table is not None:
-        x, validation = _encoded(table, x, validation)
-        weight_decay = usual_weight_decay(flow, x) if weight_decay is None else weight_decay
-        callbacks = [_around(table, callback) for callback in callbacks]
+        x, validation = _encode(table, x, validation)
+        weight_decay = choose_weight_decay(flow, x) if weight_decay is None else weight_decay
+        callbacks = [_wrap(table, callback) for callback in callbacks]
         outer, flow = flow, table.enter(flow)
-        trainable = within(trainable, outer, flow)
-    rows = x if isinstance(x, Stream) else rows_of(x, context, weights)
+        trainable = restrict(trainable, outer, flow)
+    rows = x if isinstance(x, Stream) else make_rows(x, context, weights)
     if missing:
-        objective = _for_missing(flow, x, validation, objective)
+        objective = _choose_objective(flow, x, validation, objective)
     if signed_weights and isinstance(x, Stream):
         raise ValueError("Expected an array for signed_weights=True, got a Stream.")
     options = objective, validation, batch_size, keys, placement
-    source = source_of(rows, *options, signed_weights=signed_weights, missing=missing)
+    source = make_source(rows, *options, signed_weights=signed_weights, missing=missing)
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
     _check_networks(flow)
     if isinstance(rows, Rows):
@@ -193,8 +193,8 @@ def fit(
             batches=source.batches,
             validate=source.validate,
             patience=patience,
-            learning_rate=usual_learning_rate(flow) if learning_rate is None else learning_rate,
-            weight_decay=usual_weight_decay(flow, x) if weight_decay is None else weight_decay,
+            learning_rate=choose_learning_rate(flow) if learning_rate is None else learning_rate,
+            weight_decay=choose_weight_decay(flow, x) if weight_decay is None else weight_decay,
             optimizer=optimizer,
             trainable=trainable,
             ema=ema,
@@ -214,7 +214,7 @@ def fit(
     return trained if table is None else table.leave(trained), history
 
 
-def _around(table: Table, callback: Callback) -> Callback:
+def _wrap(table: Table, callback: Callback) -> Callback:
     """Return a callback that receives the flow of tables instead of the model that `enter` made."""
     return lambda epoch: callback(epoch._replace(model=table.leave(epoch.model)))
 
@@ -230,7 +230,7 @@ def _check_networks(flow: Any) -> None:
         )
 
 
-def _for_missing(flow: Any, x: Any, validation: Any, objective: Objective) -> Objective:
+def _choose_objective(flow: Any, x: Any, validation: Any, objective: Objective) -> Objective:
     """Return the objective for rows with missing values.
 
     Raises:
@@ -244,11 +244,11 @@ def _for_missing(flow: Any, x: Any, validation: Any, objective: Objective) -> Ob
     held_out = validation[0] if isinstance(validation, tuple) else validation
     for name, rows in (("x", x), ("validation", held_out)):
         if np.ndim(rows):
-            flow.check_missing(double(name, rows))
+            flow.check_missing(to_double(name, rows))
     return observed_likelihood if objective is maximum_likelihood else objective
 
 
-def _encoded(table: Table, x: Any, validation: Any) -> tuple[Any, Any]:
+def _encode(table: Table, x: Any, validation: Any) -> tuple[Any, Any]:
     """Return data and held-out data as the arrays that the device trains on."""
     if isinstance(x, Stream):
         raise ValueError("Expected an array or a table for a flow with columns, got a Stream.")

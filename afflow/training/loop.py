@@ -17,17 +17,17 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from afflow._tools.arguments import check_instance, check_instances, check_number
-from afflow._tools.calls import typed
+from afflow._tools.calls import make_typed
 from afflow._tools.shapes import check_size
 from afflow.training.callbacks import Callback, Epoch
 from afflow.training.checkpoint import Checkpoint, digest, open_store
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.interrupt import interruptible
-from afflow.training.optimizer import Optimizer, optimizer_for
-from afflow.training.placement import Placement, placement_on
-from afflow.training.progress import progress_bar
+from afflow.training.optimizer import Optimizer, make_optimizer
+from afflow.training.placement import Placement, make_placement
+from afflow.training.progress import make_progress_bar
 from afflow.training.run import Run, State
-from afflow.training.selection import Trainable, mask_of, masked
+from afflow.training.selection import Trainable, make_mask, masked
 
 Model = TypeVar("Model")
 Loss = Callable[[Any, jax.Array, Any], jax.Array]
@@ -69,7 +69,7 @@ class Step:
         (value, statistics), grads = gradient(state.params, state.statistics)
         updates, memory = self.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        average = None if self.ema is None else _averaged(self.ema, t, state.average, params)
+        average = None if self.ema is None else _average(self.ema, t, state.average, params)
         return State(params, memory, average, statistics), value
 
 
@@ -208,19 +208,19 @@ def train(
     if checkpoint is not None:
         check_instance("checkpoint", checkpoint, Checkpoint)
     _check({"num_steps": num_steps, "max_epochs": max_epochs, "chunk": chunk}, ema)
-    mask = {} if trainable is None else mask_of(model, trainable)
-    graph, params, statistics, rest = nnx.split(model, _trained(mask), _STATISTICS, ...)
+    mask = {} if trainable is None else make_mask(model, trainable)
+    graph, params, statistics, rest = nnx.split(model, _select_trained(mask), _STATISTICS, ...)
     if not jax.tree.leaves(params):
         raise ValueError(f"Expected a model with nnx.Param arrays to train, got none in {model!r}.")
-    placement = placement_on(mesh)
+    placement = make_placement(mesh)
     total = max_epochs * num_steps
-    chosen = masked(optimizer_for(total, optimizer, learning_rate, weight_decay), mask)
+    chosen = masked(make_optimizer(total, optimizer, learning_rate, weight_decay), mask)
     program = Program(
         Step(
             graph,
             placement.everywhere(rest),
             placement.everywhere(loss if isinstance(loss, Partial) else Partial(loss)),
-            typed(key),
+            make_typed(key),
             chosen.update,
             ema,
             placement,
@@ -237,10 +237,10 @@ def train(
     start = Run(*placement.params((state, state.evaluated)))
     store = open_store(checkpoint, partial(program.identity, start))
     run = resumed = store.latest(start)
-    bar = progress_bar(total, resumed, label, show=progress)
+    bar = make_progress_bar(total, resumed, label, show=progress)
     with interruptible() as interrupt, bar:
         bar.compiling()
-        for run in _runs(program, resumed):
+        for run in _iterate_runs(program, resumed):
             bar.show(run)
             store.keep(run, is_last=program.is_over(run) or interrupt.pressed)
             if interrupt.pressed:
@@ -249,26 +249,26 @@ def train(
     return program.fetched(run.best if validate else run.state.evaluated), run.history
 
 
-def _trained(mask: dict[tuple, Any]) -> Any:
+def _select_trained(mask: dict[tuple, Any]) -> Any:
     """Return the filter of the parameters that are trained, or some of whose copies are."""
     if not mask:
         return nnx.Param
     return nnx.All(nnx.Param, lambda path, _: bool(np.any(mask[path])))
 
 
-def _runs(program: Program, run: Run) -> Iterator[Run]:
+def _iterate_runs(program: Program, run: Run) -> Iterator[Run]:
     """Yield the run after every chunk of steps, at the end of an epoch with its validation."""
     while not program.is_over(run):
         start, done = time.perf_counter(), run.step
         for stack in program.stacks(run):
-            run = _advanced(program, run, stack)
+            run = _advance(program, run, stack)
             if run.step < program.num_steps:
                 yield run
         speed = (run.step - done) / (time.perf_counter() - start)
-        yield (run := _closed(program, run, speed))
+        yield (run := _close(program, run, speed))
 
 
-def _advanced(program: Program, run: Run, stack: Any) -> Run:
+def _advance(program: Program, run: Run, stack: Any) -> Run:
     """Return the run after one more chunk of steps."""
     size = min(program.chunk, program.num_steps - run.step)
     state, loss_sum = _scan(program.step, size, run.total, run.state, stack)
@@ -278,7 +278,7 @@ def _advanced(program: Program, run: Run, stack: Any) -> Run:
     return moved
 
 
-def _closed(program: Program, run: Run, speed: float) -> Run:
+def _close(program: Program, run: Run, speed: float) -> Run:
     """Return the run at the end of its epoch."""
     value = None
     train_loss = run.loss_sum / run.step
@@ -310,7 +310,7 @@ def _scan(step: Step, size: int, first: int, state: State, stack: Any) -> tuple[
     return step.placement.held(state), jnp.where(finite, losses.sum(), jnp.nan)
 
 
-def _averaged(ema, t, average, params):
+def _average(ema, t, average, params):
     decay = jnp.minimum(ema, (t + 1) / (t + 10))
     return jax.tree.map(lambda a, b: (decay * a + (1 - decay) * b).astype(b.dtype), average, params)
 

@@ -16,7 +16,7 @@ MakeOptimizer = Callable[[int], optax.GradientTransformation]
 Optimizer = optax.GradientTransformation | MakeOptimizer
 
 
-def optimizer_for(
+def make_optimizer(
     num_steps: int, optimizer: Optimizer | None, learning_rate: float, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
     """Return `optimizer`, called with `num_steps` if it is a function, or the default.
@@ -34,12 +34,12 @@ def optimizer_for(
     return made
 
 
-def usual_learning_rate(model: Any) -> float:
+def choose_learning_rate(model: Any) -> float:
     """Return the `learning_rate` attribute of a model, or 0.001 without one."""
     return getattr(model, "learning_rate", 1e-3)
 
 
-def usual_weight_decay(model: Any, x: Any) -> float:
+def choose_weight_decay(model: Any, x: Any) -> float:
     """Return the weight decay of a flow for `N` rows in `D` coordinates: `60 D / N`, at most 3.
 
     Large weights overfit few rows. The factor and the limit were chosen on tables of 1,000 to 5,000

@@ -72,7 +72,7 @@ class MeshPlacement(Placement):
 
     def fetched(self, tree):
         tree = jax.jit(lambda tree: tree, out_shardings=self._sharding())(tree)
-        return jax.tree.map(_on_host, tree)
+        return jax.tree.map(_move_to_host, tree)
 
     def _split(self, array: Any) -> tuple[str, ...]:
         """Return the mesh axes of an array: `model` for a matrix with divisible rows, else none."""
@@ -91,7 +91,7 @@ class MeshPlacement(Placement):
         return jax.make_array_from_callback(value.shape, self._sharding(*axes), value.__getitem__)
 
 
-def placement_on(mesh: Mesh | None) -> Placement:
+def make_placement(mesh: Mesh | None) -> Placement:
     """Return the placement on a mesh, or on the default device for `None`.
 
     Raises:
@@ -104,7 +104,7 @@ def placement_on(mesh: Mesh | None) -> Placement:
     return MeshPlacement(Mesh(mesh.devices, mesh.axis_names))  # with automatic axes
 
 
-def _on_host(value: jax.Array) -> jax.Array:
+def _move_to_host(value: jax.Array) -> jax.Array:
     """Return an array on the default device, by way of the host."""
     if is_key(value):
         data, impl = jnp.asarray(np.asarray(jax.random.key_data(value))), jax.random.key_impl(value)

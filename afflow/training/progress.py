@@ -43,7 +43,7 @@ class Bar(NoBar):
         self.bar.update(run.total - self.bar.n)
 
 
-def progress_bar(total: int, run: Run, label: str, *, show: bool) -> NoBar:
+def make_progress_bar(total: int, run: Run, label: str, *, show: bool) -> NoBar:
     """Return a progress bar over `total` steps, which starts at the progress of `run`."""
     try:
         from tqdm.auto import tqdm

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.arguments import check_number
-from afflow._tools.arrays import double, native, real_array
+from afflow._tools.arrays import make_native, real_array, to_double
 
 _FEW_EFFECTIVE = 0.1  # as a fraction of the rows
 _PART = 2**18  # rows that are checked at a time
@@ -34,10 +34,10 @@ class Rows(NamedTuple):
 
     def at(self, index: Any) -> "Rows":
         """Return the rows at `index`, as native numbers."""
-        return jax.tree.map(lambda a: native(a[index]), self)
+        return jax.tree.map(lambda a: make_native(a[index]), self)
 
 
-def rows_of(*parts: Any) -> Rows:
+def make_rows(*parts: Any) -> Rows:
     """Return data, and contexts and weights if given, as `Rows` of numbers.
 
     Raises:
@@ -71,7 +71,7 @@ def checked(rows: Rows, name: str, *, signed_weights: bool = False, missing: boo
             f"Expected one row of context for each of {name}: {len(x)}, got {len(context)}."
         )
     if weights is not None:
-        rows = rows._replace(weights=checked_weights(weights, len(x), signed=signed_weights))
+        rows = rows._replace(weights=check_weights(weights, len(x), signed=signed_weights))
     for part, value in zip((name, "context"), rows[:2], strict=True):
         if value is not None:
             _check_finite(part, value, missing=missing and part == name)
@@ -87,17 +87,17 @@ def split(rows: Rows, validation: Any) -> tuple[Rows, Rows | None]:
     if isinstance(validation, Rows):
         return rows, validation
     if isinstance(validation, tuple):
-        return rows, checked(rows_of(*validation), "validation x")
+        return rows, checked(make_rows(*validation), "validation x")
     if np.ndim(validation):
-        return rows, checked(rows_of(validation), "validation x")
-    size = held_out_size(rows.size, validation)
-    order = shuffled(rows.size)
+        return rows, checked(make_rows(validation), "validation x")
+    size = count_held_out(rows.size, validation)
+    order = shuffle(rows.size)
     train, held_out = rows.at(order[size:]), rows.at(order[:size])
     check_some_weight(train.weights, held_out.weights if size else None)
     return train, held_out if size else None
 
 
-def shuffled(size: int) -> np.ndarray:
+def shuffle(size: int) -> np.ndarray:
     """Return row numbers in an order that depends on `size` only.
 
     A continued training therefore holds out the same rows, whatever its key.
@@ -116,7 +116,7 @@ def check_some_weight(*shares: Any) -> None:
             )
 
 
-def held_out_size(size: int, validation: Any) -> int:
+def count_held_out(size: int, validation: Any) -> int:
     """Return the number of rows to hold out of `size` rows; 0 if `validation` is data.
 
     Raises:
@@ -152,7 +152,7 @@ class DeviceShuffle(NamedTuple):
             yield order[first : first + size]
 
 
-def checked_weights(weights: Any, size: int, *, signed: bool = False) -> np.ndarray:
+def check_weights(weights: Any, size: int, *, signed: bool = False) -> np.ndarray:
     """Return weights `(size,)` scaled to mean one.
 
     The division is in float64: a sum of float32 numbers may overflow, and tiny ones become zero.
@@ -161,7 +161,7 @@ def checked_weights(weights: Any, size: int, *, signed: bool = False) -> np.ndar
         ValueError: for another shape, weights that are not finite, negative weights unless
             `signed`, or a sum that is not positive.
     """
-    values = double("weights", weights)
+    values = to_double("weights", weights)
     if (
         values.shape != (size,)
         or not np.isfinite(values).all()
@@ -186,7 +186,7 @@ def checked_weights(weights: Any, size: int, *, signed: bool = False) -> np.ndar
 
 def _check_finite(name, value, *, missing):
     starts = range(0, len(value), _PART)
-    bad = np.concatenate([_bad_rows(value, start, missing=missing) for start in starts])
+    bad = np.concatenate([_find_bad_rows(value, start, missing=missing) for start in starts])
     if len(bad):
         raise ValueError(
             f"Expected finite {name}, got {len(bad)} of {len(value)} rows with NaN, infinity or "
@@ -195,9 +195,9 @@ def _check_finite(name, value, *, missing):
         )
 
 
-def _bad_rows(value, start, *, missing):
+def _find_bad_rows(value, start, *, missing):
     """Return the numbers of the rows with unusable values, in a part from row `start` on."""
-    part = native(np.asarray(value[start : start + _PART]))
+    part = make_native(np.asarray(value[start : start + _PART]))
     part = part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False)
     good = np.isfinite(part) | (np.isnan(part) if missing else False)
     return start + np.flatnonzero(~good.reshape(len(part), -1).all(1))

@@ -28,10 +28,10 @@ def paths_of(model: Any) -> list[str]:
         >>> afflow.training.paths_of(flow)[0]
         'bijector.bijectors.0.layers.0.bijectors.0.b'
     """
-    return [name for names in _names(model).values() for name in names]
+    return [name for names in _name_parts(model).values() for name in names]
 
 
-def mask_of(model: Any, trainable: Trainable) -> dict[tuple, Any]:
+def make_mask(model: Any, trainable: Trainable) -> dict[tuple, Any]:
     """Return, for each parameter's path in the module, whether the parameter is trained.
 
     For a stacked parameter of a `Repeat` the value is an array of booleans, one per copy.
@@ -39,7 +39,7 @@ def mask_of(model: Any, trainable: Trainable) -> dict[tuple, Any]:
     Raises:
         ValueError: if no parameter is chosen, or a pattern matches nothing.
     """
-    names = _names(model)
+    names = _name_parts(model)
     chosen = _choice(model, trainable)
     mask = {path: [bool(chosen(name)) for name in each] for path, each in names.items()}
     if not any(map(any, mask.values())):
@@ -47,7 +47,7 @@ def mask_of(model: Any, trainable: Trainable) -> dict[tuple, Any]:
     return {path: np.array(flags) if len(flags) > 1 else flags[0] for path, flags in mask.items()}
 
 
-def within(trainable: Trainable | None, outer: Any, inner: Any) -> Trainable | None:
+def restrict(trainable: Trainable | None, outer: Any, inner: Any) -> Trainable | None:
     """Return the choice `trainable` of parameters of `outer`, as a choice by paths of `inner`.
 
     The two models have the same parameters in the same order.
@@ -101,7 +101,7 @@ def _masked(tree: Any, mask: tuple) -> Any:
     return jax.tree.unflatten(structure, kept)
 
 
-def _names(model: Any) -> dict[tuple, list[str]]:
+def _name_parts(model: Any) -> dict[tuple, list[str]]:
     """Return the names of each parameter by its path in the module, one name per copy."""
     stacks = [path for path, part in nnx.iter_graph(model) if isinstance(part, Repeat)]
     found = {}
@@ -120,7 +120,7 @@ def _dotted(path: tuple) -> str:
 
 
 def _choice(model: Any, trainable: Trainable) -> Callable[[str], bool]:
-    return trainable if callable(trainable) else _matching(trainable, _names(model))
+    return trainable if callable(trainable) else _matching(trainable, _name_parts(model))
 
 
 def _matching(trainable: str | Sequence[str], names: dict[tuple, list[str]]) -> Callable:

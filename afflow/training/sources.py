@@ -15,9 +15,9 @@ from afflow.training.rows import (
     Rows,
     check_some_weight,
     checked,
-    held_out_size,
-    rows_of,
-    shuffled,
+    count_held_out,
+    make_rows,
+    shuffle,
     split,
 )
 from afflow.training.stream import HostShuffle, Stream, stack_size
@@ -37,7 +37,7 @@ class Source(NamedTuple):
     first: Rows
 
 
-def source_of(
+def make_source(
     data: Any,
     objective: Objective,
     validation: Any,
@@ -56,25 +56,25 @@ def source_of(
     """
     losses = Partial(objective)
     if isinstance(data, Stream):
-        return _streamed(data, losses, validation, keys, placement)
+        return _make_source_of_stream(data, losses, validation, keys, placement)
     rules = {"signed_weights": signed_weights, "missing": missing}
     data = checked(data, "x", **rules)
     if isinstance(validation, tuple):
-        validation = checked(rows_of(*validation), "validation x", **rules)
+        validation = checked(make_rows(*validation), "validation x", **rules)
     elif np.ndim(validation):
-        validation = checked(rows_of(validation), "validation x", missing=missing)
-    num_rows = data.size - held_out_size(data.size, validation)
-    batch_size = min(batch_size or usual_batch_size(num_rows), num_rows)
+        validation = checked(make_rows(validation), "validation x", missing=missing)
+    num_rows = data.size - count_held_out(data.size, validation)
+    batch_size = min(batch_size or choose_batch_size(num_rows), num_rows)
     if batch_size % placement.num_parts:
         raise ValueError(
             f"Expected minibatches that divide over {placement.num_parts} devices, got "
             f"{batch_size} rows: choose another batch_size."
         )
-    make = _on_host if data.is_on_host else _in_memory
+    make = _make_source_on_host if data.is_on_host else _make_source_in_memory
     return make(data, losses, validation, batch_size, keys, placement)
 
 
-def usual_batch_size(num_rows: int) -> int:
+def choose_batch_size(num_rows: int) -> int:
     """Return the power of two nearest to the square root of `num_rows`, from 16 to 1024.
 
     With few rows, small minibatches give enough steps before the model overfits.
@@ -82,31 +82,31 @@ def usual_batch_size(num_rows: int) -> int:
     return min(max(2 ** round(math.log2(num_rows) / 2), 16), 1024)
 
 
-def _in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:
+def _make_source_in_memory(rows, losses, validation, batch_size, keys, placement) -> Source:
     """Return a source for rows that are in the memory of the device."""
     train, held_out = split(rows, validation)
-    loss = Partial(_train_at, losses, placement.everywhere(_of_mean_weight_one(train)))
+    loss = Partial(_train_at, losses, placement.everywhere(_normalize_weights(train)))
     return Source(
         loss,
         DeviceShuffle(train.size, batch_size, keys[1]),
         train.size // batch_size,
         None,
-        held_out and _validation(losses, held_out, keys[0], placement),
+        held_out and _make_validation(losses, held_out, keys[0], placement),
         train.at(slice(0, 1)),
     )
 
 
-def _on_host(rows, losses, validation, batch_size, keys, placement) -> Source:
+def _make_source_on_host(rows, losses, validation, batch_size, keys, placement) -> Source:
     """Return a source that leaves rows in their file until they are needed."""
     seed = tuple(np.asarray(jax.random.key_data(keys[1])).ravel().tolist())
-    order = shuffled(rows.size)
-    size = held_out_size(rows.size, validation)
+    order = shuffle(rows.size)
+    size = count_held_out(rows.size, validation)
     held_out, index = order[:size], np.sort(order[size:])
     if size:
-        validate = Partial(_mean_loss_on_host, losses, rows, np.sort(held_out), keys[0])
+        validate = Partial(_compute_mean_loss_on_host, losses, rows, np.sort(held_out), keys[0])
     else:
         _, given = split(rows, validation)
-        validate = given and _validation(losses, given, keys[0], placement)
+        validate = given and _make_validation(losses, given, keys[0], placement)
     if rows.weights is not None:
         check_some_weight(rows.weights[index], rows.weights[held_out] if size else None)
         rows = rows._replace(weights=rows.weights / rows.weights[index].mean())
@@ -118,7 +118,7 @@ def _on_host(rows, losses, validation, batch_size, keys, placement) -> Source:
     )
 
 
-def _streamed(stream, losses, validation, keys, placement) -> Source:
+def _make_source_of_stream(stream, losses, validation, keys, placement) -> Source:
     """Return a source for the minibatches of a `Stream`."""
     first = stream.first()
     if isinstance(validation, float) and validation:
@@ -126,16 +126,16 @@ def _streamed(stream, losses, validation, keys, placement) -> Source:
             f"Expected held-out data as validation of a Stream, or 0 for none, got {validation}."
         )
     _, held_out = split(first, validation)
-    validate = held_out and _validation(losses, held_out, keys[0], placement)
+    validate = held_out and _make_validation(losses, held_out, keys[0], placement)
     loss = Partial(_train_on, losses)
     return Source(loss, stream, stream.num_steps, stack_size(first), validate, first)
 
 
-def _loss_at(losses: Any, data: Rows, model: Any, key: jax.Array, index: Any) -> jax.Array:
-    return _loss_of(losses, model, key, data.at(index))
+def _compute_loss_at(losses: Any, data: Rows, model: Any, key: jax.Array, index: Any) -> jax.Array:
+    return _compute_loss_of(losses, model, key, data.at(index))
 
 
-def _loss_of(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array:
+def _compute_loss_of(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array:
     x, context, weights = batch
     found = losses(model, key, x, context)
     return (found if weights is None else found * weights).mean()
@@ -150,43 +150,49 @@ def _train_on(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array
     if batch.context is not None and hasattr(model, "embed_to_train"):
         model, context = model.embed_to_train(batch.context)
         batch = batch._replace(context=context)
-    return _loss_of(losses, model, key, batch)
+    return _compute_loss_of(losses, model, key, batch)
 
 
-def _of_mean_weight_one(rows: Rows) -> Rows:
+def _normalize_weights(rows: Rows) -> Rows:
     w = rows.weights
     return rows if w is None else rows._replace(weights=w / w.mean())
 
 
-def _validation(losses: Partial, rows: Rows, key: jax.Array, placement: Placement) -> Partial:
+def _make_validation(losses: Partial, rows: Rows, key: jax.Array, placement: Placement) -> Partial:
     if rows.is_on_host:
-        return Partial(_mean_loss_on_host, losses, rows, np.arange(rows.size), key)
-    index = placement.stack(_batches(rows.size))
-    return Partial(_mean_loss, losses, placement.everywhere(rows), key, index)
+        return Partial(_compute_mean_loss_on_host, losses, rows, np.arange(rows.size), key)
+    index = placement.stack(_make_batches(rows.size))
+    return Partial(_compute_mean_loss, losses, placement.everywhere(rows), key, index)
 
 
-def _batches(size: int) -> np.ndarray:
+def _make_batches(size: int) -> np.ndarray:
     return np.arange(size - size % _BATCH).reshape(-1, _BATCH)
 
 
 @jax.jit
-def _mean_loss(losses: Any, data: Rows, key: jax.Array, index: jax.Array, model: Any):
+def _compute_mean_loss(losses: Any, data: Rows, key: jax.Array, index: jax.Array, model: Any):
     """Return the mean loss over `data`: the batches of `index`, and the remaining rows."""
-    data = _of_mean_weight_one(data)
+    data = _normalize_weights(data)
     keys = jax.random.split(key, len(index))
-    total = jax.lax.map(lambda item: _loss_at(losses, data, model, *item), (keys, index)).sum()
+    total = jax.lax.map(
+        lambda item: _compute_loss_at(losses, data, model, *item), (keys, index)
+    ).sum()
     rest = data.size - index.size
-    last = _loss_at(losses, data, model, key, slice(index.size, None)) * rest if rest else 0.0
+    last = (
+        _compute_loss_at(losses, data, model, key, slice(index.size, None)) * rest if rest else 0.0
+    )
     return (total * _BATCH + last) / data.size
 
 
-def _mean_loss_on_host(losses: Any, rows: Rows, index: np.ndarray, key: jax.Array, model: Any):
+def _compute_mean_loss_on_host(
+    losses: Any, rows: Rows, index: np.ndarray, key: jax.Array, model: Any
+):
     """Return the mean loss over the rows of `index`, which are read in parts."""
     means, sizes = [], []
     for start in range(0, len(index), _PART):
         part = rows.at(index[start : start + _PART])
         part_key = jax.random.fold_in(key, start)
         sizes.append(part.size if part.weights is None else part.weights.sum())
-        mean = _mean_loss(losses, part, part_key, _batches(part.size), model)
+        mean = _compute_mean_loss(losses, part, part_key, _make_batches(part.size), model)
         means.append(mean if sizes[-1] else 0.0)  # the mean of a part without weight is NaN
     return np.average([float(mean) for mean in means], weights=sizes)

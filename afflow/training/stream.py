@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from afflow._tools.shapes import check_size
-from afflow.training.rows import Rows, checked_weights, rows_of
+from afflow.training.rows import Rows, check_weights, make_rows
 
 T = TypeVar("T")
 _STACK_BYTES = 2**25
@@ -56,7 +56,7 @@ class Stream:
 
     def __call__(self, epoch: int, start: int, size: int) -> Iterator[Rows]:
         """Return the minibatches of an epoch from step `start` on, stacked by `size`."""
-        return prefetched(self._stacks(epoch, start, size))
+        return prefetch(self._stacks(epoch, start, size))
 
     def _stacks(self, epoch, start, size):
         batches = islice(self.make(epoch), start, self.num_steps)
@@ -84,7 +84,7 @@ class HostShuffle(NamedTuple):
 
     def __call__(self, epoch: int, start: int, size: int) -> Iterator[Rows]:
         """Return the minibatches of an epoch from step `start` on, stacked by `size`."""
-        return prefetched(self._stacks(epoch, start, size))
+        return prefetch(self._stacks(epoch, start, size))
 
     def _stacks(self, epoch, start, size):
         num_steps = len(self.index) // self.batch_size
@@ -94,7 +94,7 @@ class HostShuffle(NamedTuple):
             yield self.rows.at(order[first : first + size])
 
 
-def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
+def prefetch(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
     """Yield the items, which a thread computes up to `ahead` items in advance."""
     with ThreadPoolExecutor(1) as pool:
         ready = deque(pool.submit(next, items, None) for _ in range(ahead))
@@ -115,7 +115,7 @@ def _as_rows(batch: Any) -> Rows:
     Raises:
         ValueError: for unusable arrays or weights.
     """
-    rows = rows_of(*batch) if isinstance(batch, tuple) else rows_of(batch)
+    rows = make_rows(*batch) if isinstance(batch, tuple) else make_rows(batch)
     if rows.weights is None:
         return rows
-    return rows._replace(weights=checked_weights(rows.weights, rows.size))
+    return rows._replace(weights=check_weights(rows.weights, rows.size))

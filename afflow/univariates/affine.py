@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from afflow._tools.arguments import check_positive
-from afflow._tools.bounds import soft_bound
+from afflow._tools.bounds import bound_softly
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
 
@@ -53,4 +53,4 @@ class Affine(Univariate):
 
     def _parameters(self, params):
         mu, s = params
-        return mu, soft_bound(s, self.max_log_scale)
+        return mu, bound_softly(s, self.max_log_scale)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from afflow._tools.arguments import check_positive
-from afflow._tools.bounds import linear_tails, soft_bound
+from afflow._tools.bounds import bound_softly, linear_tails
 from afflow._tools.shapes import check_size
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
@@ -59,7 +59,7 @@ class BernsteinPolynomial(Univariate):
         return linear_tails(partial(self._curve, context), y, self.bound)
 
     def _curve(self, params, y):
-        slopes = jnp.exp(soft_bound(params[1:], self.max_log_scale))  # (M,)
+        slopes = jnp.exp(bound_softly(params[1:], self.max_log_scale))  # (M,)
         theta = jnp.pad(jnp.cumsum(slopes), (1, 0)) * (2 * self.bound / self.degree)
         theta = theta - theta[-1] / 2 + params[0]  # (M + 1,)
         t = (y + self.bound) / (2 * self.bound)

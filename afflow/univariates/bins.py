@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from afflow._tools.bounds import soft_bound
+from afflow._tools.bounds import bound_softly
 from afflow._tools.shapes import check_size
 
 _MAX_LOGIT = 30.0
@@ -109,7 +109,7 @@ def _locate_jvp(grid, axis, primals, tangents):
     """
     here, totals = search(grid, axis, *primals)
     params, num_bins, i = primals[1], grid.num_bins, jnp.arange(grid.num_params)
-    t = 1 + jnp.abs(params) / _MAX_LOGIT  # soft_bound is params / t; its derivative is 1 / t^2
+    t = 1 + jnp.abs(params) / _MAX_LOGIT  # bound_softly gives params / t; its derivative is 1 / t^2
     dot = tangents[1] / jnp.where(i < 2 * num_bins, t * t * jnp.exp(-params / t), 1.0)
 
     def start_and_size(first, part, total):
@@ -162,7 +162,7 @@ def divide(grid: Grid, logits: jax.Array) -> tuple[list[Part], Any]:
     sum into one rounding. The starts would then differ between loops, and an event at a knot would
     get a mixture of two bins.
     """
-    weights = unstack(jnp.exp(soft_bound(logits, _MAX_LOGIT)))
+    weights = unstack(jnp.exp(bound_softly(logits, _MAX_LOGIT)))
     total = sum(weights)
     scale = 2 * grid.bound * (1 - grid.min_bin * grid.num_bins) / total
     least = 2 * grid.bound * grid.min_bin

@@ -90,14 +90,14 @@ def tail_indices(y: np.ndarray) -> np.ndarray:
     """
     sizes = [int(share * len(y)) for share in _SHARES]
     distances = np.sort(y - np.median(y))
-    estimates = [_tail_estimates(distances, k) for k in sizes if k >= _FEWEST]
+    estimates = [_estimate_tails(distances, k) for k in sizes if k >= _FEWEST]
     if not estimates:
         return np.zeros(2)
     most, outermost = estimates[0], estimates[-1]
     return np.where(outermost < most / 2, outermost, most)
 
 
-def _tail_estimates(distances: np.ndarray, k: int) -> np.ndarray:
+def _estimate_tails(distances: np.ndarray, k: int) -> np.ndarray:
     """Estimate the indices of both tails `(2,)` from the `k` outermost sorted `distances`."""
     x = -ndtri((np.arange(k) + 0.5) / len(distances))
     tails = np.stack([-distances[:k], distances[: -k - 1 : -1]])  # (2, k), largest first

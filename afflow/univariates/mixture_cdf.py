@@ -13,7 +13,7 @@ from jax.nn import log_sigmoid, log_softmax
 from jax.typing import DTypeLike
 
 from afflow._tools.arguments import check_number, check_positive
-from afflow._tools.bounds import gains, soft_bound
+from afflow._tools.bounds import bound_softly, compute_gains
 from afflow._tools.numerics import log_sum_exp, normalize
 from afflow._tools.shapes import check_size
 from afflow.core.bijector import of_one_event
@@ -122,7 +122,7 @@ class MixtureCDF(Univariate):
     autoregressive layer is the RNADE of Uria et al. 2013, arXiv:1306.0186.
 
     The parameters are `K` logits of $\pi$, `K` raw locations and `K` raw log-scales. The raw
-    locations and log-scales are multiplied by the constants `gains`. The log-scales are then
+    locations and log-scales are multiplied by constants (`compute_gains`). The log-scales are then
     bounded as in `Affine`. Finally the start of `start_apart` is added. With zeros the mixture is
     close to $G$ and has the variance of $G$, so the map is close to the identity. It is the
     identity for one component or `spread=0`. Equal components are a saddle of the likelihood,
@@ -196,10 +196,10 @@ def mixture_parameters(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     r"""Return $\log\pi_k$, $\mu_k$ and $\log s_k$ `(K,)` from unbounded parameters `(3 K,)`."""
     logits, mu, s = jnp.split(jnp.asarray(params), 3)
-    gain = gains(len(logits), logits.dtype)
+    gain = compute_gains(len(logits), logits.dtype)
     locations, log_scale = start_apart(mixture.num_components, mixture.component, mixture.spread)
     mu = gain * mu + jnp.asarray(locations, mu.dtype)
-    return log_softmax(logits), mu, soft_bound(gain * s, mixture.max_log_scale) + log_scale
+    return log_softmax(logits), mu, bound_softly(gain * s, mixture.max_log_scale) + log_scale
 
 
 def start_apart(num: int, component: Component, spread: float) -> tuple[np.ndarray, float]:

@@ -77,9 +77,9 @@ class PerDimension(Univariate):
     def _switch(self, methods, located_x, params):
         x, kind = located_x
         pairs = zip(methods, self.univariates, strict=True)
-        branches = [partial(_on_head, method, count_params(u)) for method, u in pairs]
+        branches = [partial(_run_on_head, method, count_params(u)) for method, u in pairs]
         return jax.lax.switch(kind, branches, x, params)
 
 
-def _on_head(method, size, x, params):
+def _run_on_head(method, size, x, params):
     return method(x, params[:size])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from afflow._tools.arguments import check_number
-from afflow._tools.bounds import soft_bound
+from afflow._tools.bounds import bound_softly
 from afflow._tools.shapes import check_size
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
@@ -69,7 +69,7 @@ class _PolynomialSpline(Univariate):
 
     def _sizes(self, logits):
         """Return positive bin sizes `(K,)` with the sum `2 * bound`, from logits `(K,)`."""
-        shares = jax.nn.softmax(soft_bound(logits, _MAX_LOGIT))
+        shares = jax.nn.softmax(bound_softly(logits, _MAX_LOGIT))
         return 2 * self.bound * (self.min_bin + (1 - self.num_bins * self.min_bin) * shares)
 
     def _knots(self, sizes):
@@ -140,7 +140,7 @@ class QuadraticSpline(_PolynomialSpline):
 
     def _pieces(self, params):
         widths = self._sizes(params[: self.num_bins])
-        free = jnp.exp(soft_bound(params[self.num_bins :], _MAX_LOG_SLOPE))
+        free = jnp.exp(bound_softly(params[self.num_bins :], _MAX_LOG_SLOPE))
         left = 2 * self.bound - (widths[0] + widths[-1]) / 2  # area left for the inner knots
         scale = left / jnp.sum(free * (widths[:-1] + widths[1:]) / 2)
         one = jnp.ones_like(widths[:1])
@@ -205,11 +205,11 @@ def _slope(coefficients: jax.Array, xi: jax.Array) -> jax.Array:
 
 
 def _root(coefficients: jax.Array, value: jax.Array) -> jax.Array:
-    xi = solve_monotone(jax.tree_util.Partial(_extended), value, coefficients)
+    xi = solve_monotone(jax.tree_util.Partial(_extend), value, coefficients)
     return xi + jax.lax.stop_gradient(jnp.clip(xi, 0, 1) - xi)  # clip halves gradients at 0 and 1
 
 
-def _extended(xi: jax.Array, coefficients: Any) -> tuple[jax.Array, jax.Array]:
+def _extend(xi: jax.Array, coefficients: Any) -> tuple[jax.Array, jax.Array]:
     """Return the value and log-slope at `xi` of a bin's polynomial, linear outside [0, 1]."""
     inside = jnp.clip(xi, 0, 1)
     slope = _slope(coefficients, inside)

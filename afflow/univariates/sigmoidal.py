@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_softmax
 
-from afflow._tools.bounds import gains, soft_bound
+from afflow._tools.bounds import bound_softly, compute_gains
 from afflow._tools.numerics import log_sum_exp
 from afflow._tools.shapes import check_widths
 from afflow.core.bijector import of_one_event
@@ -76,9 +76,9 @@ class Sigmoidal(Univariate):
 
     def _layer(self, h, log_slopes, a, b, u, w):
         """Compute values and log-slopes of the next layer from `h` and its log-slopes `(d,)`."""
-        gain, rows = gains(len(a), a.dtype), gains(len(w), w.dtype)
+        gain, rows = compute_gains(len(a), a.dtype), compute_gains(len(w), w.dtype)
         start, log_scale = start_apart(len(a), LogisticCDF(), self.spread)
-        log_a = soft_bound(gain * a, self.max_log_scale) - log_scale
+        log_a = bound_softly(gain * a, self.max_log_scale) - log_scale
         log_u, log_w = _log_weights(u), _log_weights(rows[:, None] * w)
         b = gain * b - jnp.asarray(start * math.exp(-log_scale), b.dtype)
         v = jnp.exp(log_a) * (jnp.exp(log_u) @ h) + b  # (K,)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.arguments import check_number, check_positive
-from afflow._tools.bounds import gains, linear_tails, soft_bound
+from afflow._tools.bounds import bound_softly, compute_gains, linear_tails
 from afflow._tools.shapes import check_size
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
@@ -90,6 +90,6 @@ class SumOfSquares(Univariate):
     def _coefficients(self, free):
         shape = (self.num_polynomials, self.degree + 1)  # (K, R + 1)
         constant = np.eye(1, shape[1]) / np.sqrt(shape[0])  # (1, R + 1)
-        gain = gains(shape[0], free.dtype)[:, None]
-        added = soft_bound(gain * free.reshape(shape), _MAX_COEFFICIENT)
+        gain = compute_gains(shape[0], free.dtype)[:, None]
+        added = bound_softly(gain * free.reshape(shape), _MAX_COEFFICIENT)
         return jnp.asarray(constant, free.dtype) + added

@@ -130,8 +130,8 @@ class CircularSpline(Univariate):
 def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return $g(x)$ and its log-slope, by eqs. 4 and 5."""
     k = locate(grid, 0, x, params)
-    s, xi = k.height / k.width, _within((x - k.x) / k.width)
-    y = k.y + k.height * (s * xi**2 + k.left * xi * (1 - xi)) / _denominator(k, s, xi)
+    s, xi = k.height / k.width, _move_within((x - k.x) / k.width)
+    y = k.y + k.height * (s * xi**2 + k.left * xi * (1 - xi)) / _compute_denominator(k, s, xi)
     return y, _log_slope(k, s, xi)
 
 
@@ -139,23 +139,23 @@ def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Ar
 def unbend(grid: Grid, y: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the `x` with $g(x) = y$, and the log-slope of the inverse, by eqs. 6 to 8."""
     k = locate(grid, 1, y, params)
-    s, eta = k.height / k.width, _within((y - k.y) / k.height)
+    s, eta = k.height / k.width, _move_within((y - k.y) / k.height)
     d = k.left * (1 - eta) - k.right * eta
     b = d + 2 * s * eta  # next: the root of (s - b) xi^2 + b xi = s eta, without cancellation
     q = jnp.abs(b) + jnp.sqrt(d**2 + 4 * s**2 * eta * (1 - eta))
-    xi = _within(jnp.where(b < 0, q, 2 * s * eta) / jnp.where(b < 0, 2 * (s - b), q))
+    xi = _move_within(jnp.where(b < 0, q, 2 * s * eta) / jnp.where(b < 0, 2 * (s - b), q))
     return k.x + xi * k.width, -_log_slope(k, s, xi)
 
 
-def _within(xi):
+def _move_within(xi):
     """Clip `xi` to [0, 1], but keep its gradient. A slope at a rounded `xi` could be negative."""
     return xi + jax.lax.stop_gradient(jnp.clip(xi, 0, 1) - xi)
 
 
-def _denominator(k: Bin, s, xi):
+def _compute_denominator(k: Bin, s, xi):
     return s + (k.right + k.left - 2 * s) * xi * (1 - xi)
 
 
 def _log_slope(k: Bin, s, xi):
     slope = k.right * xi**2 + 2 * s * xi * (1 - xi) + k.left * (1 - xi) ** 2
-    return jnp.log(s**2 * slope / _denominator(k, s, xi) ** 2)
+    return jnp.log(s**2 * slope / _compute_denominator(k, s, xi) ** 2)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arguments import check_positive, draw_key
-from afflow._tools.bounds import linear_tails, soft_bound
+from afflow._tools.bounds import bound_softly, linear_tails
 from afflow._tools.shapes import Shape, check_size, check_widths
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
@@ -98,7 +98,7 @@ class UMNN(Univariate):
         phi = jnp.concatenate([t[None] / self.bound, h])
         for kernel, bias in zip(self.kernels[:-1], self.biases, strict=True):
             phi = jnp.tanh(kernel[...] @ phi + bias[...])
-        return jnp.exp(soft_bound(h @ (self.kernels[-1][...] @ phi), self.max_log_scale))
+        return jnp.exp(bound_softly(h @ (self.kernels[-1][...] @ phi), self.max_log_scale))
 
 
 def _normal(shape: Shape, num_inputs: int, rngs: nnx.Rngs) -> nnx.Param:

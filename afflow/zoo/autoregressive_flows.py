@@ -26,12 +26,12 @@ from afflow.zoo.stacking import (
     MaskedOptions,
     Mix,
     Outside,
+    add_mix,
     build_univariate,
+    choose_mix,
     inverse_lu,
-    layered,
-    mixed,
     reverse,
-    usual_mix,
+    stack_layers,
 )
 
 
@@ -88,8 +88,10 @@ def maf(
         >>> flow.sample(jax.random.key(0), 3).shape
         (3, 2)
     """
-    make = _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
-    return layered(dim, mixed(dim, mix or usual_mix(num_layers), make), num_layers, rngs, **outside)
+    make = _make_layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
+    return stack_layers(
+        dim, add_mix(dim, mix or choose_mix(num_layers), make), num_layers, rngs, **outside
+    )
 
 
 def iaf(
@@ -122,10 +124,10 @@ def iaf(
         >>> log_prob.shape
         (3,)
     """
-    make = _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
-    mix = mix or usual_mix(num_layers, inverse_lu)
-    read_backwards = mixed(dim, mix, lambda rngs: Inverse(make(rngs)))
-    return layered(dim, read_backwards, num_layers, rngs, **outside)
+    make = _make_layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
+    mix = mix or choose_mix(num_layers, inverse_lu)
+    read_backwards = add_mix(dim, mix, lambda rngs: Inverse(make(rngs)))
+    return stack_layers(dim, read_backwards, num_layers, rngs, **outside)
 
 
 def made(
@@ -154,8 +156,8 @@ def made(
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    make = _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
-    return layered(dim, make, 1, rngs, **outside)
+    make = _make_layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
+    return stack_layers(dim, make, 1, rngs, **outside)
 
 
 def nsf(
@@ -186,7 +188,7 @@ def nsf(
     return maf(dim, num_layers=num_layers, univariate=spline, rngs=rngs, **options)
 
 
-def _layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver) -> Make:
+def _make_layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver) -> Make:
     """Return a function that builds one autoregressive layer around a MADE."""
 
     def make(rngs):
@@ -252,4 +254,4 @@ def circular_nsf(
         return Chain([mix(dim, rngs), CircularShift(dim), angles])
 
     circle = Uniform(dim, -math.pi, math.pi)
-    return layered(dim, layer, num_layers, rngs, base=circle)
+    return stack_layers(dim, layer, num_layers, rngs, base=circle)

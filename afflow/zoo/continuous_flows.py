@@ -6,7 +6,7 @@ from flax import nnx
 
 from afflow.bijectors.continuous import Continuous, ExactTrace, MLPField, Trace
 from afflow.models.flow import Flow
-from afflow.zoo.stacking import Outside, layered
+from afflow.zoo.stacking import Outside, stack_layers
 
 
 def cnf(
@@ -48,4 +48,4 @@ def cnf(
         field = MLPField(dim, hidden, context_dim=context_dim, rngs=rngs)
         return Continuous(field, trace, rtol=rtol, atol=atol)
 
-    return layered(dim, make, 1, rngs, **outside)
+    return stack_layers(dim, make, 1, rngs, **outside)

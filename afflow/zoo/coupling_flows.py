@@ -29,11 +29,11 @@ from afflow.zoo.stacking import (
     Mix,
     NetworkOptions,
     Outside,
+    add_mix,
     build_univariate,
-    layered,
-    mixed,
+    choose_mix,
     reverse,
-    usual_mix,
+    stack_layers,
 )
 
 
@@ -77,8 +77,10 @@ def coupling_flow(
         >>> flow.sample(jax.random.key(0), 5).shape
         (5, 3)
     """
-    make = _coupling(dim, hidden, context_dim, univariate, activation)
-    return layered(dim, mixed(dim, mix or usual_mix(num_layers), make), num_layers, rngs, **outside)
+    make = _make_coupling(dim, hidden, context_dim, univariate, activation)
+    return stack_layers(
+        dim, add_mix(dim, mix or choose_mix(num_layers), make), num_layers, rngs, **outside
+    )
 
 
 def realnvp(
@@ -150,12 +152,12 @@ def nice(
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    make = mixed(dim, mix, _coupling(dim, hidden, context_dim, Additive, activation))
+    make = add_mix(dim, mix, _make_coupling(dim, hidden, context_dim, Additive, activation))
     scale = Elementwise(Affine(), dim)
-    return layered(dim, make, num_layers, rngs, first=[scale], **outside)
+    return stack_layers(dim, make, num_layers, rngs, first=[scale], **outside)
 
 
-def _coupling(dim, hidden, context_dim, univariate, activation) -> Make:
+def _make_coupling(dim, hidden, context_dim, univariate, activation) -> Make:
     """Return a function that builds a coupling layer: the first half sets the second half."""
     check_size("dim", dim)
     half = dim // 2

@@ -13,7 +13,7 @@ from afflow.core.univariate import count_params
 from afflow.models.flow import Flow
 from afflow.nets.mlp import MLP
 from afflow.univariates.mixture_cdf import GaussianCDF, MixtureCDF
-from afflow.zoo.stacking import Outside, layered
+from afflow.zoo.stacking import Outside, stack_layers
 
 
 def gaussianization_flow(
@@ -51,4 +51,4 @@ def gaussianization_flow(
         rotation.v = nnx.Param(jax.random.normal(draw_key(rngs), rotation.v.shape))
         return Chain([Coupling([False] * dim, network, curve), rotation])
 
-    return layered(dim, layer, num_layers, rngs, **outside)
+    return stack_layers(dim, layer, num_layers, rngs, **outside)

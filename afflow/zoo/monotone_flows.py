@@ -18,7 +18,7 @@ from afflow.univariates.sos import SumOfSquares
 from afflow.univariates.spline import RationalQuadraticSpline
 from afflow.univariates.umnn import UMNN
 from afflow.zoo.autoregressive_flows import maf
-from afflow.zoo.stacking import MaskedOptions, Mix, Outside, layered, mixed, reverse
+from afflow.zoo.stacking import MaskedOptions, Mix, Outside, add_mix, reverse, stack_layers
 
 
 def naf(
@@ -149,7 +149,7 @@ def bnaf(
     def block(rngs):
         return BNAF(dim, hidden, context_dim=context_dim, solver=solver, rngs=rngs)
 
-    return layered(dim, mixed(dim, mix, block), num_layers, rngs, **outside)
+    return stack_layers(dim, add_mix(dim, mix, block), num_layers, rngs, **outside)
 
 
 def triangular_spline_flow(
@@ -179,4 +179,4 @@ def triangular_spline_flow(
         splines = Elementwise(RationalQuadraticSpline(num_bins, bound), dim)
         return Chain([splines, Triangular(dim), Shuffle(dim, rngs=rngs)])
 
-    return layered(dim, layer, num_layers, rngs, **outside)
+    return stack_layers(dim, layer, num_layers, rngs, **outside)

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from afflow._tools.arguments import check_callable, check_instance, check_rngs
-from afflow._tools.arrays import double
+from afflow._tools.arrays import to_double
 from afflow._tools.shapes import check_size
 from afflow.bijectors.compose import Chain, Inverse, Repeat
 from afflow.bijectors.embedding import Embedded, ZScores
@@ -20,10 +20,10 @@ from afflow.bijectors.solvers import Solver
 from afflow.core.bijector import Bijector
 from afflow.core.distribution import Distribution
 from afflow.distributions.standard import Normal
-from afflow.models.columns import Columns, Kinds, Layout, layout_of
+from afflow.models.columns import Columns, Kinds, Layout, make_layout
 from afflow.models.flow import Flow
 from afflow.univariates.per_dimension import PerDimension
-from afflow.zoo.units import units_of
+from afflow.zoo.units import make_units
 
 Data = Any | tuple[Any, Any]
 Make = Callable[[nnx.Rngs], Bijector]
@@ -106,20 +106,20 @@ def build_univariate(univariate: Callable[[], Bijector]) -> Bijector:
     return univariate()
 
 
-def mixed(dim: int, mix: Mix | None, make: Make) -> Make:
+def add_mix(dim: int, mix: Mix | None, make: Make) -> Make:
     """Return a function that builds a layer, with the bijector of `mix` before it unless `None`."""
     if mix is not None:
         check_callable("mix", mix, "lambda dim, rngs: Reverse(dim)", 2)
     return make if mix is None else lambda rngs: Chain([mix(dim, rngs), make(rngs)])
 
 
-def usual_mix(num_layers: int, several: Mix = lu) -> Mix | None:
+def choose_mix(num_layers: int, several: Mix = lu) -> Mix | None:
     """Return the default mix for `num_layers` layers: `several`, or `None` for a single layer."""
     check_size("num_layers", num_layers)
     return several if num_layers > 1 else None
 
 
-def layered(
+def stack_layers(
     dim: int,
     make: Make,
     num_layers: int,
@@ -158,12 +158,12 @@ def layered(
     if base is not None:
         check_instance("base", base, Distribution)
     check_rngs(rngs)
-    layers = _stacked(make, num_layers, rngs)
+    layers = _stack(make, num_layers, rngs)
     if num_layers > 1:
         _check_kinds(layers[0])
     x, context = _pair_of(dim, data)
-    layout = None if columns is None else layout_of(dim, columns, x)
-    bijector = Chain([*first, *layers, *_units(dim, x, layout)])
+    layout = None if columns is None else make_layout(dim, columns, x)
+    bijector = Chain([*first, *layers, *_make_units(dim, x, layout)])
     if context is not None:
         shape = bijector.context_shape or (0,)
         _check_rows("contexts", context, *shape)
@@ -171,7 +171,7 @@ def layered(
     return Flow(base or Normal(dim), bijector if layout is None else Columns(bijector, layout))
 
 
-def _stacked(make: Make, num_layers: int, rngs: nnx.Rngs) -> list[Bijector]:
+def _stack(make: Make, num_layers: int, rngs: nnx.Rngs) -> list[Bijector]:
     if num_layers <= _CHAIN_UP_TO:
         return [make(rngs) for _ in range(num_layers)]
     return [Repeat(make, num_layers, rngs=rngs)]
@@ -185,18 +185,18 @@ def _pair_of(dim: int, data: Any) -> tuple[Any, np.ndarray | None]:
             f"Expected data (N, {dim}), or a pair of it and contexts, got {len(pair)}."
         )
     x, context = pair
-    return x, None if context is None else double("data", context)
+    return x, None if context is None else to_double("data", context)
 
 
-def _units(dim: int, x: Any, layout: Layout | None) -> list[Bijector]:
+def _make_units(dim: int, x: Any, layout: Layout | None) -> list[Bijector]:
     """Return the maps from standard coordinates to the units of the data."""
     if layout is not None:
-        return [*([] if x is None else units_of(layout.on_the_line(x))), layout.onto()]
+        return [*([] if x is None else make_units(layout.on_the_line(x))), layout.onto()]
     if x is None:
         return []
-    rows = double("data", x)
+    rows = to_double("data", x)
     _check_rows("data", rows, dim)
-    return units_of(rows)
+    return make_units(rows)
 
 
 def _check_rows(name: str, rows: np.ndarray, size: int) -> None:

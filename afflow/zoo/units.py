@@ -11,7 +11,7 @@ _HEAVY = 0.2  # above this tail index, the mean and standard deviation are poor 
 _ONE_SIGMA = 0.8413447460685429  # probability below the mean plus one standard deviation
 
 
-def units_of(x: np.ndarray) -> list[Bijector]:
+def make_units(x: np.ndarray) -> list[Bijector]:
     r"""Return the maps from a standard flow to the units of some data, in forward order.
 
     A column is standardised by its mean and standard deviation. A column with a tail index above

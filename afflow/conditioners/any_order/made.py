@@ -9,7 +9,7 @@ from flax import nnx
 
 from afflow._tools.arguments import check_callable, draw_key
 from afflow._tools.shapes import check_sizes
-from afflow.core.conditioner import placed
+from afflow.core.conditioner import place
 from afflow.core.order_agnostic import OrderAgnostic
 
 
@@ -92,7 +92,7 @@ class AgnosticMADE(OrderAgnostic):
         def body(x, scanned):
             t, input_t = scanned
             x_t, aux_t = emit(input_t, self._pass(x, draw.order, masks, context)[t])
-            return placed(x, x_t, t), (x_t, aux_t)
+            return place(x, x_t, t), (x_t, aux_t)
 
         x = jnp.zeros(self.event_shape, self.direct[...].dtype)
         return jax.lax.scan(body, x, (jnp.arange(len(x)), inputs))[1]
