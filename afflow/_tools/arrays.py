@@ -103,6 +103,11 @@ def _is_of_jax_arrays(value: Any) -> bool:
 
 def _convert_objects(name: str, array: np.ndarray) -> np.ndarray:
     """Return an array of Python numbers as float64, with NaN for missing entries."""
+    if array.ndim == 0:
+        raise ValueError(
+            f"Expected an array as {name}, got {array.item()!r}: for data from an iterator use "
+            f"afflow.training.Stream."
+        )
     try:
         return np.array([_number(entry) for entry in array.flat], np.float64).reshape(array.shape)
     except (TypeError, ValueError) as error:

@@ -57,12 +57,23 @@ class Embedded(Bijector):
         self.network = network
         self.event_shape = bijector.event_shape
         self.context_shape = check_shape("context_shape", context_shape)
-        found = jax.eval_shape(network, jax.ShapeDtypeStruct(self.context_shape, float)).shape
+        found = self._check_network()
         if found != bijector.context_shape:
             raise ValueError(
                 f"Expected a network that returns the bijector's context_shape "
                 f"{bijector.context_shape}, got {found}."
             )
+
+    def _check_network(self) -> Shape:
+        """Return the shape that the network returns, or raise `ValueError` if it fails."""
+        one = jax.ShapeDtypeStruct(self.context_shape, float)
+        try:
+            return jax.eval_shape(self.network, one).shape
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Expected a network that takes one context of shape {self.context_shape}, got "
+                f"an error: {error}"
+            ) from error
 
     @property
     def is_triangular(self) -> bool:

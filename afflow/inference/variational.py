@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from afflow._tools.arguments import check_callable
+from afflow._tools.calls import check_context
 from afflow.inference.divergences import Divergence, sticking_the_landing
 from afflow.inference.importance import LogDensity
 from afflow.models.flow import Flow
@@ -98,6 +99,9 @@ def fit_to_density(
         >>> round(history.train[-1], 2)  # -log(2 pi)
         -1.84
     """
+    check_callable("log_density", log_density, "lambda x: -(x**2).sum() / 2")
+    check_callable("objective", objective, "afflow.inference.forward_kl")
+    context = check_context(flow, context)
     loss = Partial(
         _Loss(num_samples, batch_size), Partial(objective), _make_partial(log_density), context
     )
@@ -149,9 +153,9 @@ def _check(flow, loss, context, key, **numbers):
     wrong = {name: n for name, n in numbers.items() if n < 1}
     if wrong:
         raise ValueError(f"Expected whole numbers of at least 1, got {wrong}.")
-    if context is not None and jnp.shape(context)[1:] != flow.context_shape:
+    if context is not None and context.shape[1:] != flow.context_shape:
         inner = ", ".join(map(str, flow.context_shape or ()))
-        raise ValueError(f"Expected context.shape (N, {inner}), got {jnp.shape(context)}.")
+        raise ValueError(f"Expected context.shape (N, {inner}), got {context.shape}.")
     shape = jax.eval_shape(loss, flow, key, None).shape
     if shape != ():
         raise ValueError(f"Expected objective to return a scalar, got shape {shape}.")

@@ -250,7 +250,9 @@ class Layout:
         if self.names is not None and _has_names(table):
             missing = [name for name in self.names if name not in table]
             if missing:
-                raise ValueError(f"Expected columns {list(self.names)}, got none named {missing}.")
+                raise ValueError(
+                    f"Expected columns {list(self.names)}, got a table without {missing}."
+                )
             columns = [np.asarray(table[name]) for name in self.names]
         else:
             rows = np.asarray(table)
@@ -329,6 +331,11 @@ class Layout:
         named = zip(self.kinds, self._labels(), self.origins, numbers.T, strict=True)
         for kind, name, origin, column in named:
             low, high = kind.ends
+            if not np.isfinite(column).all():
+                raise ValueError(
+                    f"Expected finite numbers in {name}, got {column[~np.isfinite(column)][0]} in "
+                    f"row {np.flatnonzero(~np.isfinite(column))[0]}: drop the row, or impute it."
+                )
             outside = ~((column >= low if kind.is_discrete else column > low) & (column < high))
             if outside.any():
                 raise ValueError(

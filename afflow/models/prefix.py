@@ -9,6 +9,7 @@ import numpy as np
 from afflow._tools.calls import call, check_floating, per_event
 from afflow._tools.numerics import total
 from afflow._tools.shapes import Shape
+from afflow.core.table import Table
 from afflow.distributions.standard import Normal, Uniform
 from afflow.models.flow import Flow
 
@@ -129,6 +130,8 @@ def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
     """Return `prefix` as a floating-point array. Raise `ValueError` if the flow cannot use it."""
     if not isinstance(flow.base, Normal | Uniform):
         raise ValueError(f"Expected a Normal or Uniform base, got {type(flow.base).__name__}.")
+    if isinstance(flow.bijector, Table):
+        raise ValueError("Expected a flow without columns=: prefixes of tables are not supported.")
     if flow.bijector.noise_order is None:
         raise ValueError(
             f"Expected layers that keep the order of the coordinates (MaskedAutoregressive, BNAF, "

@@ -33,8 +33,9 @@ class NonFiniteLossError(FloatingPointError):
     def __init__(self, epoch: int, flow: Any, history: History):
         super().__init__(
             f"Expected a finite loss and finite parameters, got train {history.train[-1]} and "
-            f"validation {history.validation[-1:] or None} in epoch {epoch}: try a smaller "
-            f"learning rate, or standardised data. The best model so far is in this error's "
-            f"`.flow`."
+            f"validation {history.validation[-1] if history.validation else 'not yet known'} in "
+            f"epoch {epoch}. Usual causes: data far from unit scale (standardise them), rows "
+            f"outside the support of the model, or a learning rate that is too large. The best "
+            f"model so far is in this error's `.flow`."
         )
         self.epoch, self.flow, self.history = epoch, flow, history

@@ -45,11 +45,11 @@ class Bar(NoBar):
 
 def make_progress_bar(total: int, run: Run, label: str, *, show: bool) -> NoBar:
     """Return a progress bar over `total` steps, which starts at the progress of `run`."""
+    if not show:
+        return NoBar()
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        return NoBar()
-    if not show:
         return NoBar()
     options: dict[str, Any] = {"unit": "step", "unit_scale": True, "dynamic_ncols": True}
     return Bar(tqdm(total=total, initial=run.total, desc=label or None, **options))

@@ -108,10 +108,13 @@ def shuffle(size: int) -> np.ndarray:
 def check_some_weight(*shares: Any) -> None:
     """Raise `ValueError` if the weights of a share of the rows have no positive sum."""
     for share in shares:
-        if share is not None and not np.sum(share, dtype=np.float64) > 0:
+        if share is None:
+            continue
+        total = np.asarray(share, np.float64).sum()
+        if not total > 0:
             raise ValueError(
                 f"Expected weights with a positive sum in the rows to train on and in those held "
-                f"out, got {np.sum(share, dtype=np.float64):.3g} in {len(share)} rows of one of "
+                f"out, got {total:.3g} in {len(share)} rows of one of "
                 f"them: give more rows, or held-out data as validation=(x, context, weights)."
             )
 

@@ -17,19 +17,20 @@ def warn_of_scale(flow: Any, rows: Rows) -> None:
     """Warn of columns far from unit scale that the flow does not standardise.
 
     The columns of the data are examined if no part of the flow has units (`Standardize`, `ActNorm`,
-    domains). The columns of the context are examined if the flow has no `Embedded` to scale them. A
-    flow on a base with units is not examined.
+    domains, some bases), and for density models with a continuous conditional. The columns of the
+    context are examined if the flow has no `Embedded` to scale them.
     """
+    if not getattr(getattr(flow, "conditional", None), "is_discrete", True):
+        _warn("x", rows.x, "(x - x.mean(0)) / x.std(0)")
     bijector = getattr(flow, "bijector", None)
-    if bijector is None or getattr(flow.base, "has_units", False):
+    if bijector is None:
         return
     parts = list(nnx.iter_graph(bijector))
-    if not any(getattr(part, "has_units", False) and "network" not in path for path, part in parts):
-        _warn(
-            "x",
-            rows.x,
-            _MEND,
-        )
+    has_units = any(
+        getattr(part, "has_units", False) and "network" not in path for path, part in parts
+    )
+    if not (has_units or getattr(flow.base, "has_units", False)):
+        _warn("x", rows.x, _MEND)
     if rows.context is not None and not any("network" in path for path, _ in parts):
         _warn("context", rows.context, "data=(x, context) in the factory, or ZScores")
 
@@ -47,7 +48,7 @@ def _warn(name: str, values: Any, mend: str) -> None:
             for i in np.flatnonzero(off)[:3]
         ]
         warnings.warn(
-            f"Expected {name} of about unit scale, as this flow does not standardise: "
+            f"Expected {name} of about unit scale, as this model does not standardise: "
             f"{', '.join(worst)}{', ...' if off.sum() > 3 else ''}. Use {mend}.",
             stacklevel=4,
         )

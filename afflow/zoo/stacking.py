@@ -151,7 +151,8 @@ def stack_layers(
     """
     if unknown:
         raise TypeError(
-            f"Expected the factory's own arguments, or data, columns and base, got {list(unknown)}."
+            f"Expected arguments that the factory documents (such as num_layers, hidden, "
+            f"context_dim, activation, mix), or data, columns and base, got {list(unknown)}."
         )
     check_size("dim", dim)
     check_size("num_layers", num_layers)
@@ -196,6 +197,12 @@ def _make_units(dim: int, x: Any, layout: Layout | None) -> list[Bijector]:
         return []
     rows = to_double("data", x)
     _check_rows("data", rows, dim)
+    bad = np.flatnonzero(~np.isfinite(rows).all(1))
+    if bad.size:
+        raise ValueError(
+            f"Expected finite data, got {bad.size} of {len(rows)} rows with NaN or infinity, the "
+            f"first at index {bad[0]}: drop or impute them."
+        )
     return make_units(rows)
 
 
