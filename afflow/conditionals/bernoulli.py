@@ -22,7 +22,7 @@ class Bernoulli(Conditional):
         1
     """
 
-    num_params = 1
+    num_params, num_values = 1, 2
     is_discrete = True
 
     def log_prob(self, x, params):

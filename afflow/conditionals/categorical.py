@@ -43,6 +43,13 @@ class Categorical(Conditional):
     def features(self) -> int:
         return self.num_classes
 
+    @property
+    def num_values(self) -> int:
+        return self.num_classes
+
+    def log_probs(self, params):
+        return jax.nn.log_softmax(params)
+
     def log_prob(self, x, params):
         chosen = jnp.where(self._indicator(x), jax.nn.log_softmax(params), 0).sum()
         return check_support(chosen, x, self.num_classes)

@@ -63,6 +63,10 @@ class DiscretizedLogistics(Conditional):
         return LogisticCDF()
 
     @property
+    def num_values(self) -> int:
+        return self.num_levels
+
+    @property
     def num_params(self) -> int:
         return 3 * self.num_components
 

@@ -1,4 +1,4 @@
-"""Networks that map `x[:t]` and a context to the parameters of coordinate `t`."""
+"""Networks that map `x[:t]` and a context to the parameters of token `t`."""
 
 from afflow.conditioners.any_order.deep_nade import DeepNADE
 from afflow.conditioners.any_order.made import AgnosticMADE
@@ -8,6 +8,7 @@ from afflow.conditioners.independent import IndependentMLPs
 from afflow.conditioners.made import MADE
 from afflow.conditioners.nade import NADE
 from afflow.conditioners.periodic import Periodic
+from afflow.conditioners.recurrent import Recurrent
 from afflow.core.conditioner import Conditioner
 from afflow.core.order_agnostic import Draw, OrderAgnostic
 
@@ -23,4 +24,5 @@ __all__ = [
     "IndependentMLPs",
     "OrderAgnostic",
     "Periodic",
+    "Recurrent",
 ]

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from afflow._tools.arguments import check_callable, check_number, check_rngs
-from afflow._tools.shapes import check_sizes, check_widths
+from afflow._tools.shapes import check_size, check_sizes, check_widths
 from afflow.core.conditioner import Conditioner
 
 Cell = Callable[..., Any]
@@ -85,13 +85,23 @@ class Recurrent(Conditioner):
         self.b = nnx.Param(jnp.zeros(num_params))
 
     def with_length(self, length: int) -> "Recurrent":
-        """Return the network with the same weights for events of another number of tokens."""
+        check_size("length", length)
         other = jax.tree.map(lambda leaf: leaf, self)
         other.event_shape = (length, *self.event_shape[1:])
         return other
 
+    def without_noise(self) -> "Recurrent":
+        other = jax.tree.map(lambda leaf: leaf, self)
+        other.dropout = 0.0
+        return other
+
     def __call__(self, x, context=None):
         return self._scan(x, context, None)
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether there is dropout."""
+        return self.dropout > 0
 
     def noisy(self, key, x, context=None):
         return self._scan(x, context, key if self.dropout else None)

@@ -6,6 +6,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.shapes import Shape
+
 
 class Conditional(ABC):
     r"""A distribution $p(x; \theta)$ of one scalar, with a parameter vector $\theta$ `(P,)`.
@@ -18,15 +20,22 @@ class Conditional(ABC):
     `encode` turns a value into the input of a conditioner. `features` is the length of this
     input. It is 1 if `encode` returns a scalar.
 
+    The values are scalars, unless a subclass sets `event_shape`: a value is then a whole token,
+    such as the keys of a chord. A subclass over $\{0, \dots, K-1\}$ sets `num_values` `K`.
+
     Example:
         >>> import jax.numpy as jnp
+
+    from afflow._tools.shapes import Shape
         >>> from afflow.conditionals import Bernoulli
         >>> round(Bernoulli().log_prob(jnp.array(1), jnp.zeros(1)).item(), 4)
         -0.6931
     """
 
+    event_shape: Shape = ()
     num_params: int
     features: int = 1
+    num_values: int | None = None
     is_discrete: ClassVar[bool]
 
     @abstractmethod
@@ -46,6 +55,10 @@ class Conditional(ABC):
     @abstractmethod
     def cdf(self, x: jax.Array, params: jax.Array) -> jax.Array:
         r"""Return $\Pr(X \le x)$."""
+
+    def log_probs(self, params: jax.Array) -> jax.Array:
+        """Return the log-probability of every value `(K,)`, if there are `num_values` of them."""
+        return jax.vmap(self.log_prob, (0, None))(jnp.arange(self.num_values), params)
 
     @abstractmethod
     def encode(self, x: jax.Array) -> jax.Array:

@@ -43,10 +43,32 @@ class Conditioner(Outlined, nnx.Module):
     context_shape: Shape | None
     num_params: int
     has_kernel = False  # whether `decode` takes the argument `kernel`
+    is_noisy: Any = False  # whether `noisy` differs from a call
 
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the parameters `(T, P)` of every token of one event `(T, *token)`."""
+
+    def noisy(self, key: jax.Array, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return the parameters with the noise of training, such as dropout, drawn with `key`."""
+        return self(x, context)
+
+    def without_noise(self) -> "Conditioner":
+        """Return the conditioner whose `noisy` draws no noise."""
+        return self
+
+    def with_length(self, length: int) -> "Conditioner":
+        """Return the conditioner with the same weights for events of `length` tokens.
+
+        Raises:
+            ValueError: if the weights are made for one number of tokens.
+        """
+        if length == self.event_shape[0]:
+            return self
+        raise ValueError(
+            f"Expected {self.event_shape[0]} tokens, the number that the weights of "
+            f"{type(self).__name__} are made for, got {length}: use a recurrent network."
+        )
 
     @property
     def features(self) -> int:

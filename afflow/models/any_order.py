@@ -14,7 +14,7 @@ from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation, check_size
 from afflow.core.conditional import Conditional
 from afflow.core.order_agnostic import Draw, OrderAgnostic
-from afflow.models.autoregressive import check_fit, check_whole, codes, emit_and_keys, heat
+from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
 
 
 class OrderAgnosticModel(Outlined, nnx.Module):

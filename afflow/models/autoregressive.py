@@ -1,15 +1,12 @@
-"""An autoregressive density model: the chain rule with a conditioner and a scalar distribution."""
+"""An autoregressive density model: the chain rule with a conditioner and a conditional."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jax.tree_util import Partial
 
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import call, check_ending, per_event
@@ -17,23 +14,26 @@ from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
-from afflow.core.order_agnostic import OrderAgnostic
+from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
+from afflow.models.generation import beam_search, generate
 
 
 class AutoregressiveModel(Outlined, nnx.Module):
-    r"""A density by the chain rule, each coordinate conditional on the earlier coordinates.
+    r"""A density by the chain rule, each token conditional on the earlier tokens.
 
     $$\log p(x \mid h) = \sum_t \log p(x_t;\, c_t(x_{<t}, h)).$$
 
-    A density takes one pass of the conditioner. Sampling runs the conditioner's serial loop. Both
-    are exact. The methods take any leading batch axes and are compiled, as in `Flow`.
+    A token is usually a coordinate, and `T` the dimension `D` of a vector. A conditional of whole
+    tokens, such as `TokenModel`, has tokens of several values. A density takes one pass of the
+    conditioner. Sampling runs the conditioner's serial loop. Both are exact. The methods take any
+    leading batch axes and are compiled, as in `Flow`.
 
     Args:
-        conditioner: maps `(D,)` to `(D, P)`; row `t` depends on `x[:t]` and the context only. For a
-            conditional that encodes a value as `features` numbers, it maps `(D, features)` to
-            `(D, P)`.
-        conditional: a scalar distribution with `P` parameters.
-        order: the coordinates in the order of the chain rule, by default the natural one.
+        conditioner: maps `(T,)` to `(T, P)`; row `t` depends on `x[:t]` and the context only. For a
+            conditional that encodes a value as `features` numbers, it maps `(T, features)` to
+            `(T, P)`.
+        conditional: a distribution of a token with `P` parameters.
+        order: the tokens in the order of the chain rule, by default the natural one.
         learning_rate: the default of `fit` for this model.
 
     Raises:
@@ -60,33 +60,65 @@ class AutoregressiveModel(Outlined, nnx.Module):
         learning_rate: float = 1e-3,
     ):
         check_fit(conditioner, conditional)
-        (dim, *_) = conditioner.event_shape
+        length = conditioner.event_shape[0]
         self.conditioner = conditioner
         self.conditional = conditional
-        self.order = None if order is None else check_permutation("order", order, dim)
+        self.order = None if order is None else check_permutation("order", order, length)
         self.learning_rate = learning_rate
-        self.event_shape = (dim,)
+        self.event_shape = (length, *conditional.event_shape)
         self.context_shape = conditioner.context_shape
 
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Return the log-probability, or log-density, of `x` `(..., D)`: `(...)` in nats."""
+        """Return the log-probability, or log-density, of events: `(...)` in nats.
+
+        Args:
+            x: events `(..., *event_shape)`.
+            context: `(..., *context_shape)`.
+        """
         return self.log_conditionals(x, context).sum(-1)
 
     def log_conditionals(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        r"""Return $\log p(x_t \mid x_{<t})$ of every coordinate, `(..., D)` in nats.
+        r"""Return $\log p(x_t \mid x_{<t})$ of every token, `(..., T)` in nats.
 
-        Coordinate `t` of the result belongs to coordinate `t` of `x`. The sum over the first `k`
-        coordinates of the order is their log-marginal.
+        Entry `t` of the result belongs to token `t` of `x`. The sum over the first `k` tokens of
+        the order is their log-marginal.
         """
         return call(_log_conditionals, self, (self._events(x),), context)
 
+    def training_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return `log_prob` with the noise of training, such as dropout, drawn with `key`."""
+        if not self.conditioner.is_noisy:
+            return self.log_prob(x, context)
+        return call(_noisy_log_prob, self, (self._events(x),), context, key=key)
+
+    def without_noise(self) -> "AutoregressiveModel":
+        """Return the model whose `training_log_prob` draws no noise, for validation."""
+        return self._around(self.conditioner.without_noise())
+
+    def with_length(self, length: int) -> "AutoregressiveModel":
+        """Return the model with the same weights for events of `length` tokens.
+
+        Raises:
+            ValueError: if the weights are made for one number of tokens, or the model has an order.
+        """
+        if self.order is not None and length != self.event_shape[0]:
+            raise ValueError(f"Expected a model without an order, got order={self.order}.")
+        return self._around(self.conditioner.with_length(length))
+
+    def _around(self, conditioner: Conditioner) -> "AutoregressiveModel":
+        options = {"order": self.order, "learning_rate": self.learning_rate}
+        return AutoregressiveModel(conditioner, self.conditional, **options)
+
     def check_missing(self, x: np.ndarray) -> None:
-        """Raise `ValueError` if a row has an observed coordinate after a missing one in the order.
+        """Raise `ValueError` if a row has an observed token after a missing one in the order.
 
         Args:
-            x: rows `(..., D)`, with NaN for missing values.
+            x: rows `(..., *event_shape)`, with NaN for missing values.
         """
-        missing = np.isnan(x) if self.order is None else np.isnan(x)[..., self.order]
+        missing = np.asarray(np.isnan(x).any(self._inner))
+        missing = missing if self.order is None else missing[..., self.order]
         bad = np.flatnonzero((missing[..., :-1] & ~missing[..., 1:]).any(-1))
         if bad.size:
             raise ValueError(
@@ -97,23 +129,24 @@ class AutoregressiveModel(Outlined, nnx.Module):
     def observed_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Return the log-marginal `(...)` of the coordinates of `x` `(..., D)` that are not NaN.
+        """Return the log-marginal `(...)` of the tokens of `x` that are not NaN.
+
+        Events of different lengths are rows of one length that end in NaN.
 
         Args:
             key: not used.
-            x: events, with NaN for missing values.
+            x: events `(..., *event_shape)`, with NaN for missing values.
             context: `(..., *context_shape)`.
 
         Raises:
-            ValueError: outside of compiled functions, for an observed coordinate after a missing
-                one.
+            ValueError: outside of compiled functions, for an observed token after a missing one.
         """
         x = self._events(x)
         if not isinstance(x, Tracer):
             self.check_missing(np.asarray(x))
-        observed = ~jnp.isnan(x)
-        terms = self.log_conditionals(jnp.where(observed, x, 0), context)
-        return jnp.where(observed, terms, 0).sum(-1)
+        missing = jnp.isnan(x).any(self._inner, keepdims=True)
+        terms = self.log_conditionals(jnp.where(missing, 0, x), context)
+        return jnp.where(missing.reshape(terms.shape), 0, terms).sum(-1)
 
     def sample(
         self,
@@ -123,14 +156,14 @@ class AutoregressiveModel(Outlined, nnx.Module):
         *,
         temperature: float = 1.0,
     ) -> jax.Array:
-        """Draw samples `(*shape, *context_batch, D)`, exact at temperature 1.
+        """Draw samples `(*shape, *context_batch, *event_shape)`, exact at temperature 1.
 
         A `temperature` below 1 sharpens every conditional; above 1 flattens it.
         """
         return call(_fill, self, self._blank(), context, heat(temperature), key=key, shape=shape)
 
     def greedy(self, context: jax.Array | None = None) -> jax.Array:
-        """Return events `(*context_batch, D)`, each coordinate the mode of its conditional."""
+        """Return events whose every token is the mode, `(*context_batch, *event_shape)`."""
         return call(_fill, self, self._blank(), context, heat(1.0))
 
     def complete(
@@ -142,141 +175,197 @@ class AutoregressiveModel(Outlined, nnx.Module):
         *,
         temperature: float = 1.0,
     ) -> jax.Array:
-        """Draw the coordinates of `x` `(..., D)` that are not `observed`, given the observed ones.
+        """Draw the tokens of `x` `(..., *event_shape)` that are not `observed`, given the others.
 
-        The completion is exact. It is therefore refused unless the observed coordinates come first
-        in the order. For any other subset use an order-agnostic model such as
+        The completion is exact. It is therefore refused unless the observed tokens come first in
+        the order. For any other subset use an order-agnostic model such as
         `afflow.zoo.deep_nade`.
 
         Args:
             x: events; values that are not observed are ignored.
-            observed: booleans `(..., D)`.
-            key: a PRNG key. Without a key, every coordinate is the mode of its conditional.
+            observed: booleans `(..., T)`, one for each token.
+            key: a PRNG key. Without a key, every token is the mode of its conditional.
             context: `(..., *context_shape)`.
             temperature: as in `sample`.
 
         Raises:
-            ValueError: if an observed coordinate comes after an unobserved one, or an observed
-                value is not a whole number although the conditional is discrete.
+            ValueError: if an observed token comes after an unobserved one, or an observed value is
+                not a whole number although the conditional is discrete.
         """
         mask = np.asarray(observed, bool)
         mask = mask if self.order is None else mask[..., self.order]
         if (mask[..., 1:] & ~mask[..., :-1]).any():
             raise ValueError(
-                "Expected observed coordinates to come first in the order, got one after an "
+                "Expected observed tokens to come first in the order, got one after an "
                 "unobserved one: its completion is not exact. Give the model another order, "
                 "or use an order-agnostic one (afflow.zoo.deep_nade)."
             )
-        events = self._events(x), self._events(observed)
+        events = self._events(x), self._events(self._of_tokens(observed))
         check_whole(self.conditional, *events)
         return call(_fill, self, events, context, heat(temperature), key=key)
+
+    def generate(
+        self,
+        key: jax.Array,
+        prompt: jax.Array | None = None,
+        length: int | None = None,
+        context: jax.Array | None = None,
+        *,
+        shape: int | Shape = (),
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: int | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Draw the tokens after a prompt; return whole events and log-probabilities.
+
+        Args:
+            key: a PRNG key.
+            prompt: the first tokens `(*batch, n, *token)`; none by default.
+            length: the number of tokens of the result, prompt included. The default is the
+                number that the model is made for. Other lengths need weights that know no length,
+                as those of `Recurrent`.
+            context: `(*context_batch, *context_shape)`; broadcasts with the prompt.
+            shape: how many events to draw for each prompt and context.
+            temperature: below 1 sharpens every conditional, above 1 flattens it.
+            top_k: draw from the `top_k` most probable symbols only; 1 is greedy.
+            top_p: draw from the most probable symbols only that have this probability together.
+            stop: the symbol that ends an event. Tokens after its first draw are set to it.
+
+        Returns:
+            Events `(*shape, *batch, length, *token)`, and `(*shape, *batch)` log-probabilities of
+            their drawn tokens under the model, at temperature 1 and without top_k and top_p, in
+            nats.
+
+        Raises:
+            ValueError: for a prompt that does not fit, numbers out of range, a length that the
+                weights do not allow, or a model with an order.
+
+        Example:
+            >>> import afflow, jax
+            >>> from flax import nnx
+            >>> network = afflow.conditioners.Recurrent(4, 3, (8,), features=3, rngs=nnx.Rngs(0))
+            >>> model = afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(3))
+            >>> prompt = jax.numpy.array([2, 0])
+            >>> tokens, log_prob = model.generate(jax.random.key(0), prompt, 8, top_k=2, shape=5)
+            >>> tokens.shape, log_prob.shape
+            ((5, 8), (5,))
+        """
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
+        return generate(self, key, prompt, length, context, shape=shape, **options)
+
+    def beam_search(
+        self,
+        prompt: jax.Array | None = None,
+        length: int | None = None,
+        context: jax.Array | None = None,
+        *,
+        width: int = 4,
+        length_penalty: float = 0.0,
+        stop: int | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        r"""Return probable continuations of a prompt, the best first; exact for a wide enough beam.
+
+        The search keeps the `width` most probable beginnings at every token. With width 1 it is
+        greedy.
+
+        Args:
+            prompt: the first tokens `(*batch, n)`; none by default.
+            length: the number of tokens of the result, see `generate`.
+            context: `(*context_batch, *context_shape)`; broadcasts with the prompt.
+            width: the number of beams `W`.
+            length_penalty: $\alpha$ in $\log p \,/\, ((5 + n)/6)^\alpha$. At the end, beams of `n`
+                drawn tokens are ranked by it (Wu et al. 2016, arXiv:1609.08144, eq. 14).
+            stop: the symbol that ends a beam.
+
+        Returns:
+            Events `(*batch, W, length)`, and the log-probabilities `(*batch, W)` of their tokens
+            after the prompt, in nats. If there are fewer than `W` events, the surplus has
+            log-probability minus infinity.
+
+        Raises:
+            ValueError: as `generate`, or for a continuous conditional.
+
+        Example:
+            >>> import afflow, jax
+            >>> from flax import nnx
+            >>> model = afflow.fvsbn(3, rngs=nnx.Rngs(0))
+            >>> events, log_probs = model.beam_search(width=8)
+            >>> events.shape, round(float(jax.numpy.exp(log_probs).sum()), 4)
+            ((8, 3), 1.0)
+        """
+        options = {"width": width, "length_penalty": length_penalty, "stop": stop}
+        return beam_search(self, prompt, length, context, **options)
+
+    def log_conditionals_of_one(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Return `log_conditionals` of one event, without batch axes and checks."""
+        x = self._sort(x)
+        params = self.conditioner(codes(self.conditional, x), context)
+        return self._unsort(jax.vmap(self.conditional.log_prob)(x, params))
+
+    @property
+    def _inner(self) -> tuple[int, ...]:
+        """The axes of a token within an array of events."""
+        return tuple(range(1 - len(self.event_shape), 0))
+
+    def _of_tokens(self, values):
+        """Repeat one value for each token `(..., T)` over the values of the token."""
+        values = jnp.asarray(values)
+        token = self.event_shape[1:]
+        return jnp.broadcast_to(
+            values.reshape(*values.shape, *(1 for _ in token)), (*values.shape, *token)
+        )
 
     def _events(self, x):
         return check_ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
 
     def _sort(self, x):
-        """Reorder coordinates from the natural order to the order of the chain rule."""
+        """Reorder tokens from the natural order to the order of the chain rule."""
         return x if self.order is None else x[np.array(self.order)]
 
     def _unsort(self, x):
-        """Reorder coordinates from the order of the chain rule to the natural order."""
+        """Reorder tokens from the order of the chain rule to the natural order."""
         return x if self.order is None else x[np.argsort(self.order)]
 
     def _blank(self):
-        """Return an event without observed coordinates."""
+        """Return an event without observed tokens."""
         return jnp.zeros(self.event_shape), jnp.zeros(self.event_shape, bool)
 
 
 @per_event
 def _log_conditionals(model, item, context):
-    x = model._sort(item[0])
-    params = model.conditioner(codes(model.conditional, x), context)
-    return model._unsort(jax.vmap(model.conditional.log_prob)(x, params))
+    return model.log_conditionals_of_one(*item, context)
+
+
+@per_event
+def _noisy_log_prob(model, item, context):
+    x, key = item
+    x = model._sort(x)
+    params = model.conditioner.noisy(key, codes(model.conditional, x), context)
+    return jax.vmap(model.conditional.log_prob)(x, params).sum()
 
 
 @per_event
 def _fill(model, item, context, temperature):
-    """Draw the coordinates that are not observed, or take their modes if there is no key."""
+    """Draw the tokens that are not observed, or take their modes if there is no key."""
     x, observed, *key = item
+    observed = observed.reshape(len(x), -1)[:, 0]
+    return decode(model, x, observed, context, temperature, *key)
+
+
+def decode(
+    model: AutoregressiveModel,
+    x: jax.Array,
+    observed: jax.Array,
+    context: jax.Array | None,
+    temperature: jax.Array,
+    *key: jax.Array,
+) -> jax.Array:
+    """Draw one event, or take modes if there is no key; `observed` `(T,)` tokens keep their values.
+
+    The observed tokens are first in the order of the model.
+    """
     emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
     inputs = model._sort(x), model._sort(observed), *keys
     _, x = model.conditioner.decode(emit, inputs, context)
     return model._unsort(x)
-
-
-def codes(conditional: Conditional, x: jax.Array) -> jax.Array:
-    """Encode the coordinates `x` `(D,)` for a conditioner.
-
-    An infinite coordinate has density zero. Its code is the code of 0. The later conditionals then
-    stay finite, and the sum of all terms is minus infinity, not NaN.
-    """
-    return jax.vmap(conditional.encode)(jnp.where(jnp.isinf(x), jnp.zeros_like(x), x))
-
-
-def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional):
-    """Raise `ValueError` if `num_params` or `features` of the two arguments differ."""
-    if conditioner.num_params != conditional.num_params:
-        raise ValueError(
-            f"Expected a conditioner with num_params={conditional.num_params} for "
-            f"{conditional}, got {conditioner.num_params}."
-        )
-    if conditioner.features != conditional.features:
-        raise ValueError(
-            f"Expected a conditioner with features={conditional.features} for {conditional}, "
-            f"got {conditioner.features}."
-        )
-
-
-def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> None:
-    """Raise `ValueError` if the conditional is discrete and an observed value is not whole."""
-    if not conditional.is_discrete or any(isinstance(a, Tracer) for a in (x, observed)):
-        return
-    values, mask = np.broadcast_arrays(x, observed)
-    values = values[mask]
-    broken = values[values != np.floor(values)]
-    if broken.size:
-        raise ValueError(
-            f"Expected whole numbers in the observed coordinates of a discrete model, got "
-            f"{broken[0]}: round the values, or map them to 0, 1, 2, ..."
-        )
-
-
-def emit_and_keys(
-    conditional: Conditional, temperature: jax.Array, num: int, *key: jax.Array
-) -> tuple[Any, ...]:
-    """Return the function that emits one coordinate, followed by the raw keys of `num` coordinates.
-
-    The keys are raw because decoding needs inputs that are arrays of numbers. Without a key, the
-    tuple holds the function only.
-    """
-    impl = jax.random.key_impl(*key) if key else None
-    emit = Partial(partial(_emit_coordinate, conditional, impl), temperature)
-    return emit, *(jax.random.key_data(jax.random.split(k, num)) for k in key)
-
-
-def _emit_coordinate(conditional, impl, temperature, inputs, params):
-    """Return the code and the value of one coordinate.
-
-    The value is `x` if the coordinate is observed, a draw if `inputs` holds a key, else the mode.
-    """
-    x, observed, *key = inputs
-    if key:
-        key = jax.random.wrap_key_data(*key, impl=impl)
-        drawn = conditional.sample(key, params, temperature)
-    else:
-        drawn = conditional.mode(params)
-    x = jnp.where(observed, x.astype(drawn.dtype), drawn)
-    return conditional.encode(x).astype(params.dtype), x
-
-
-def heat(temperature: float) -> tuple[jax.Array]:
-    """Return a one-element tuple of the temperature as an array, the shared argument of `call`.
-
-    Raises:
-        ValueError: if the temperature is not positive.
-    """
-    if not temperature > 0:
-        raise ValueError(
-            f"Expected temperature > 0, got {temperature}: for the limit 0 there is `greedy`."
-        )
-    return (jnp.asarray(temperature, float),)

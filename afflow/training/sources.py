@@ -169,10 +169,15 @@ def _make_batches(size: int) -> np.ndarray:
     return np.arange(size - size % _BATCH).reshape(-1, _BATCH)
 
 
+def _without_noise(model: Any) -> Any:
+    """Return the model for validation, without dropout."""
+    return model.without_noise() if hasattr(model, "without_noise") else model
+
+
 @jax.jit
 def _compute_mean_loss(losses: Any, data: Rows, key: jax.Array, index: jax.Array, model: Any):
     """Return the mean loss over `data`: the batches of `index`, and the remaining rows."""
-    data = _normalize_weights(data)
+    data, model = _normalize_weights(data), _without_noise(model)
     keys = jax.random.split(key, len(index))
     total = jax.lax.map(
         lambda item: _compute_loss_at(losses, data, model, *item), (keys, index)

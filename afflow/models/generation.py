@@ -1,0 +1,185 @@
+"""Generation: tokens drawn after a prompt, and the most probable tokens by beam search."""
+
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from afflow._tools.arguments import check_number
+from afflow._tools.calls import call, per_event
+from afflow._tools.shapes import Shape, check_size
+from afflow.models.emission import as_pytree, check_temperature
+
+
+def generate(
+    model: Any,
+    key: jax.Array,
+    prompt: jax.Array | None = None,
+    length: int | None = None,
+    context: jax.Array | None = None,
+    *,
+    shape: int | Shape = (),
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Draw tokens after a prompt, see `AutoregressiveModel.generate`."""
+    model = model.with_length(length or model.event_shape[0])
+    if top_k is not None:
+        check_size("top_k", top_k)
+    if top_p is not None:
+        check_number("top_p", top_p, lambda share: 0 < share <= 1, "in (0, 1]")
+    if model.conditional.num_values is None and not top_k is top_p is stop is None:
+        raise ValueError(
+            f"Expected a model over symbols for top_k, top_p and stop, got {model.conditional}."
+        )
+    check_temperature(temperature)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
+    shared = ({name: value for name, value in options.items() if value is not None},)
+    return call(_generate, model, _forced(model, prompt), context, shared, key=key, shape=shape)
+
+
+def beam_search(
+    model: Any,
+    prompt: jax.Array | None = None,
+    length: int | None = None,
+    context: jax.Array | None = None,
+    *,
+    width: int = 4,
+    length_penalty: float = 0.0,
+    stop: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Return probable tokens after a prompt, see `AutoregressiveModel.beam_search`."""
+    check_size("width", width)
+    check_number("length_penalty", length_penalty)
+    model = model.with_length(length or model.event_shape[0])
+    if model.conditional.num_values is None:
+        raise ValueError(f"Expected a model over symbols, got {model.conditional}.")
+    shared = jnp.asarray(length_penalty, float), None if stop is None else jnp.asarray(stop)
+    return call(_beam_of(width), model, _forced(model, prompt), context, shared)
+
+
+def _forced(model: Any, prompt: Any) -> tuple[jax.Array, jax.Array]:
+    """Return events that begin with the prompt `(..., n)`, and which tokens the prompt sets."""
+    length, *token = model.event_shape
+    x = jnp.zeros((0, *token), int) if prompt is None else jnp.asarray(prompt)
+    axis = x.ndim - 1 - len(token)
+    if axis < 0 or x.shape[axis] > length or x.shape[axis + 1 :] != tuple(token):
+        raise ValueError(
+            f"Expected a prompt (..., n{''.join(f', {n}' for n in token)}) with n <= {length}, got "
+            f"shape {x.shape}."
+        )
+    if model.order is not None:
+        raise ValueError(f"Expected a model without an order, got order={model.order}.")
+    num_given = x.shape[axis]
+    widths = [(0, length - num_given if i == axis else 0) for i in range(x.ndim)]
+    given = (jnp.arange(length) < num_given).reshape(-1, *(1 for _ in token))
+    return jnp.pad(x, widths), jnp.broadcast_to(given, model.event_shape)
+
+
+@per_event
+def _generate(model, item, context, options):
+    x, given, key = item
+    given = given.reshape(len(x), -1)[:, 0]
+    stop = options.pop("stop", None)
+    emit = Partial(partial(_emit, jax.random.key_impl(key)), as_pytree(model.conditional), options)
+    keys = jax.random.key_data(jax.random.split(key, len(x)))
+    _, (x, log_probs) = model.conditioner.decode(emit, (x, given, keys), context)
+    if stop is None:
+        return x, log_probs.sum()
+    ends = (x == stop) & ~given
+    over = jnp.cumsum(ends) > ends  # a token before this one has ended the row
+    return jnp.where(over, stop, x), jnp.where(over, 0, log_probs).sum()
+
+
+def _emit(impl, conditional, options, inputs, params):
+    """Return the code of one token, the token, and its log-probability, 0 for a given token."""
+    x, given, key = inputs
+    conditional, key = conditional(), jax.random.wrap_key_data(key, impl=impl)
+    if conditional.num_values is None:
+        drawn = conditional.sample(key, params, options["temperature"])
+        x = jnp.where(given, x.astype(drawn.dtype), drawn)
+        log_prob = conditional.log_prob(x, params)
+    else:
+        log_probs = conditional.log_probs(params)
+        drawn = jax.random.categorical(key, keep_top(log_probs, **options))
+        x = jnp.where(given, x.astype(drawn.dtype), drawn)
+        log_prob = log_probs[x]
+    return conditional.encode(x).astype(params.dtype), (x, jnp.where(given, 0, log_prob))
+
+
+def keep_top(
+    log_probs: jax.Array,
+    temperature: jax.Array,
+    top_k: jax.Array | None = None,
+    top_p: jax.Array | None = None,
+) -> jax.Array:
+    """Return tempered logits `(K,)`, with minus infinity for values that are not to be drawn.
+
+    The logits are first divided by the temperature. `top_k` keeps the `k` most probable values.
+    `top_p` keeps the most probable values, down to the value at which their sum reaches `p`
+    (Holtzman et al. 2020, arXiv:1904.09751).
+    """
+    logits = jax.nn.log_softmax(log_probs / temperature)
+    order = jnp.argsort(-logits)
+    rank = jnp.argsort(order)
+    kept = jnp.ones(logits.shape, bool)
+    if top_k is not None:
+        kept &= rank < top_k
+    if top_p is not None:
+        p = jnp.exp(jnp.where(kept, logits, -jnp.inf))
+        p = p / p.sum()
+        before = jnp.cumsum(p[order]) - p[order]
+        kept &= (before < top_p)[rank]
+    return jnp.where(kept, logits, -jnp.inf)
+
+
+@lru_cache
+def _beam_of(width: int):
+    """Return the compiled beam search of a width, which is the shape of its arrays."""
+    return per_event(partial(_search, width))
+
+
+def _search(width, model, item, context, penalty, stop):
+    """Return the beams `(W, T)` of one event and their log-probabilities `(W,)`, the best first."""
+    x, given = item
+    net, conditional = model.conditioner, model.conditional
+    values = jnp.arange(conditional.num_values)
+
+    def step(state, scanned):
+        scores, sizes, over, x_prev, caches = state
+        t, x_t, given_t = scanned
+        params, caches = jax.vmap(net.step, (0, None, 0))(x_prev, t, caches)
+        log_probs = jax.vmap(conditional.log_probs)(params)  # (W, K)
+        only = jnp.where(given_t, x_t, -1 if stop is None else stop)
+        forced = jnp.where(values == only, 0, -jnp.inf)
+        log_probs = jnp.where((given_t | over)[:, None], forced[None], log_probs)
+        scores, best = jax.lax.top_k((scores[:, None] + log_probs).reshape(-1), width)
+        parents, tokens = best // len(values), best % len(values)
+        caches = jax.tree.map(lambda leaf: leaf[parents], caches)
+        over, sizes = over[parents], sizes[parents]
+        sizes = sizes + ~(over | given_t)
+        over |= (tokens == only) & ~given_t
+        code = jax.vmap(conditional.encode)(tokens).astype(x_prev.dtype)
+        return (scores, sizes, over, code, caches), (parents, tokens)
+
+    cache = net.init_cache(context)
+    caches = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (width, *jnp.shape(leaf))), cache)
+    scores = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)
+    blank = jnp.zeros((width, *net.event_shape[1:]))
+    state = scores, jnp.zeros(width, int), jnp.zeros(width, bool), blank, caches
+    state, (parents, tokens) = jax.lax.scan(step, state, (jnp.arange(len(x)), x, given))
+
+    def trace(beam, scanned):
+        parents_t, tokens_t = scanned
+        return parents_t[beam], tokens_t[beam]
+
+    scores, sizes, *_ = state
+    ranked = jnp.argsort(-scores / ((5 + sizes) / 6) ** penalty)
+    _, found = jax.lax.scan(
+        trace, ranked.astype(parents.dtype), (parents, tokens), reverse=True
+    )  # (T, W)
+    return found.T, scores[ranked]
