@@ -1,7 +1,7 @@
 """The registry of all bijectors and conditioners, on which the shared property tests run."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import diffrax
 import jax
@@ -104,9 +104,23 @@ def through(univariate, dim) -> afflow.MaskedAutoregressive:
     return afflow.MaskedAutoregressive(made(dim, *univariate.context_shape, (5,)), univariate)
 
 
-def nade(dim, **options) -> afflow.conditioners.NADE:
+def nade(dim, num_params=2, **options) -> afflow.conditioners.NADE:
     """Return a NADE with random weights."""
-    return randomize(afflow.conditioners.NADE(dim, 2, 4, **options, rngs=nnx.Rngs(0)))
+    return randomize(afflow.conditioners.NADE(dim, num_params, 4, **options, rngs=nnx.Rngs(0)))
+
+
+def recurrent(length=4, num_params=2, hidden=(5, 5), **options) -> afflow.conditioners.Recurrent:
+    """Return a recurrent network with random weights."""
+    sizes = length, num_params, hidden
+    return randomize(afflow.conditioners.Recurrent(*sizes, **options, rngs=nnx.Rngs(0)))
+
+
+def tokens(conditioner) -> afflow.MaskedAutoregressive:
+    """Return a layer whose tokens are the rows of an event."""
+    return afflow.MaskedAutoregressive(conditioner, afflow.Affine())
+
+
+ELMAN = partial(nnx.SimpleCell, dtype=None)
 
 
 def each(univariate, dim) -> afflow.Elementwise:
@@ -282,6 +296,11 @@ TRIANGULAR: dict[str, Make] = {
     "domain ordered": lambda: afflow.bijectors.Ordered(4),
     "domain ordered D=1": lambda: afflow.bijectors.Ordered(1),
     "domain ordered D=2": lambda: afflow.bijectors.Ordered(2),
+    "recurrent": lambda: tokens(recurrent(context_dim=2)),
+    "recurrent T=1 context": lambda: tokens(recurrent(1, context_dim=2)),
+    "recurrent spline": lambda: afflow.MaskedAutoregressive(
+        recurrent(3, 11), afflow.RationalQuadraticSpline(4)
+    ),
 }
 TRIANGULAR = made_once(TRIANGULAR)
 
@@ -372,6 +391,16 @@ BIJECTORS: dict[str, Make] = {
         4, [afflow.bijectors.Positive(1), autoregressive(2, context_dim=2)], [[2], [3, 0]]
     ),
     "domain columns": columns,
+    # tokens of several values
+    "tokens made": lambda: tokens(made(3, 4, features=2, context_dim=2)),
+    "tokens recurrent": lambda: tokens(recurrent(3, 4, features=2, context_dim=1)),
+    "tokens passes": lambda: afflow.MaskedAutoregressive(
+        made(3, 4, features=2), afflow.Affine(), afflow.FullPasses()
+    ),
+    "tokens jacobi": lambda: afflow.MaskedAutoregressive(
+        recurrent(3, 4, features=2), afflow.Affine(), afflow.Jacobi()
+    ),
+    "tokens nade": lambda: tokens(nade(3, num_params=4, features=2)),
     # continuous flows
     "continuous context": lambda: continuous(2, context_dim=2),
     "continuous D=1": lambda: continuous(1),
@@ -448,6 +477,13 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "independent": lambda: randomize(
         afflow.conditioners.IndependentMLPs(5, 2, 3, context_dim=2, rngs=nnx.Rngs(0))
     ),
+    "made tokens context": lambda: made(4, 3, features=2, context_dim=1),
+    "nade tokens": lambda: nade(4, features=3),
+    "lstm context": lambda: recurrent(context_dim=2, residual=True),
+    "lstm T=1 context": lambda: recurrent(1, context_dim=2),
+    "gru tokens context": lambda: recurrent(3, 4, features=2, cell=nnx.GRUCell, context_dim=1),
+    "elman one layer": lambda: recurrent(5, 3, (6,), cell=ELMAN),
+    "recurrent at another length": lambda: recurrent(3, context_dim=1).with_length(6),
 }
 CONDITIONERS = made_once(CONDITIONERS)
 

@@ -17,9 +17,11 @@ def test_causal_and_dense(name):
     context = None if context is None else context[0]
     params = jax.eval_shape(conditioner, x[0], context)
     assert params.shape == (len(x[0]), conditioner.num_params)
-    jacobian = jax.jit(jax.jacfwd(lambda x: conditioner(x, context)))(x[0])  # (D, P, D)
+    jacobian = jax.jit(jax.jacfwd(lambda x: conditioner(x, context)))(x[0])  # (T, P, T, *token)
+    jacobian = jacobian.reshape(*jacobian.shape[:3], -1)
+    jacobian = jnp.moveaxis(jacobian, 3, 1).reshape(len(x[0]), -1, len(x[0]))  # (T, C P, T)
     parents = np.array(getattr(conditioner, "adjacency", np.tri(len(x[0]), k=-1)), bool)
-    seen = np.moveaxis(np.asarray(jacobian), 1, -1)  # (D, D, P)
+    seen = np.moveaxis(np.asarray(jacobian), 1, -1)  # (T, T, C P)
     assert (seen[~parents] == 0).all()
     assert (seen[parents] != 0).all()
 

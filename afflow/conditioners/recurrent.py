@@ -109,9 +109,9 @@ class Recurrent(Conditioner):
     def init_cache(self, context=None, dtype=float):
         start = self.s_first[...]
         start = start if context is None else start + self.U[...] @ context
-        zeros = self._zero_state()
-        state = ravel_pytree(zeros)[1](start.astype(jnp.result_type(start, dtype)))
-        return state, context
+        dtype = jnp.result_type(start, dtype)
+        zeros = jax.tree.map(lambda leaf: leaf.astype(dtype), self._zero_state())
+        return ravel_pytree(zeros)[1](start.astype(dtype)), context
 
     def step(self, x_prev, t, cache):
         state, context = cache
@@ -121,7 +121,8 @@ class Recurrent(Conditioner):
 
     def _scan(self, x, context, key):
         """Return the parameters of all tokens, with dropout if there is a key."""
-        x_prev = jnp.concatenate([self.x_first[...][None], x[:-1].reshape(len(x) - 1, -1)])
+        first = self.x_first[...]
+        x_prev = jnp.concatenate([first[None], x[:-1].reshape(len(x) - 1, len(first))])
 
         def body(state, scanned):
             x_prev, t = scanned
@@ -131,7 +132,7 @@ class Recurrent(Conditioner):
 
         state, _ = self.init_cache(context, x.dtype)
         _, out = jax.lax.scan(body, state, (x_prev, jnp.arange(len(x))))  # (T, H)
-        return out @ self.V[...].T + self.b[...]  # (T, P)
+        return out @ self.V[...].T + self.b[...][None]  # (T, P)
 
     def _advance(self, x_prev, state, context, key):
         """Return the output of the last layer and the new state of every layer."""

@@ -1,0 +1,261 @@
+"""Models of sequences against enumeration: tokens, generation and beam search."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from registry import randomize, recurrent
+
+import afflow
+from afflow.models.generation import keep_top
+
+KEY = jax.random.key(0)
+CONTEXT = jnp.array([[0.5, -1.0], [2.0, 1.0]])
+
+
+def symbols(length=4, num=3, **options) -> afflow.AutoregressiveModel:
+    """Return a recurrent model over symbols."""
+    network = recurrent(length, num, (6,), features=num, **options)
+    return afflow.AutoregressiveModel(randomize(network, 1.0), afflow.conditionals.Categorical(num))
+
+
+def chords(context_dim=0) -> afflow.AutoregressiveModel:
+    """Return a recurrent model over tokens of two binary values, with a NADE in each token."""
+    inner = randomize(afflow.nade(2, hidden=4, context_dim=3, rngs=nnx.Rngs(0)), 1.0)
+    network = recurrent(3, 3, (5,), features=2, context_dim=context_dim)
+    return afflow.AutoregressiveModel(network, afflow.models.TokenModel(inner))
+
+
+def everything(length, num):
+    """Return every sequence of symbols."""
+    return jnp.array(list(itertools.product(range(num), repeat=length)))
+
+
+MODELS = {
+    "lstm": lambda: symbols(context_dim=2),
+    "gru": lambda: symbols(cell=nnx.GRUCell, context_dim=2),
+    "nade": lambda: randomize(afflow.nade(4, hidden=3, context_dim=2, rngs=nnx.Rngs(0)), 1.0),
+    "made": lambda: randomize(
+        afflow.made_model(
+            4,
+            hidden=(6,),
+            conditional=afflow.conditionals.Categorical(3),
+            context_dim=2,
+            rngs=nnx.Rngs(0),
+        ),
+        1.0,
+    ),
+    "levels": lambda: afflow.AutoregressiveModel(
+        recurrent(4, 6, (5,), context_dim=2),
+        afflow.conditionals.DiscretizedLogistics(num_levels=3, num_components=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_symbols_sum_to_one_and_beams_find_all_of_them(name):
+    model = MODELS[name]()
+    x = everything(4, model.conditional.num_values)
+    log_prob = model.log_prob(x, CONTEXT[0])
+    np.testing.assert_allclose(jnp.exp(log_prob).sum(), 1, rtol=1e-10)
+    events, found = model.beam_search(context=CONTEXT, width=len(x))
+    best = jnp.argsort(-log_prob)
+    np.testing.assert_array_equal(events[0], x[best])
+    np.testing.assert_allclose(found[0], log_prob[best], rtol=1e-10)
+    np.testing.assert_allclose(model.log_prob(events, CONTEXT[:, None]), found, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_greedy_is_a_beam_of_width_one(name):
+    model = MODELS[name]()
+    greedy = model.greedy(CONTEXT)
+    events, log_probs = model.beam_search(context=CONTEXT, width=1)
+    drawn, drawn_log_prob = model.generate(KEY, context=CONTEXT, top_k=1)
+    np.testing.assert_array_equal(events[:, 0], greedy)
+    np.testing.assert_array_equal(drawn, greedy)
+    np.testing.assert_allclose(log_probs[:, 0], model.log_prob(greedy, CONTEXT), rtol=1e-10)
+    np.testing.assert_allclose(drawn_log_prob, log_probs[:, 0], rtol=1e-10)
+
+
+def test_a_prompt_is_kept_and_conditioned_on():
+    model, prompt, num = symbols(context_dim=2), jnp.array([1, 2]), 20_000
+    drawn, log_prob = model.generate(KEY, prompt, context=CONTEXT[0], shape=num)
+    np.testing.assert_array_equal(drawn[:, :2], jnp.broadcast_to(prompt, (num, 2)))
+    x = everything(4, 3)
+    x = x[(x[:, :2] == prompt[None]).all(1)]
+    exact = jax.nn.log_softmax(model.log_prob(x, CONTEXT[0]))
+    place = drawn[:, 2] * 3 + drawn[:, 3]
+    np.testing.assert_allclose(log_prob, exact[place], rtol=1e-9)
+    p = np.exp(exact)
+    share = np.bincount(place, minlength=9) / num
+    assert (np.abs(share - p) < 4.5 * np.sqrt(p * (1 - p) / num)).all()
+    events, found = model.beam_search(prompt, context=CONTEXT[0], width=9)
+    np.testing.assert_allclose(found, -jnp.sort(-exact), rtol=1e-9)
+    np.testing.assert_array_equal(events[:, :2], jnp.broadcast_to(prompt, (9, 2)))
+
+
+def test_prompts_and_contexts_broadcast():
+    model = symbols(context_dim=2)
+    prompts = jnp.array([[[1]], [[2]], [[0]]])  # (3, 1, 1)
+    drawn, log_prob = model.generate(KEY, prompts, context=CONTEXT, shape=(5,))
+    assert (drawn.shape, log_prob.shape) == ((5, 3, 2, 4), (5, 3, 2))
+    np.testing.assert_array_equal(drawn[..., 0], jnp.broadcast_to(prompts[..., 0], (5, 3, 2)))
+
+
+def test_a_stop_token_ends_one_row_and_not_its_neighbour():
+    model, stop = symbols(9), 0
+    drawn, log_prob = model.generate(KEY, stop=stop, shape=200)
+    free, _ = model.generate(KEY, shape=200)
+    terms = model.log_conditionals(drawn)
+    for row, other, term, value in zip(drawn, free, terms, log_prob, strict=True):
+        ends = np.flatnonzero(other == stop)
+        size = ends[0] + 1 if ends.size else 9
+        np.testing.assert_array_equal(row[:size], other[:size])
+        assert (row[size:] == stop).all()
+        np.testing.assert_allclose(value, term[:size].sum(), rtol=1e-9)
+    assert len({tuple(row.tolist()).index(stop) for row in drawn if stop in row}) > 3
+
+
+def test_beams_stop_and_lengths_are_weighed():
+    model = symbols(5, 2)
+    events, found = model.beam_search(width=32, stop=0)
+    assert np.isfinite(found).sum() == 6  # a stop after 0 to 4 ones, or five ones
+    for event, value in zip(events[:6], found[:6], strict=True):
+        size = np.flatnonzero(np.append(event, 0) == 0)[0] + 1
+        np.testing.assert_allclose(value, model.log_conditionals(event)[:size].sum(), rtol=1e-9)
+    longest, _ = model.beam_search(width=32, stop=0, length_penalty=50.0)
+    assert (longest[0] == 1).sum() >= 4
+
+
+def test_top_k_and_top_p_renormalise():
+    p = jnp.array([0.05, 0.5, 0.15, 0.3])
+    cases = {
+        (None, None): p,
+        (3, None): jnp.array([0, 0.5, 0.15, 0.3]) / 0.95,
+        (None, 0.7): jnp.array([0, 0.5, 0, 0.3]) / 0.8,
+        (None, 0.5): jnp.array([0, 1.0, 0, 0]),
+        (1, 0.9): jnp.array([0, 1.0, 0, 0]),
+        (3, 0.6): jnp.array([0, 0.5, 0, 0.3]) / 0.8,
+        (9, 1.0): p,
+    }
+    for (top_k, top_p), expected in cases.items():
+        found = jax.nn.softmax(keep_top(jnp.log(p), jnp.array(1.0), top_k, top_p))
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    tempered = jax.nn.softmax(keep_top(jnp.log(p), jnp.array(0.5)))
+    np.testing.assert_allclose(tempered, p**2 / (p**2).sum(), rtol=1e-12)
+
+
+def test_tokens_of_several_values():
+    model = chords(context_dim=2)
+    x = everything(6, 2).reshape(-1, 3, 2)
+    log_prob = model.log_prob(x, CONTEXT[1])
+    np.testing.assert_allclose(jnp.exp(log_prob).sum(), 1, rtol=1e-10)
+    num = 20_000
+    drawn = model.sample(KEY, num, CONTEXT[1])
+    share = np.bincount(drawn.reshape(num, 6) @ 2 ** np.arange(6)[::-1], minlength=64) / num
+    p = np.exp(log_prob)
+    assert (np.abs(share - p) < 4.5 * np.sqrt(p * (1 - p) / num)).all()
+    observed = jnp.array([True, False, False])
+    completed = model.complete(x[37], observed, KEY, CONTEXT)
+    np.testing.assert_array_equal(completed[:, 0], jnp.broadcast_to(x[37, 0], (2, 2)))
+    generated, value = model.generate(KEY, x[37, :1], context=CONTEXT)
+    np.testing.assert_array_equal(generated[:, 0], completed[:, 0])
+    terms = model.log_conditionals(generated, CONTEXT)
+    np.testing.assert_allclose(value, terms[:, 1:].sum(1), rtol=1e-9)
+    with pytest.raises(ValueError, match="over symbols"):
+        model.beam_search()
+
+
+def test_the_mode_of_a_token_is_greedy_within_it():
+    model = chords()
+    first = model.greedy()[0]
+    inner, params = model.conditional.model, model.conditioner(jnp.zeros((3, 2)))[0]
+    np.testing.assert_array_equal(first, inner.greedy(params))
+
+
+@pytest.mark.parametrize("make", [symbols, chords])
+def test_rows_of_different_lengths_end_in_nan(make):
+    model = make()
+    x = model.sample(KEY, 4).astype(float)
+    size = jnp.array([0, 1, 2, len(x[0])])
+    there = (jnp.arange(len(x[0]))[None] < size[:, None]).reshape(
+        *x.shape[:2], *(1,) * (x.ndim - 2)
+    )
+    padded = jnp.where(there, x, jnp.nan)
+    found = model.observed_log_prob(KEY, padded)
+    terms = model.log_conditionals(x)
+    expected = jnp.where(there.reshape(terms.shape), terms, 0).sum(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    gradient = jax.grad(lambda model: model.observed_log_prob(KEY, padded[:1]).sum())(model)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))  # a row without tokens
+    fitted, history = afflow.fit(
+        model, padded, key=KEY, missing=True, validation=0, max_epochs=1, progress=False
+    )
+    assert np.isfinite(history.train[0])
+
+
+def test_weights_serve_any_length():
+    model = symbols(4, context_dim=2)
+    x = everything(2, 3)
+    short = model.with_length(2)
+    np.testing.assert_allclose(jnp.exp(short.log_prob(x, CONTEXT[0])).sum(), 1, rtol=1e-10)
+    terms = model.log_conditionals(everything(4, 3), CONTEXT[0])[::9, :2]
+    np.testing.assert_allclose(short.log_conditionals(x, CONTEXT[0]), terms, rtol=1e-10)
+    drawn, _ = model.generate(KEY, length=11, context=CONTEXT)
+    assert drawn.shape == (2, 11)
+    assert model.event_shape == (4,)
+    with pytest.raises(ValueError, match="4 tokens"):
+        MODELS["nade"]().with_length(5)
+
+
+def test_dropout_is_noise_of_training_alone():
+    model = symbols(dropout=0.5)
+    x = everything(4, 3)
+    noisy = model.training_log_prob(KEY, x)
+    assert (noisy != model.log_prob(x)).mean() > 0.9
+    assert (noisy != model.training_log_prob(jax.random.key(1), x)).mean() > 0.9
+    still = model.without_noise()
+    np.testing.assert_array_equal(still.training_log_prob(KEY, x), model.log_prob(x))
+    options = {"key": KEY, "batch_size": 20, "max_epochs": 1, "progress": False}
+    fitted, history = afflow.fit(model, x, validation=x[:30], **options)
+    np.testing.assert_allclose(history.validation[0], -fitted.log_prob(x[:30]).mean(), rtol=1e-6)
+    assert fitted.conditioner.dropout == 0.5
+
+
+def test_a_recurrent_flow_and_model_are_saved(tmp_path):
+    for i, model in enumerate((symbols(cell=nnx.GRUCell), chords(), symbols(dropout=0.1))):
+        x = model.sample(KEY, 5)
+        afflow.save(model, tmp_path / f"{i}.zip")
+        loaded = afflow.load(tmp_path / f"{i}.zip")
+        np.testing.assert_array_equal(loaded.log_prob(x), model.log_prob(x))
+
+
+def test_float32_generation_equals_the_pass():
+    model = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), symbols(12, 4))
+    with jax.enable_x64(False):
+        drawn, log_prob = model.generate(KEY, shape=50)
+        np.testing.assert_allclose(log_prob, model.log_prob(drawn), rtol=1e-5)
+
+
+def test_wrong_arguments():
+    model = symbols()
+    with pytest.raises(ValueError, match="n <= 4"):
+        model.generate(KEY, jnp.zeros(5, int))
+    with pytest.raises(ValueError, match="top_p"):
+        model.generate(KEY, top_p=0.0)
+    with pytest.raises(ValueError, match="top_k"):
+        model.generate(KEY, top_k=0)
+    with pytest.raises(ValueError, match="temperature"):
+        model.generate(KEY, temperature=0.0)
+    with pytest.raises(ValueError, match="width"):
+        model.beam_search(width=0)
+    ordered = afflow.fvsbn(3, order=[2, 0, 1], rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="without an order"):
+        ordered.generate(KEY)
+    with pytest.raises(ValueError, match="a context"):
+        afflow.models.TokenModel(afflow.fvsbn(3, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="dropout"):
+        recurrent(dropout=1.0)
