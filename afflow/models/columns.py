@@ -354,8 +354,8 @@ def make_layout(dim: int, kinds: Kinds, data: Any = None) -> Layout:
 
     A column that `kinds` does not mention is `Real()`, unless `data` is a data frame or a
     dictionary. Then the entries of the column decide. Floats are `Real()`, and integers are
-    `Whole()` without bounds. Text and booleans are `Categories` of the values that occur, sorted. A categorical
-    column of pandas is `Categories` in the order that pandas gives.
+    `Whole()` without bounds. Text and booleans are `Categories` of the values that occur, sorted. A
+    categorical column of pandas is `Categories` in the order that pandas gives.
 
     Args:
         dim: the number of columns.
