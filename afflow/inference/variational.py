@@ -49,7 +49,8 @@ def fit_to_density(
     `importance_weights` and `pareto_k` then measure the fit, but only where the flow has samples.
     The reverse divergence can be small for a flow that covers one of several distant modes, and the
     weights of samples from that mode cannot show the others. If more than one mode is possible,
-    start from a wide flow, compare several keys, and check against samples from another method.
+    start from a wide flow, compare several keys, and check against samples from another method. A
+    flow is wide if its base is, for example with `base=DiagonalNormal(loc, scale)`.
 
     Args:
         flow: the flow to start from; it is not changed. Its base must sample by a differentiable

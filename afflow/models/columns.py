@@ -353,9 +353,9 @@ def make_layout(dim: int, kinds: Kinds, data: Any = None) -> Layout:
     """Return the layout of a table of `dim` columns.
 
     A column that `kinds` does not mention is `Real()`, unless `data` is a data frame or a
-    dictionary. Then the entries of the column decide. Floats are `Real()`, and whole numbers are
-    `Whole()`. Text and booleans are `Categories` of the values that occur, sorted. A categorical
-    column of pandas is `Categories` in the order that pandas gives.
+    dictionary. Then the entries of the column decide. Floats are `Real()`, and integers are
+    `Whole()` without bounds. Text and booleans are `Categories` of the values that occur, sorted. A
+    categorical column of pandas is `Categories` in the order that pandas gives.
 
     Args:
         dim: the number of columns.

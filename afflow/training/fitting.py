@@ -90,7 +90,7 @@ def fit(
             with negative weights then cancel others. A warning says if few effective rows are left.
         missing: allow NaN in `x` for values that are missing at random, and fit by
             `observed_likelihood`. An `AutoregressiveModel` takes missing values at the end of its
-            order only, an `OrderAgnosticModel` anywhere.
+            order only. `deep_nade` and `eonade` take them anywhere. `made_ensemble` takes none.
         objective: `objective(model, key, x, context)`, the losses `(B,)` of a minibatch.
         validation: a fraction of the rows to hold out, or held-out data: `x`, `(x, context)` or
             `(x, context, weights)`. The choice of held-out rows depends on the number of rows only;

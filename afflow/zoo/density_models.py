@@ -147,7 +147,8 @@ def rnade(
 ) -> AutoregressiveModel:
     """Return a real-valued NADE: mixtures of Gaussians, or of another kernel.
 
-    The scales of the activations are learned, as in the paper.
+    The scales of the activations are learned, as in the paper. The model does not standardise: give
+    `fit` rows of about unit scale.
 
     Uria et al. 2013, arXiv:1306.0186.
 

@@ -38,9 +38,11 @@ class Outside(TypedDict, total=False):
             rows to standardise: by mean and standard deviation, or, for heavy-tailed columns, by
             quantiles and `HeavyTails`. Contexts are standardised by `ZScores`.
         columns: the kind of each column of the data: `Real()`, `Above(0.0)`, `Between(0.0, 1.0)`,
-            `Whole()` or `Categories(...)`, as a sequence, or by position or name. The flow then
-            has densities and samples in the units of a table (`Columns`). Its columns are mapped
-            to the line and standardised there.
+            `Whole()` or `Categories(...)`, as a sequence, or by position or name. A column that is
+            not mentioned is `Real()`. In a data frame or a dictionary its entries decide: floats
+            are `Real()`, integers are `Whole()` without bounds, text and booleans are
+            `Categories`. The flow then has densities and samples in the units of a table
+            (`Columns`). Its columns are mapped to the line and standardised there.
         base: the distribution of the noise, in place of the standard normal.
     """
 
