@@ -108,8 +108,9 @@ class Conditioner(Outlined, nnx.Module):
 
         first = jax.tree.map(lambda leaf: leaf[0], inputs)
         dtype = jax.tree.leaves(inputs)[0].dtype
-        cache = self.init_cache(context, dtype if jnp.issubdtype(dtype, jnp.floating) else float)
-        params, _ = jax.eval_shape(self.step, jnp.zeros(self.event_shape[1:]), 0, cache)
+        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(float)
+        cache = self.init_cache(context, dtype)
+        params, _ = jax.eval_shape(self.step, jnp.zeros(self.event_shape[1:], dtype), 0, cache)
         x_t, _ = jax.eval_shape(emit, first, params)
         carry = jnp.zeros(x_t.shape, x_t.dtype), cache
         _, out = jax.lax.scan(body, carry, (jnp.arange(self.event_shape[0]), inputs))

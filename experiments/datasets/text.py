@@ -1,0 +1,42 @@
+"""Texts as sequences of symbols."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.files import Folder, Split, find, hold_out
+
+SOURCE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+
+
+class Text(NamedTuple):
+    """The symbols of the three parts of a text `(N,)`, and the characters that they stand for."""
+
+    symbols: Split
+    alphabet: str
+
+    def write(self, symbols: np.ndarray) -> str:
+        """Return symbols as a text."""
+        return "".join(self.alphabet[i] for i in symbols)
+
+    def read(self, text: str) -> np.ndarray:
+        """Return a text as symbols. A character that is not in the alphabet is an error."""
+        return np.array([self.alphabet.index(character) for character in text])
+
+
+def tiny_shakespeare(folder: Folder = None) -> Text:
+    """Return Tiny Shakespeare: 1,115,394 characters, 65 of them different.
+
+    The last tenth is the test set, the last tenth of the rest is the validation set.
+    """
+    names = ["text/tinyshakespeare_input.txt", "tinyshakespeare/input.txt", "input.txt"]
+    text = find(folder, names, SOURCE).read_text()
+    alphabet = "".join(sorted(set(text)))
+    place = {character: i for i, character in enumerate(alphabet)}
+    symbols = np.array([place[character] for character in text], np.uint8)
+    if (len(symbols), len(alphabet)) != (1_115_394, 65):
+        raise ValueError(
+            f"Expected 1,115,394 characters of 65 kinds in Tiny Shakespeare, got {len(symbols)} of "
+            f"{len(alphabet)}."
+        )
+    return Text(hold_out(symbols), alphabet)

@@ -1,0 +1,126 @@
+"""Fit a model of the characters of a text, score the held-out tenth, and write a sample.
+
+    python experiments/text.py --model lstm --data-dir FOLDER
+
+Training reads shuffled windows. Validation chooses the epoch. The test text is scored once, as one
+sequence from its first to its last character, so the state is carried all the way.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import tyro
+from datasets.text import Text, tiny_shakespeare
+from flax import nnx
+from report import keep_programs, save
+
+import afflow
+
+ROOT = Path(__file__).parent
+CELLS = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The network, its training, and the sample."""
+
+    model: Literal["gru", "lstm"] = "lstm"
+    hidden: tuple[int, ...] = (512,)
+    dropout: float = 0.3
+    length: int = 128
+    """Characters in a window."""
+    batch_size: int = 32
+    epochs: int = 30
+    learning_rate: float = 2e-3
+    minutes: float = 120.0
+    """Training ends after the epoch in which this time is over."""
+    seed: int = 0
+    prompt: str = "ROMEO:"
+    temperature: float = 0.8
+    data_dir: Path | None = None
+    out: Path = ROOT / "results" / "text"
+    runs: Path = ROOT.parent / "runs"
+
+
+def build(config: Config, num_symbols: int) -> afflow.AutoregressiveModel:
+    """Return the model of one window."""
+    network = afflow.conditioners.Recurrent(
+        config.length,
+        num_symbols,
+        config.hidden,
+        features=num_symbols,
+        cell=CELLS[config.model],
+        residual=True,
+        dropout=config.dropout,
+        rngs=nnx.Rngs(config.seed),
+    )
+    return afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(num_symbols))
+
+
+def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflow.training.History]:
+    """Fit the model; a run that was stopped goes on from its checkpoint."""
+    held_out = text.symbols.validation
+    size = len(held_out) // config.length
+    start = time.perf_counter()
+    return afflow.fit(
+        build(config, len(text.alphabet)),
+        afflow.training.windows(text.symbols.train, config.length, config.batch_size),
+        key=jax.random.key(config.seed),
+        validation=held_out[: size * config.length].reshape(size, config.length),
+        max_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        patience=5,
+        checkpoint=afflow.Checkpoint(config.runs / f"text_{config.model}", steps=100),
+        callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+        label=config.model,
+    )
+
+
+def score(model: afflow.AutoregressiveModel, symbols: np.ndarray) -> np.ndarray:
+    """Return the log-probability of every character of a text, read as one sequence."""
+    return np.asarray(model.with_length(len(symbols)).log_conditionals(symbols))
+
+
+def main(config: Config) -> None:
+    """Run the experiment."""
+    keep_programs()
+    text = tiny_shakespeare(config.data_dir)
+    model, history = train(config, text)
+    nats = -score(model, text.symbols.test)
+    blocks = nats[: len(nats) // 1000 * 1000].reshape(-1, 1000).mean(1)  # of nearby characters
+    prompt = text.read(config.prompt)
+    sample, _ = model.generate(
+        jax.random.key(config.seed), prompt, 1500, temperature=config.temperature
+    )
+    results = {
+        "test_nats": nats.mean(),
+        "standard_error": blocks.std(ddof=1) / np.sqrt(len(blocks)),
+        "train": np.array(history.train) / config.length,
+        "validation": np.array(history.validation) / config.length,
+        "best_epoch": history.best_epoch,
+        "sample": text.write(np.asarray(sample)),
+    }
+    results |= {name: results[name].tolist() for name in ("train", "validation")}
+    save(config.out / f"{config.model}.json", config, results)
+    (config.out / f"{config.model}.txt").write_text(results["sample"] + "\n")
+    figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    for part in ("train", "validation"):
+        axis.plot(results[part], label=part)
+    axis.axhline(nats.mean(), color="tab:gray", linestyle=":", label="test")
+    axis.set(xlabel="epoch", ylabel="nats per character", title=config.model, ylim=(1, 2.5))
+    axis.legend()
+    figure.savefig(config.out / f"{config.model}.png", dpi=120)
+    print(results["sample"])
+    print(f"test: {nats.mean():.4f} +- {results['standard_error']:.4f} nats per character")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
