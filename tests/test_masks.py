@@ -105,7 +105,7 @@ def check_sweeps(made, context):
         afflow.MaskedAutoregressive(made, afflow.Affine(), solver)
         for solver in (SEQUENTIAL, INCREMENTAL)
     )
-    layers = slow, fast, afflow.Repeat(lambda rngs: fast, 2, rngs=None)
+    layers = slow, fast, afflow.Repeat(lambda rngs: fast, 2, rngs=nnx.Rngs(0))
     for dtype, tol in ((np.float64, 1e-11), (np.float32, 1e-5)):
         arguments = jax.tree.map(lambda a, dtype=dtype: a.astype(dtype), (layers, z, context))
         for value, expected in decode(*arguments):

@@ -167,7 +167,7 @@ ERRORS = {
         lambda: fit(target, small(context_dim=1), context=ROWS[0]),
         r"context.shape \(N, 1\), got \(1,\)",
     ),
-    "a context too many": (lambda: fit(target, context=ROWS), r"got \(5, 1\)"),
+    "a context too many": (lambda: fit(target, context=ROWS), r"got context.shape \(5, 1\)"),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from afflow._tools.arguments import check_positive
+from afflow._tools.arguments import check_number, check_positive
 from afflow._tools.constants import Constant, check_ends
 from afflow._tools.numerics import inverse_softplus, softplus_above_zero, widen
 from afflow._tools.shapes import Shape, check_shape
@@ -90,7 +90,8 @@ class StudentT(Distribution):
     """
 
     def __init__(self, event_shape: int | Shape, df: float = 5.0, *, learn_df: bool = True):
-        check_positive(df=df)
+        finite = "> 0 and finite (its limit is `Normal`)"
+        check_number("df", df, lambda df: 0 < df < math.inf, finite)
         self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         raw = inverse_softplus(jnp.full(self.event_shape, df, float))
