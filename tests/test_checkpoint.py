@@ -101,6 +101,26 @@ def test_data_from_elsewhere_goes_on_to_the_same_bits(tmp_path, source):
     assert_same(fit(tmp_path / "killed", **options), whole)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rngs: afflow.maf(1, num_layers=1, hidden=(4,), rngs=rngs),
+        lambda rngs: afflow.nade(1, hidden=3, rngs=rngs),
+    ],
+    ids=["maf", "nade"],
+)
+@pytest.mark.filterwarnings("error")
+def test_models_with_empty_arrays_go_on(make, tmp_path):
+    model, x = make(nnx.Rngs(0)), np.random.default_rng(0).integers(0, 2, (60, 1)).astype(float)
+    assert any(leaf.size == 0 for leaf in jax.tree.leaves(model))
+    options = OPTIONS | {"max_epochs": 2}
+    expected = afflow.fit(model, x, **options)
+    checkpoint = afflow.Checkpoint(tmp_path)
+    with pytest.raises(Killed):
+        afflow.fit(model, x, checkpoint=checkpoint, callbacks=[kill(1)], **options)
+    assert_same(expected, afflow.fit(model, x, checkpoint=checkpoint, **options))
+
+
 def test_checkpoints_rotate(whole):
     assert sorted(p.name for p in whole[1].iterdir() if p.is_dir()) == ["26", "27"]
 

@@ -100,7 +100,10 @@ class Store(NoStore):
         facts = self._read(number, facts=self.args.JsonRestore())
         self._check_identity(facts["identity"])
         leaves, structure = jax.tree.flatten(start.arrays)
-        leaves = self._read(number, arrays=self.args.StandardRestore(leaves))
+        full = [i for i, leaf in enumerate(leaves) if leaf.size]
+        wanted = self.args.StandardRestore([leaves[i] for i in full])
+        for i, leaf in zip(full, self._read(number, arrays=wanted), strict=True):
+            leaves[i] = leaf
         if digest(leaves) != facts["digest"]:
             raise self._damaged(number)
         return Run.of(jax.tree.unflatten(structure, leaves), facts)
@@ -108,7 +111,9 @@ class Store(NoStore):
     def _save(self, run: Run) -> None:
         leaves = jax.tree.leaves(run.arrays)
         facts = run.facts | {"identity": self.identity, "digest": digest(leaves)}
-        items = {"arrays": self.args.StandardSave(leaves), "facts": self.args.JsonSave(facts)}
+        # Orbax refuses arrays without elements, such as the weights of a context that is not there.
+        arrays = self.args.StandardSave([leaf for leaf in leaves if leaf.size])
+        items = {"arrays": arrays, "facts": self.args.JsonSave(facts)}
         try:
             self.manager.save(run.total, args=self.args.Composite(**items), force=True)
         except Exception as error:  # a failing disk must not end the run
