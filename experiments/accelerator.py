@@ -33,10 +33,10 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
+from measuring.report import save, summary
 from peers.cell_tables import draw, print_tables, ratios
 from peers.cells import BLOCKS, MIDDLE, SEED, SMALL_BLOCKS, TINY, Cell, planned
 from peers.one_device import CALLS, Call, accuracy, is_finite, trained_flow
-from report import save, summary
 from tqdm import tqdm
 
 QUEUE = 10  # calls, at most

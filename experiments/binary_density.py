@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from binary_images import draw_images
 from binary_table import text_table
 from datasets import Split, binary
 from flax import nnx
 from gaussians import summarize
-from report import keep_programs, save
+from measuring.report import keep_programs, save
+from recipes.binary_images import draw_images
 
 import afflow
 

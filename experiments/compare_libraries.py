@@ -27,9 +27,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from measuring.report import save, summary
 from peers import EPOCH, LIBRARIES, Sizes
 from peers.peer import Peer
-from report import save, summary
 from tqdm import tqdm
 
 CALLS = {

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import tyro
 from flax import nnx
-from report import save, summary
+from measuring.report import save, summary
 from tqdm import tqdm
 
 import afflow

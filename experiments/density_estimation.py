@@ -21,12 +21,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import tyro
-from benchmarks import FAST, PAPER, Settings, build
 from datasets import DENSITIES, Split
 from datasets.mnist import bits_per_dim
 from flax import nnx
 from gaussians import summarize
-from report import keep_programs, save
+from measuring.report import keep_programs, save
+from recipes.benchmarks import FAST, PAPER, Settings, build
 
 import afflow
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from report import save
+from measuring.report import save
 from tqdm import tqdm
 
 FLOWS = {

@@ -17,7 +17,7 @@ import optax
 import tyro
 from datasets import power
 from flax import nnx
-from report import Run, interleave, save, summary
+from measuring.report import Run, interleave, save, summary
 
 import afflow
 

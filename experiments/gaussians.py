@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from datasets import DENSITIES, RNADE, fold, rnade
-from report import save
+from measuring.report import save
 
 PUBLISHED = {  # nats, and two standard errors if the paper gives them
     "power": (-7.74, 0.02),

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import tyro
 from flax import nnx
-from report import save, summary
+from measuring.report import save, summary
 from tqdm import tqdm
 
 import afflow

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import tyro
 from flax import nnx
-from report import save
+from measuring.report import save
 
 import afflow
 

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from flax import nnx
-from report import interleave, save, summary
+from measuring.report import interleave, save, summary
 
 import afflow
 

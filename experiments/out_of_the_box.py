@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import toy_data
 import tyro
 from datasets import DENSITIES, bsds300, rnade
+from measuring.report import RESULTS_PAGE, environment, keep_programs
 from peers.defaults import LIBRARIES
-from report import RESULTS_PAGE, environment, keep_programs
+from targets import toy_data
 from tqdm import tqdm
 
 BEGIN, END = "<!-- out of the box -->\n", "<!-- end of out of the box -->\n"

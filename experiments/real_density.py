@@ -24,7 +24,7 @@ import tyro
 from datasets import fold, rnade
 from flax import nnx
 from gaussians import gaussian_log_prob, summarize
-from report import keep_programs, save
+from measuring.report import keep_programs, save
 from tqdm import tqdm
 
 import afflow

@@ -20,10 +20,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
-from digits import fit_digits
 from flax import nnx
-from gradients import KINDS, print_gradients, stack, time_gradients
-from report import compile_seconds, interleave, save, summary
+from measuring.gradients import KINDS, print_gradients, stack, time_gradients
+from measuring.report import compile_seconds, interleave, save, summary
+from recipes.digits import fit_digits
 from tqdm import tqdm
 
 import afflow

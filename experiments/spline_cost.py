@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import tyro
 from flax import nnx
-from report import interleave, save, summary
+from measuring.report import interleave, save, summary
 
 import afflow
 

@@ -8,7 +8,7 @@ Replaces the text between two markers in `notebooks/results.md`.
 import json
 from pathlib import Path
 
-from report import RESULTS_PAGE
+from measuring.report import RESULTS_PAGE
 
 ROOT = Path(__file__).parent
 BEGIN, END = "<!-- benchmark table -->\n", "<!-- end of benchmark table -->\n"

@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from datasets.text import Text, tiny_shakespeare
 from flax import nnx
-from report import keep_programs, save
+from measuring.report import keep_programs, save
 
 import afflow
 
@@ -72,7 +72,7 @@ def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflo
     start = time.perf_counter()
     return afflow.fit(
         build(config, len(text.alphabet)),
-        afflow.training.windows(text.symbols.train, config.length, config.batch_size),
+        afflow.training.cut_windows(text.symbols.train, config.length, config.batch_size),
         key=jax.random.key(config.seed),
         validation=held_out[: size * config.length].reshape(size, config.length),
         max_epochs=config.epochs,

@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from flax import nnx
-from report import keep_programs, save
-from toy_data import DENSITIES, ENTROPIES, PLANE, TORUS
+from measuring.report import keep_programs, save
+from targets.toy_data import DENSITIES, ENTROPIES, PLANE, TORUS
 
 import afflow
 

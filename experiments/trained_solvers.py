@@ -16,9 +16,9 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 import tyro
-from digits import load_digits
 from flax import nnx
-from report import save
+from measuring.report import save
+from recipes.digits import load_digits
 
 import afflow
 

@@ -18,8 +18,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from flax import nnx
-from posteriors import POSTERIORS, Posterior
-from report import save
+from measuring.report import save
+from targets.posteriors import POSTERIORS, Posterior
 
 import afflow
 

@@ -83,15 +83,18 @@ class Reader:
 def _write_module(write: Writer, module: nnx.Module, where: str) -> Json:
     write.number(module)
     fields = {k: v for k, v in vars(module).items() if not k.startswith("_pytree__")}
-    return {"class": _write_class_name(module, where), "fields": write.fields(fields, where)}
+    json = {"class": _write_class_name(module, where), "fields": write.fields(fields, where)}
+    empty = [k for k, v in fields.items() if v is None and module._pytree__nodes.get(k)]
+    return json | ({"empty": empty} if empty else {})  # None that stands for a part
 
 
 def _read_module(read: Reader, json: Json) -> nnx.Module:
     cls = _read_class(json, nnx.Pytree)
     module = _make_blank(cls)
     read.numbered.append(module)
+    empty = json.get("empty", ())
     for name, value in (_add_absent(cls) | read.fields(json["fields"])).items():
-        setattr(module, name, value)
+        setattr(module, name, nnx.data(value) if name in empty else value)
     return module
 
 

@@ -9,7 +9,7 @@ from afflow.training.loop import train
 from afflow.training.objectives import maximum_likelihood, observed_likelihood
 from afflow.training.selection import paths_of
 from afflow.training.stream import Stream
-from afflow.training.windows import windows
+from afflow.training.windows import cut_windows
 
 __all__ = [
     "CSVLogger",
@@ -26,5 +26,5 @@ __all__ = [
     "observed_likelihood",
     "paths_of",
     "train",
-    "windows",
+    "cut_windows",
 ]

@@ -10,7 +10,7 @@ from afflow._tools.shapes import check_size
 from afflow.training.stream import Stream
 
 
-def windows(
+def cut_windows(
     sequence: np.ndarray, length: int, batch_size: int, *, num_steps: int | None = None
 ) -> Stream:
     """Return minibatches of windows of one long sequence, for `fit`.
@@ -31,7 +31,7 @@ def windows(
     Example:
         >>> import afflow, numpy as np
         >>> text = np.arange(1000) % 7
-        >>> stream = afflow.training.windows(text, 16, 8)
+        >>> stream = afflow.training.cut_windows(text, 16, 8)
         >>> next(iter(stream.make(0))).shape, stream.num_steps
         ((8, 16), 7)
     """

@@ -8,7 +8,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tyro")
 
 import density_estimation as runs  # noqa: E402
-from benchmarks import PAPER, Settings, build  # noqa: E402
+from recipes.benchmarks import PAPER, Settings, build  # noqa: E402
 from registry import randomize  # noqa: E402
 
 SMALL = Settings(num_layers=2, hidden=(5,), residual=False)

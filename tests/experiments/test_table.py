@@ -4,7 +4,7 @@ import json
 
 import binary_table
 import table
-from report import RESULTS_PAGE
+from measuring.report import RESULTS_PAGE
 
 
 def test_the_guide_has_the_table_of_the_results():

@@ -245,7 +245,7 @@ t.fit(sys.argv[1], callbacks=[lambda epoch: print("epoch", flush=True)])
 
 def test_killed_for_good(whole, tmp_path):
     """Check that a process killed by SIGKILL after its first epoch can be resumed."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     arguments = [sys.executable, "-c", "from tests import conftest" + SCRIPT, tmp_path, root]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         for line in process.stdout:

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
-from report import compile_seconds, interleave, summary
 
 import afflow
+from measuring.report import compile_seconds, interleave, summary
 
 
 class FullPasses(afflow.MaskedAutoregressive):

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 Run = Callable[[], Any]
-RESULTS_PAGE = Path(__file__).parents[1] / "notebooks" / "results.md"
+RESULTS_PAGE = Path(__file__).parents[2] / "notebooks" / "results.md"
 """The page of the guide whose tables scripts rewrite between markers."""
 
 

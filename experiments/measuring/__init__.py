@@ -1,0 +1,1 @@
+"""Timing functions, and results files with a record of their run."""

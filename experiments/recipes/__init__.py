@@ -1,0 +1,1 @@
+"""Models and trainings that several experiments share."""
