@@ -108,7 +108,7 @@ class Conditioner(Outlined, nnx.Module):
 
         first = jax.tree.map(lambda leaf: leaf[0], inputs)
         dtype = jax.tree.leaves(inputs)[0].dtype
-        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(float)
+        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else float
         cache = self.init_cache(context, dtype)
         params, _ = jax.eval_shape(self.step, jnp.zeros(self.event_shape[1:], dtype), 0, cache)
         x_t, _ = jax.eval_shape(emit, first, params)
