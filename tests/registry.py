@@ -115,6 +115,21 @@ def recurrent(length=4, num_params=2, hidden=(5, 5), **options) -> afflow.condit
     return randomize(afflow.conditioners.Recurrent(*sizes, **options, rngs=nnx.Rngs(0)))
 
 
+def wavenet(length=5, num_params=2, dilations=(1, 2, 2), **options) -> afflow.conditioners.WaveNet:
+    """Return a WaveNet with random weights that sees all tokens."""
+    sizes = length, num_params, dilations
+    options = {"channels": 4} | options
+    return randomize(afflow.conditioners.WaveNet(*sizes, **options, rngs=nnx.Rngs(0)))
+
+
+def transformer(length=5, num_params=2, **options) -> afflow.conditioners.Transformer:
+    """Return a small transformer with random weights."""
+    options = {"width": 12, "num_layers": 2, "num_heads": 2} | options
+    return randomize(
+        afflow.conditioners.Transformer(length, num_params, **options, rngs=nnx.Rngs(0)), 0.3
+    )
+
+
 def tokens(conditioner) -> afflow.MaskedAutoregressive:
     """Return a layer whose tokens are the rows of an event."""
     return afflow.MaskedAutoregressive(conditioner, afflow.Affine())
@@ -298,6 +313,8 @@ TRIANGULAR: dict[str, Make] = {
     "domain ordered D=2": lambda: afflow.bijectors.Ordered(2),
     "recurrent": lambda: tokens(recurrent(context_dim=2)),
     "recurrent T=1 context": lambda: tokens(recurrent(1, context_dim=2)),
+    "wavenet": lambda: tokens(wavenet(context_dim=2)),
+    "transformer": lambda: tokens(transformer(context_dim=2)),
     "recurrent spline": lambda: afflow.MaskedAutoregressive(
         recurrent(3, 11), afflow.RationalQuadraticSpline(4)
     ),
@@ -400,6 +417,8 @@ BIJECTORS: dict[str, Make] = {
     "tokens jacobi": lambda: afflow.MaskedAutoregressive(
         recurrent(3, 4, features=2), afflow.Affine(), afflow.Jacobi()
     ),
+    "tokens transformer": lambda: tokens(transformer(17, 4, features=2)),
+    "tokens wavenet": lambda: tokens(wavenet(3, 4, features=2, context_dim=1)),
     "tokens nade": lambda: tokens(nade(3, num_params=4, features=2)),
     # continuous flows
     "continuous context": lambda: continuous(2, context_dim=2),
@@ -483,6 +502,17 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "lstm T=1 context": lambda: recurrent(1, context_dim=2),
     "gru tokens context": lambda: recurrent(3, 4, features=2, cell=nnx.GRUCell, context_dim=1),
     "elman one layer": lambda: recurrent(5, 3, (6,), cell=ELMAN),
+    "wavenet context": lambda: wavenet(context_dim=2),
+    "wavenet T=1 context": lambda: wavenet(1, context_dim=2),
+    "wavenet three taps": lambda: wavenet(7, 3, (1, 2), kernel_size=3),
+    "wavenet tokens aligned": lambda: wavenet(4, 4, features=2, context_dim=2, aligned=True),
+    "wavenet at another length": lambda: wavenet(3, context_dim=1).with_length(6),
+    "transformer context": lambda: transformer(context_dim=2),
+    "transformer T=1 context": lambda: transformer(1, context_dim=1),
+    "transformer tokens": lambda: transformer(4, 4, features=2, positions=afflow.nets.Relative(2)),
+    "transformer absolute": lambda: transformer(positions=afflow.nets.Absolute()),
+    "transformer segments": lambda: transformer(18, 1, num_layers=1),
+    "transformer at another length": lambda: transformer(3).with_length(7),
     "recurrent at another length": lambda: recurrent(3, context_dim=1).with_length(6),
 }
 CONDITIONERS = made_once(CONDITIONERS)

@@ -9,6 +9,8 @@ from afflow.conditioners.made import MADE
 from afflow.conditioners.nade import NADE
 from afflow.conditioners.periodic import Periodic
 from afflow.conditioners.recurrent import Recurrent
+from afflow.conditioners.transformer import Transformer
+from afflow.conditioners.wavenet import WaveNet
 from afflow.core.conditioner import Conditioner
 from afflow.core.order_agnostic import Draw, OrderAgnostic
 
@@ -25,4 +27,6 @@ __all__ = [
     "OrderAgnostic",
     "Periodic",
     "Recurrent",
+    "Transformer",
+    "WaveNet",
 ]

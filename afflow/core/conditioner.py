@@ -4,6 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -112,9 +113,21 @@ class Conditioner(Outlined, nnx.Module):
         cache = self.init_cache(context, dtype)
         params, _ = jax.eval_shape(self.step, jnp.zeros(self.event_shape[1:], dtype), 0, cache)
         x_t, _ = jax.eval_shape(emit, first, params)
-        carry = jnp.zeros(x_t.shape, x_t.dtype), cache
-        _, out = jax.lax.scan(body, carry, (jnp.arange(self.event_shape[0]), inputs))
-        return out
+        carry, parts = (jnp.zeros(x_t.shape, x_t.dtype), cache), []
+        for lo, hi in pairwise(self.segments()):
+            x_prev, cache = carry
+            scanned = jax.tree.map(lambda a, lo=lo, hi=hi: a[lo:hi], (jnp.arange(hi), inputs))
+            carry, out = jax.lax.scan(body, (x_prev, self.resize(cache, hi)), scanned)
+            parts.append(out)
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *parts)
+
+    def segments(self) -> list[int]:
+        """Return the tokens before which decoding resizes the cache: 0, ..., `T`."""
+        return [0, self.event_shape[0]]
+
+    def resize(self, cache: Any, size: int) -> Any:
+        """Return the cache with room for the first `size` tokens."""
+        return cache
 
     def solve_tangent(self, x: jax.Array, context: Any, gain: jax.Array, b: jax.Array):
         r"""Solve $v = b + g \cdot (C'(x)\, v)$ with $C'$ the Jacobian of the conditioner.

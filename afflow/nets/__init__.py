@@ -1,6 +1,7 @@
-"""Networks without masks, for couplings."""
+"""Networks and their parts: for couplings, and the positions of attention."""
 
 from afflow.nets.convnet import ConvNet
 from afflow.nets.mlp import MLP
+from afflow.nets.positions import Absolute, Positions, Relative, Rotary
 
-__all__ = ["ConvNet", "MLP"]
+__all__ = ["MLP", "Absolute", "ConvNet", "Positions", "Relative", "Rotary"]

@@ -1,0 +1,232 @@
+"""The transformer decoder: causal attention over the tokens."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow._tools.arguments import check_instance, check_number, draw_key
+from afflow._tools.shapes import check_size, check_sizes
+from afflow.core.conditioner import Conditioner
+from afflow.nets.positions import Positions, Rotary
+
+_SCALE = 0.02  # the standard deviation of initial weights
+_EPSILON = 1e-5
+_SEGMENTS = 4
+
+
+class Transformer(Conditioner):
+    r"""A transformer decoder with normalisation in front of every block.
+
+    $$h_0(t) = E x_{t-1}, \qquad
+    h \leftarrow h + O\,\mathrm{attention}(\mathrm{norm}(h)), \qquad
+    h \leftarrow h + M_2\,\mathrm{gelu}(M_1\,\mathrm{norm}(h)), \qquad
+    p_t = V\,\mathrm{norm}(h(t)) + b.$$
+
+    Row `t` attends to itself and the rows before it. Row 0 starts from a trained vector and the
+    context. A density takes one pass. Decoding keeps keys and values of all rows, in segments whose
+    caches grow. The output weights start at zero.
+
+    Vaswani et al. 2017, arXiv:1706.03762; Radford et al. 2019 (GPT-2).
+
+    Args:
+        length: number of tokens `T`.
+        num_params: parameters per token `P`.
+        width: features of a row.
+        num_layers: number of layers, of two blocks each.
+        num_heads: number of attention heads; divides `width`.
+        features: values in a token, 1 for a scalar. With more, an event is `(T, features)`.
+        context_dim: length of the context vector; 0 for none.
+        positions: `Rotary()`, `Relative()` or `Absolute()`.
+        dropout: the probability to drop an output of a block, during training only.
+        rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for sizes out of range, a width that the heads do not divide, or a `dropout`
+            outside of [0, 1).
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> sizes = {"width": 8, "num_layers": 2, "num_heads": 2}
+        >>> network = afflow.conditioners.Transformer(5, 3, **sizes, rngs=nnx.Rngs(0))
+        >>> network(jnp.ones(5)).shape
+        (5, 3)
+    """
+
+    def __init__(
+        self,
+        length: int,
+        num_params: int,
+        *,
+        width: int = 128,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        features: int = 1,
+        context_dim: int = 0,
+        positions: Positions = Rotary(),
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        check_sizes(length, num_params, (width,), context_dim, features)
+        check_size("num_layers", num_layers)
+        check_size("num_heads", num_heads)
+        check_instance("positions", positions, Positions)
+        check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
+        if width % num_heads:
+            raise ValueError(f"Expected num_heads that divides width {width}, got {num_heads}.")
+        self.event_shape = (length,) if features == 1 else (length, features)
+        self.context_shape = (context_dim,) if context_dim else None
+        self.num_params, self.positions = num_params, positions
+        self.dropout = float(dropout)
+        scale = 1 / math.sqrt(features)
+        self.E = nnx.Param(scale * jax.random.normal(draw_key(rngs), (features, width)))
+        self.start = nnx.Param(jnp.zeros(width))
+        draw = jax.random.normal(draw_key(rngs), (context_dim, width))
+        self.U = nnx.Param(draw / math.sqrt(max(context_dim, 1)))
+        shape = positions.start_shape(length, width)
+        self.places = None if shape is None else _draw(rngs, *shape)
+        options = {"num_layers": num_layers, "positions": positions, "rngs": rngs}
+        self.layers = nnx.List([_Layer(width, num_heads, **options) for _ in range(num_layers)])
+        self.norm = nnx.Param(jnp.ones(width))
+        self.V = nnx.Param(jnp.zeros((width, num_params)))
+        self.b = nnx.Param(jnp.zeros(num_params))
+
+    def with_length(self, length: int) -> Conditioner:
+        if self.positions.knows_length:
+            return super().with_length(length)
+        check_size("length", length)
+        other = jax.tree.map(lambda leaf: leaf, self)
+        other.event_shape = (length, *self.event_shape[1:])
+        return other
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether there is dropout."""
+        return self.dropout > 0
+
+    def without_noise(self) -> "Transformer":
+        other = jax.tree.map(lambda leaf: leaf, self)
+        other.dropout = 0.0
+        return other
+
+    def __call__(self, x, context=None):
+        return self._run(x, context, None)
+
+    def noisy(self, key, x, context=None):
+        return self._run(x, context, key if self.dropout else None)
+
+    def _run(self, x, context, key):
+        places = jnp.arange(len(x))
+        x = x[:-1].reshape(len(x) - 1, self.features)
+        h = jnp.concatenate([self._first(context)[None], x @ self.E[...]])  # (T, width)
+        h = h if self.places is None else h + self.places[...]
+        h = self._drop(key, -1, h)
+        for i, layer in enumerate(self.layers):
+            q, k, v = layer.project(h, places)
+            h = h + self._drop(key, 2 * i, layer.attend(q, k, v, places))
+            h = h + self._drop(key, 2 * i + 1, layer.transform(h))
+        return self._read(h)
+
+    def init_cache(self, context=None, dtype=float):
+        length = self.event_shape[0]
+        dtype = jnp.result_type(self.E[...], dtype)
+        pairs = [layer.empty(length, dtype) for layer in self.layers]
+        return pairs, self._first(context).astype(dtype)
+
+    def resize(self, cache, size):
+        def cut(a):
+            return jnp.pad(a[:size], ((0, max(size - len(a), 0)), (0, 0), (0, 0)))
+
+        pairs, first = cache
+        return jax.tree.map(cut, pairs), first
+
+    def segments(self):
+        length = self.event_shape[0]
+        num = _SEGMENTS if length >= 4 * _SEGMENTS else 1
+        return [length * i // num for i in range(num + 1)]
+
+    def step(self, x_prev, t, cache):
+        pairs, first = cache
+        places = jnp.atleast_1d(t)
+        h = jnp.where(t == 0, first, jnp.atleast_1d(x_prev) @ self.E[...])[None]  # (1, width)
+        if self.places is not None:
+            h = h + jax.lax.dynamic_slice_in_dim(self.places[...], t, 1)
+        new = []
+        for layer, (keys, values) in zip(self.layers, pairs, strict=True):
+            q, k, v = layer.project(h, places)
+            keys = jax.lax.dynamic_update_slice_in_dim(keys, k.astype(keys.dtype), t, 0)
+            values = jax.lax.dynamic_update_slice_in_dim(values, v.astype(keys.dtype), t, 0)
+            h = h + layer.attend(q, keys, values, places)
+            h = h + layer.transform(h)
+            new.append((keys, values))
+        return self._read(h)[0], (new, first)
+
+    def _first(self, context):
+        start = self.start[...]
+        return start if context is None else start + context @ self.U[...]
+
+    def _read(self, h):
+        return _normalize(h, self.norm) @ self.V[...] + self.b[...][None]
+
+    def _drop(self, key, number, h):
+        if key is None:
+            return h
+        kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - self.dropout, h.shape)
+        return jnp.where(kept, h / (1 - self.dropout), 0)
+
+
+class _Layer(nnx.Module):
+    """The weights of one layer: a block of attention, and a block of two linear maps."""
+
+    def __init__(self, width, num_heads, *, num_layers, positions, rngs):
+        head_dim = width // num_heads
+        self.num_heads, self.positions = num_heads, positions
+        small = 1 / math.sqrt(2 * num_layers)
+        self.norm_attention, self.norm_linear = (nnx.Param(jnp.ones(width)) for _ in range(2))
+        self.qkv = _draw(rngs, width, 3 * width)
+        self.out = _draw(rngs, width, width, scale=small)
+        self.widen, self.b_widen = _draw(rngs, width, 4 * width), nnx.Param(jnp.zeros(4 * width))
+        self.narrow = _draw(rngs, 4 * width, width, scale=small)
+        self.b_narrow = nnx.Param(jnp.zeros(width))
+        shape = positions.layer_shape(num_heads, head_dim)
+        self.relative = None if shape is None else _draw(rngs, *shape)
+
+    def project(self, h, places):
+        """Return queries, keys and values `(N, H, d)` of rows `(N, width)`."""
+        rows = _normalize(h, self.norm_attention) @ self.qkv[...]
+        q, k, v = jnp.moveaxis(rows.reshape(len(h), 3, self.num_heads, -1), 1, 0)
+        return self.positions.turn(q, places), self.positions.turn(k, places), v
+
+    def attend(self, q, k, v, places):
+        """Return what queries `(N, H, d)` at `places` read from keys and values at `0..`."""
+        weights = None if self.relative is None else self.relative[...]
+        scores = jnp.einsum("thd,nhd->htn", q, k)
+        scores = scores + self.positions.scores(q, weights, places, len(k))
+        seen = places[:, None] >= jnp.arange(len(k))[None]
+        scores = jnp.where(seen[None], scores / math.sqrt(q.shape[-1]), -jnp.inf)
+        read = jnp.einsum("htn,nhd->thd", jax.nn.softmax(scores), v)
+        return read.reshape(len(q), -1) @ self.out[...]
+
+    def transform(self, h):
+        """Return the output of the block of two linear maps."""
+        wide = _normalize(h, self.norm_linear) @ self.widen[...] + self.b_widen[...][None]
+        return jax.nn.gelu(wide) @ self.narrow[...] + self.b_narrow[...][None]
+
+    def empty(self, length, dtype):
+        """Return empty keys and values of `length` rows."""
+        zeros = jnp.zeros((length, self.num_heads, len(self.out[...]) // self.num_heads), dtype)
+        return zeros, zeros
+
+
+def _draw(rngs: nnx.Rngs, *shape: int, scale: float = 1.0) -> nnx.Param:
+    return nnx.Param(scale * _SCALE * jax.random.normal(draw_key(rngs), shape))
+
+
+def _normalize(h: jax.Array, scale: Any) -> jax.Array:
+    """Return rows with mean zero and variance one, times a trained scale."""
+    centred = h - h.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + _EPSILON) * scale[...][None]

@@ -1,0 +1,163 @@
+"""WaveNet: dilated causal convolutions with gates."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow._tools.arguments import draw_key
+from afflow._tools.shapes import check_size, check_sizes, check_widths
+from afflow.core.conditioner import Conditioner
+
+
+class WaveNet(Conditioner):
+    r"""A stack of dilated causal convolutions with gated units, residual and skip connections.
+
+    $$g_l(t) = \tanh(f_l(t)) \odot \sigma(s_l(t)), \qquad
+    (f_l, s_l)(t) = \sum_k W_{lk}\, z_l(t - k d_l) + U_l h_t + b_l,$$
+
+    $$z_{l+1} = z_l + R_l\, g_l, \qquad
+    p_t = B\,\mathrm{relu}(A\,\mathrm{relu}(\textstyle\sum_l S_l\, g_l(t))),$$
+
+    where $z_0(t)$ is linear in the token $x_{t-1}$; the token before the first one is learned. Row
+    `t` sees the `receptive_field` tokens before `t`. A density takes one pass. A step of decoding
+    computes one column of every layer: a layer keeps a queue of its last inputs, as long as its
+    dilation. The output weights start at zero.
+
+    van den Oord et al. 2016, arXiv:1609.03499; the queues are of Paine et al. 2016,
+    arXiv:1611.09482.
+
+    Args:
+        length: number of tokens `T`.
+        num_params: parameters per token `P`.
+        dilations: the dilation $d_l$ of each layer.
+        channels: channels of $z_l$ and of the gates.
+        skip_channels: channels of the sum of the skip connections; twice `channels` by default.
+        kernel_size: the number of tokens that a convolution reads.
+        features: values in a token, 1 for a scalar. With more, an event is `(T, features)`.
+        context_dim: length of the context vector; 0 for none.
+        aligned: whether the context is a series `(T, context_dim)` with one row for each token,
+            such as the frames of a spectrogram at the rate of the samples.
+        rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for sizes out of range.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> network = afflow.conditioners.WaveNet(9, 2, (1, 2, 4), channels=8, rngs=nnx.Rngs(0))
+        >>> network(jnp.ones(9)).shape, network.receptive_field
+        ((9, 2), 8)
+    """
+
+    def __init__(
+        self,
+        length: int,
+        num_params: int,
+        dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+        *,
+        channels: int = 32,
+        skip_channels: int | None = None,
+        kernel_size: int = 2,
+        features: int = 1,
+        context_dim: int = 0,
+        aligned: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        skip = 2 * channels if skip_channels is None else skip_channels
+        check_sizes(length, num_params, dilations, context_dim, features)
+        check_widths(dilations, least=1)
+        check_size("kernel_size", kernel_size, least=2)
+        check_widths((channels, skip))
+        self.event_shape = (length,) if features == 1 else (length, features)
+        self.aligned = aligned
+        self.context_shape = ((length, context_dim) if aligned else (context_dim,)) or None
+        if not context_dim:
+            self.context_shape = None
+        self.num_params, self.kernel_size = num_params, kernel_size
+        self.dilations = tuple(int(d) for d in dilations)
+        layers = len(self.dilations)
+
+        def draw(num_inputs, *shape):
+            scale = 1 / math.sqrt(max(num_inputs, 1))
+            return nnx.Param(scale * jax.random.normal(draw_key(rngs), shape))
+
+        self.x_first = nnx.Param(jnp.zeros(features))
+        self.W_in = draw(features, features, channels)
+        self.W = draw(kernel_size * channels, layers, kernel_size, channels, 2 * channels)
+        self.U = draw(context_dim, layers, context_dim, 2 * channels)
+        self.b = nnx.Param(jnp.zeros((layers, 2 * channels)))
+        self.R = draw(channels, layers, channels, channels)
+        self.S = draw(layers * channels, layers, channels, skip)
+        self.b_skip = nnx.Param(jnp.zeros(skip))
+        self.A = draw(skip, skip, skip)
+        self.a = nnx.Param(jnp.zeros(skip))
+        self.B = nnx.Param(jnp.zeros((skip, num_params)))
+        self.b_out = nnx.Param(jnp.zeros(num_params))
+
+    @property
+    def receptive_field(self) -> int:
+        """The number of earlier tokens that a row sees."""
+        return 1 + (self.kernel_size - 1) * sum(self.dilations)
+
+    def with_length(self, length: int) -> "WaveNet":
+        check_size("length", length)
+        other = jax.tree.map(lambda leaf: leaf, self)
+        other.event_shape = (length, *self.event_shape[1:])
+        if self.aligned and self.context_shape is not None:
+            other.context_shape = (length, *self.context_shape[1:])
+        return other
+
+    def __call__(self, x, context=None):
+        first, length = self.x_first[...], len(x)
+        x_prev = jnp.concatenate([first[None], x[:-1].reshape(length - 1, len(first))])
+
+        def taps(layer, z):
+            shifts = [k * self.dilations[layer] for k in range(self.kernel_size)]
+            return [jnp.pad(z, ((shift, 0), (0, 0)))[:length] for shift in shifts]
+
+        return self._run(x_prev @ self.W_in[...], context, taps)
+
+    def init_cache(self, context=None, dtype=float):
+        channels = self.R.shape[-1]
+        dtype = jnp.result_type(self.W_in[...], dtype)
+        sizes = [(self.kernel_size - 1) * d for d in self.dilations]
+        return [jnp.zeros((size, channels), dtype) for size in sizes], context
+
+    def step(self, x_prev, t, cache):
+        queues, context = list(cache[0]), cache[1]
+        x_prev = jnp.where(t == 0, self.x_first[...], jnp.atleast_1d(x_prev))
+
+        def taps(layer, z):
+            queue, d = queues[layer], self.dilations[layer]
+            places = [(t - k * d) % len(queue) for k in range(1, self.kernel_size)]
+            earlier = [jax.lax.dynamic_slice_in_dim(queue, place, 1) for place in places]
+            z = z.astype(queue.dtype)
+            queues[layer] = jax.lax.dynamic_update_slice_in_dim(queue, z, t % len(queue), 0)
+            return [z, *earlier]
+
+        here = context
+        if self.aligned and context is not None:
+            here = jax.lax.dynamic_slice_in_dim(context, t, 1)
+        params = self._run((x_prev @ self.W_in[...])[None], here, taps)
+        return params[0], (queues, context)
+
+    def _run(self, z, context, taps):
+        """Return the parameters of some tokens `(N, P)` from their first features `(N, R)`.
+
+        `taps(layer, z)` returns what the convolution of a layer reads: `z`, and `z` at each of the
+        earlier tokens.
+        """
+        skips = self.b_skip[...][None]
+        for layer in range(len(self.dilations)):
+            pairs = zip(taps(layer, z), self.W[...][layer], strict=True)
+            gates = sum(tap @ kernel for tap, kernel in pairs) + self.b[...][layer][None]
+            if context is not None:
+                gates = gates + jnp.atleast_2d(context @ self.U[...][layer])
+            f, s = jnp.split(gates, 2, axis=-1)
+            g = jnp.tanh(f) * jax.nn.sigmoid(s)
+            z, skips = z + g @ self.R[...][layer], skips + g @ self.S[...][layer]
+        h = jax.nn.relu(jax.nn.relu(skips) @ self.A[...] + self.a[...][None])
+        return h @ self.B[...] + self.b_out[...][None]
