@@ -123,11 +123,11 @@ class Transformer(Conditioner):
         x = x[:-1].reshape(len(x) - 1, self.features)
         h = jnp.concatenate([self._first(context)[None], x @ self.E[...]])  # (T, width)
         h = h if self.places is None else h + self.places[...]
-        h = self._drop(key, -1, h)
+        h = self._drop(key, 0, h)
         for i, layer in enumerate(self.layers):
             q, k, v = layer.project(h, places)
-            h = h + self._drop(key, 2 * i, layer.attend(q, k, v, places))
-            h = h + self._drop(key, 2 * i + 1, layer.transform(h))
+            h = h + self._drop(key, 2 * i + 1, layer.attend(q, k, v, places))
+            h = h + self._drop(key, 2 * i + 2, layer.transform(h))
         return self._read(h)
 
     def init_cache(self, context=None, dtype=float):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import randomize, recurrent
+from registry import randomize, recurrent, transformer, wavenet
 
 import afflow
 from afflow.models.generation import keep_top
@@ -37,6 +37,12 @@ def everything(length, num):
 MODELS = {
     "lstm": lambda: symbols(context_dim=2),
     "gru": lambda: symbols(cell=nnx.GRUCell, context_dim=2),
+    "wavenet": lambda: afflow.AutoregressiveModel(
+        wavenet(4, 3, features=3, context_dim=2), afflow.conditionals.Categorical(3)
+    ),
+    "transformer": lambda: afflow.AutoregressiveModel(
+        transformer(4, 3, features=3, context_dim=2), afflow.conditionals.Categorical(3)
+    ),
     "nade": lambda: randomize(afflow.nade(4, hidden=3, context_dim=2, rngs=nnx.Rngs(0)), 1.0),
     "made": lambda: randomize(
         afflow.made_model(
@@ -211,8 +217,59 @@ def test_weights_serve_any_length():
         MODELS["nade"]().with_length(5)
 
 
-def test_dropout_is_noise_of_training_alone():
-    model = symbols(dropout=0.5)
+def test_a_wavenet_sees_its_receptive_field_and_no_further():
+    network = wavenet(9, 1, (1, 2))
+    jacobian = jax.jacfwd(network)(jnp.zeros(9))[:, 0]  # (T, T)
+    assert network.receptive_field == 4
+    distance = jnp.arange(9)[:, None] - jnp.arange(9)[None]
+    np.testing.assert_array_equal(jacobian != 0, (distance >= 1) & (distance <= 4))
+
+
+def test_an_aligned_context_has_a_row_for_each_token():
+    network = wavenet(5, 2, (1, 2), context_dim=3, aligned=True)
+    assert network.context_shape == (5, 3)
+    assert network.with_length(8).context_shape == (8, 3)
+    x, context = jnp.arange(5.0), jnp.ones((5, 3))
+    jacobian = jax.jacfwd(lambda context: network(x, context))(context)  # (T, P, T, C)
+    seen = (jacobian != 0).all((1, 3))
+    assert (jnp.diagonal(seen)).all()
+    assert not jnp.triu(seen, 1).any()
+
+
+def test_relative_scores_are_those_of_each_distance():
+    """The skewed product equals a loop over pairs of tokens."""
+    rng = np.random.default_rng(0)
+    relative = afflow.nets.Relative(3)
+    q, e = rng.normal(size=(6, 2, 4)), rng.normal(size=(2, 4, 4))
+    found = relative.scores(jnp.asarray(q), jnp.asarray(e), jnp.arange(6), 6)
+    for t, n in itertools.product(range(6), repeat=2):
+        if n <= t:
+            expected = (q[t] * e[:, min(t - n, 3)]).sum(-1)
+            np.testing.assert_allclose(found[:, t, n], expected, rtol=1e-12)
+    one = relative.scores(jnp.asarray(q[4:5]), jnp.asarray(e), jnp.array([4]), 6)
+    np.testing.assert_allclose(one[:, 0, :5], found[:, 4, :5], rtol=1e-12)
+
+
+def test_rotary_scores_depend_on_the_distance_alone():
+    rng, rotary = np.random.default_rng(0), afflow.nets.Rotary()
+    q, k = (jnp.asarray(np.broadcast_to(rng.normal(size=(1, 2, 5)), (7, 2, 5))) for _ in range(2))
+    places = jnp.arange(7)
+    scores = jnp.einsum("thd,nhd->htn", rotary.turn(q, places), rotary.turn(k, places))
+    np.testing.assert_allclose(scores[:, 1:, 1:], scores[:, :-1, :-1], rtol=1e-10)
+    assert (scores[:, 3, 1] != scores[:, 3, 2]).all()
+
+
+def test_absolute_positions_have_one_length():
+    with pytest.raises(ValueError, match="4 tokens"):
+        transformer(4, positions=afflow.nets.Absolute()).with_length(5)
+    with pytest.raises(ValueError, match="divides width 12"):
+        transformer(4, num_heads=5)
+
+
+@pytest.mark.parametrize("make", [recurrent, transformer])
+def test_dropout_is_noise_of_training_alone(make):
+    network = randomize(make(4, 3, features=3, dropout=0.5), 1.0)
+    model = afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(3))
     x = everything(4, 3)
     noisy = model.training_log_prob(KEY, x)
     assert (noisy != model.log_prob(x)).mean() > 0.9
