@@ -89,9 +89,12 @@ class AutoregressiveModel(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return `log_prob` with the noise of training, such as dropout, drawn with `key`."""
+        return self._noisy_terms(key, self._events(x), context).sum(-1)
+
+    def _noisy_terms(self, key, x, context):
         if not self.conditioner.is_noisy:
-            return self.log_prob(x, context)
-        return call(_noisy_log_prob, self, (self._events(x),), context, key=key)
+            return self.log_conditionals(x, context)
+        return call(_noisy_log_conditionals, self, (x,), context, key=key)
 
     def without_noise(self) -> "AutoregressiveModel":
         """Return the model whose `training_log_prob` draws no noise, for validation."""
@@ -134,7 +137,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         Events of different lengths are rows of one length that end in NaN.
 
         Args:
-            key: not used.
+            key: a PRNG key for the noise of training, which `without_noise` removes.
             x: events `(..., *event_shape)`, with NaN for missing values.
             context: `(..., *context_shape)`.
 
@@ -145,7 +148,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         if not isinstance(x, Tracer):
             self.check_missing(np.asarray(x))
         missing = jnp.isnan(x).any(self._inner, keepdims=True)
-        terms = self.log_conditionals(jnp.where(missing, 0, x), context)
+        terms = self._noisy_terms(key, jnp.where(missing, 0, x), context)
         return jnp.where(missing.reshape(terms.shape), 0, terms).sum(-1)
 
     def sample(
@@ -338,11 +341,11 @@ def _log_conditionals(model, item, context):
 
 
 @per_event
-def _noisy_log_prob(model, item, context):
+def _noisy_log_conditionals(model, item, context):
     x, key = item
     x = model._sort(x)
     params = model.conditioner.noisy(key, codes(model.conditional, x), context)
-    return jax.vmap(model.conditional.log_prob)(x, params).sum()
+    return model._unsort(jax.vmap(model.conditional.log_prob)(x, params))
 
 
 @per_event

@@ -236,12 +236,13 @@ def _choose_objective(flow: Any, x: Any, validation: Any, objective: Objective) 
     Raises:
         ValueError: if the model or the data do not allow missing values.
     """
-    if not hasattr(flow, "observed_log_prob") or isinstance(x, Stream):
+    if not hasattr(flow, "observed_log_prob"):
         raise ValueError(
-            f"Expected an AutoregressiveModel or an OrderAgnosticModel and an array for rows with "
-            f"missing values, got {type(flow).__name__}: impute them, or drop the rows."
+            f"Expected an AutoregressiveModel or an OrderAgnosticModel for rows with missing "
+            f"values, got {type(flow).__name__}: impute them, or drop the rows."
         )
     held_out = validation[0] if isinstance(validation, tuple) else validation
+    x = x.first().x if isinstance(x, Stream) else x  # later minibatches are not checked
     for name, rows in (("x", x), ("validation", held_out)):
         if np.ndim(rows):
             flow.check_missing(to_double(name, rows))

@@ -55,14 +55,14 @@ def make_source(
             devices.
     """
     losses = Partial(objective)
-    if isinstance(data, Stream):
-        return _make_source_of_stream(data, losses, validation, keys, placement)
     rules = {"signed_weights": signed_weights, "missing": missing}
-    data = checked(data, "x", **rules)
     if isinstance(validation, tuple):
         validation = checked(make_rows(*validation), "validation x", **rules)
     elif np.ndim(validation):
         validation = checked(make_rows(validation), "validation x", missing=missing)
+    if isinstance(data, Stream):
+        return _make_source_of_stream(data, losses, validation, keys, placement)
+    data = checked(data, "x", **rules)
     num_rows = data.size - count_held_out(data.size, validation)
     batch_size = min(batch_size or choose_batch_size(num_rows), num_rows)
     if batch_size % placement.num_parts:

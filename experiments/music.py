@@ -1,0 +1,157 @@
+"""Fit an RNN-NADE to polyphonic music, score the test pieces, and draw a piano roll.
+
+    python experiments/music.py --data jsb --data-dir FOLDER
+
+A recurrent network over the frames sets the context of a NADE over the 88 keys of a frame. Training
+pieces are transposed at random. Validation chooses the epoch; the test pieces are scored once.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import tyro
+from datasets.music import KEYS, padded, piano_rolls
+from flax import nnx
+from measuring.report import keep_programs, save
+
+import afflow
+
+ROOT = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Config:
+    """The model and its training."""
+
+    data: Literal["jsb", "nottingham", "piano", "muse"] = "jsb"
+    hidden: int = 256
+    """Units of the recurrent network."""
+    width: int = 128
+    """Length of the context of the NADE."""
+    nade_hidden: int = 128
+    """Hidden units of the NADE."""
+    dropout: float = 0.5
+    transpose: int = 6
+    """Largest transposition of a training piece, in semitones, up or down."""
+    length: int = 160
+    """Frames of a training window; shorter pieces are padded."""
+    batch_size: int = 16
+    epochs: int = 300
+    patience: int = 60
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    minutes: float = 60.0
+    """Training ends after the epoch in which this time is over."""
+    seed: int = 0
+    data_dir: Path | None = None
+    out: Path = ROOT / "results" / "music"
+    runs: Path = ROOT.parent / "runs"
+
+
+def build(config: Config, length: int) -> afflow.AutoregressiveModel:
+    """Return the model of pieces of `length` frames."""
+    rngs = nnx.Rngs(config.seed)
+    keys = afflow.nade(KEYS, hidden=config.nade_hidden, context_dim=config.width, rngs=rngs)
+    network = afflow.conditioners.Recurrent(
+        length, config.width, (config.hidden,), features=KEYS, dropout=config.dropout, rngs=rngs
+    )
+    return afflow.AutoregressiveModel(network, afflow.models.TokenModel(keys))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Minibatches of transposed pieces, cut at random where they are longer than a window."""
+
+    pieces: list[np.ndarray]
+    config: Config
+
+    def __call__(self, epoch: int) -> Iterator[np.ndarray]:
+        """Yield the minibatches of an epoch."""
+        rng = np.random.default_rng([self.config.seed, epoch])
+        order = rng.permutation(len(self.pieces))
+        size = self.config.batch_size
+        for i in range(0, len(order) - size + 1, size):
+            chosen = [self.change(self.pieces[j], rng) for j in order[i : i + size]]
+            yield padded(chosen, self.config.length)
+
+    def change(self, piece: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a window of a piece, transposed as far as its keys allow."""
+        start = rng.integers(max(len(piece) - self.config.length, 0) + 1)
+        used = np.flatnonzero(piece.any(0))
+        low = -min(self.config.transpose, used[0])
+        high = min(self.config.transpose, KEYS - 1 - used[-1])
+        return np.roll(piece[start : start + self.config.length], rng.integers(low, high + 1), 1)
+
+
+def score(model: afflow.AutoregressiveModel, pieces: list[np.ndarray]) -> np.ndarray:
+    """Return the nats of every piece, given the frames of the piece before."""
+    rows = padded(pieces)
+    model = model.with_length(rows.shape[1])
+    still = model.without_noise()
+    scores = [
+        still.observed_log_prob(jax.random.key(0), rows[i : i + 16])
+        for i in range(0, len(rows), 16)
+    ]
+    return np.concatenate(scores)
+
+
+def main(config: Config) -> None:
+    """Run the experiment."""
+    keep_programs()
+    pieces = piano_rolls(config.data, config.data_dir)
+    start = time.perf_counter()
+    model, history = afflow.fit(
+        build(config, config.length),
+        afflow.training.Stream(
+            Windows(pieces.train, config), len(pieces.train) // config.batch_size
+        ),
+        key=jax.random.key(config.seed),
+        missing=True,
+        validation=padded(pieces.validation, config.length),
+        max_epochs=config.epochs,
+        patience=config.patience,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        checkpoint=afflow.Checkpoint(config.runs / f"music_{config.data}", every=10),
+        callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+        label=config.data,
+    )
+    nats, frames = score(model, pieces.test), np.array([len(piece) for piece in pieces.test])
+    mean = nats.sum() / frames.sum()
+    error = np.sqrt(np.square(nats - mean * frames).sum()) / frames.sum()
+    results = {
+        "test_nats_per_frame": mean,
+        "standard_error": error,
+        "validation_nats_per_frame": score(model, pieces.validation).sum()
+        / sum(map(len, pieces.validation)),
+        "epochs": len(history.train),
+        "best_epoch": history.best_epoch,
+    }
+    save(config.out / f"{config.data}.json", config, results)
+    drawn, _ = model.generate(jax.random.key(config.seed), pieces.test[0][:16], 96)
+    figure, axes = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
+    for axis, roll, title in zip(
+        axes,
+        (pieces.test[0][:96], drawn),
+        ("a test piece", "its first 16 frames, continued"),
+        strict=True,
+    ):
+        axis.imshow(np.asarray(roll).T[20:64], origin="lower", aspect="auto", cmap="Greys")
+        axis.set(title=title, ylabel="key")
+    axes[1].axvline(15.5, color="tab:orange")
+    axes[1].set(xlabel="frame")
+    figure.savefig(config.out / f"{config.data}.png", dpi=120)
+    print(f"test: {mean:.3f} +- {error:.3f} nats per frame")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
