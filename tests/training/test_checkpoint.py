@@ -237,7 +237,7 @@ def test_ctrl_c_ends_with_the_best(whole, tmp_path):
 SCRIPT = """
 import jax, numpy as np, sys
 sys.path.insert(0, sys.argv[2])
-from tests import test_checkpoint as t
+from tests.training import test_checkpoint as t
 print("started", flush=True)
 t.fit(sys.argv[1], callbacks=[lambda epoch: print("epoch", flush=True)])
 """
