@@ -2,8 +2,8 @@
 
     python experiments/text.py --model lstm --data-dir FOLDER
 
-Training reads shuffled windows. Validation chooses the epoch. The test text is scored once, as one
-sequence from its first to its last character, so the state is carried all the way.
+Training reads shuffled windows. Validation chooses the epoch. The test text is scored once. A
+recurrent network and a WaveNet read it as one sequence, from its first to its last character.
 """
 
 import time
@@ -26,15 +26,18 @@ import afflow
 
 ROOT = Path(__file__).parent
 CELLS = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell}
+DILATIONS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
 class Config:
     """The network, its training, and the sample."""
 
-    model: Literal["gru", "lstm"] = "lstm"
+    model: Literal["gru", "lstm", "wavenet", "transformer"] = "lstm"
     hidden: tuple[int, ...] = (512,)
+    """Widths of the layers: recurrent layers, WaveNets of seven layers, or transformer layers."""
     dropout: float = 0.3
+    """Not for a WaveNet."""
     length: int = 128
     """Characters in a window."""
     batch_size: int = 32
@@ -52,16 +55,25 @@ class Config:
 
 def build(config: Config, num_symbols: int) -> afflow.AutoregressiveModel:
     """Return the model of one window."""
-    network = afflow.conditioners.Recurrent(
-        config.length,
-        num_symbols,
-        config.hidden,
-        features=num_symbols,
-        cell=CELLS[config.model],
-        residual=True,
-        dropout=config.dropout,
-        rngs=nnx.Rngs(config.seed),
-    )
+    sizes, rngs, width = (config.length, num_symbols), nnx.Rngs(config.seed), config.hidden[0]
+    options = {"features": num_symbols, "rngs": rngs}
+    if config.model == "wavenet":
+        dilations = DILATIONS * len(config.hidden)
+        network = afflow.conditioners.WaveNet(*sizes, dilations, channels=width, **options)
+    elif config.model == "transformer":
+        shape = {"width": width, "num_layers": len(config.hidden), "num_heads": width // 32}
+        network = afflow.conditioners.Transformer(
+            *sizes, **shape, dropout=config.dropout, **options
+        )
+    else:
+        network = afflow.conditioners.Recurrent(
+            *sizes,
+            config.hidden,
+            cell=CELLS[config.model],
+            residual=True,
+            dropout=config.dropout,
+            **options,
+        )
     return afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(num_symbols))
 
 
@@ -84,9 +96,20 @@ def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflo
     )
 
 
-def score(model: afflow.AutoregressiveModel, symbols: np.ndarray) -> np.ndarray:
-    """Return the log-probability of every character of a text, read as one sequence."""
-    return np.asarray(model.with_length(len(symbols)).log_conditionals(symbols))
+def score(model: afflow.AutoregressiveModel, symbols: np.ndarray, config: Config) -> np.ndarray:
+    """Return the log-probability of every character of a text.
+
+    A recurrent network and a WaveNet read the text as one sequence. A transformer reads windows of
+    its length, of which the second half counts (the whole of the first window).
+    """
+    if config.model != "transformer":
+        return np.asarray(model.with_length(len(symbols)).log_conditionals(symbols))
+    length, half = config.length, config.length // 2
+    starts = np.arange(0, len(symbols) - length + 1, half)
+    rows = np.stack([symbols[start : start + length] for start in starts])
+    parts = [model.log_conditionals(rows[i : i + 64]) for i in range(0, len(rows), 64)]
+    terms = np.concatenate(parts)
+    return np.concatenate([terms[0, :half], terms[:, half:].reshape(-1)])
 
 
 def main(config: Config) -> None:
@@ -94,7 +117,7 @@ def main(config: Config) -> None:
     keep_programs()
     text = tiny_shakespeare(config.data_dir)
     model, history = train(config, text)
-    nats = -score(model, text.symbols.test)
+    nats = -score(model, text.symbols.test, config)
     blocks = nats[: len(nats) // 1000 * 1000].reshape(-1, 1000).mean(1)  # of nearby characters
     prompt = text.read(config.prompt)
     sample, _ = model.generate(

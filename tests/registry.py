@@ -513,6 +513,7 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "transformer absolute": lambda: transformer(positions=afflow.nets.Absolute()),
     "transformer segments": lambda: transformer(18, 1, num_layers=1),
     "transformer at another length": lambda: transformer(3).with_length(7),
+    "hidden markov": lambda: randomize(afflow.conditioners.HiddenMarkov(4, 3, 2, rngs=nnx.Rngs(0))),
     "recurrent at another length": lambda: recurrent(3, context_dim=1).with_length(6),
 }
 CONDITIONERS = made_once(CONDITIONERS)

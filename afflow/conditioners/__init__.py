@@ -6,6 +6,7 @@ from afflow.conditioners.fixed_sum import FixedSum
 from afflow.conditioners.graphical import Graphical
 from afflow.conditioners.independent import IndependentMLPs
 from afflow.conditioners.made import MADE
+from afflow.conditioners.markov import HiddenMarkov, Markov
 from afflow.conditioners.nade import NADE
 from afflow.conditioners.periodic import Periodic
 from afflow.conditioners.recurrent import Recurrent
@@ -23,7 +24,9 @@ __all__ = [
     "Draw",
     "FixedSum",
     "Graphical",
+    "HiddenMarkov",
     "IndependentMLPs",
+    "Markov",
     "OrderAgnostic",
     "Periodic",
     "Recurrent",

@@ -250,6 +250,68 @@ def test_relative_scores_are_those_of_each_distance():
     np.testing.assert_allclose(one[:, 0, :5], found[:, 4, :5], rtol=1e-12)
 
 
+def of_symbols(conditioner, num=3) -> afflow.AutoregressiveModel:
+    """Return a model over symbols with random weights."""
+    return afflow.AutoregressiveModel(
+        randomize(conditioner, 1.0), afflow.conditionals.Categorical(num)
+    )
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_a_markov_chain_is_its_table(order):
+    model = of_symbols(afflow.conditioners.Markov(4, 3, order))
+    x = everything(4, 3)
+    np.testing.assert_allclose(jnp.exp(model.log_prob(x)).sum(), 1, rtol=1e-10)
+    table = jax.nn.log_softmax(model.conditioner.A[...]).reshape(*(4,) * order, 3)
+    for event in x[::7]:
+        past, total = [3] * order, 0.0  # 3 stands before the first token
+        for symbol in event.tolist():
+            total += table[tuple(past[::-1])][symbol]  # the last symbol has the smallest stride
+            past = [symbol, *past][:order]
+        np.testing.assert_allclose(model.log_prob(event), total, rtol=1e-10)
+    drawn, log_prob = model.generate(KEY, length=7, shape=20)
+    np.testing.assert_allclose(log_prob, model.with_length(7).log_prob(drawn), rtol=1e-10)
+    best, found = model.beam_search(width=81)
+    np.testing.assert_allclose(found, -jnp.sort(-model.log_prob(x)), rtol=1e-10)
+
+
+def test_a_fitted_markov_chain_has_the_relative_frequencies():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2, (400, 3))
+    model = afflow.AutoregressiveModel(
+        afflow.conditioners.Markov(3, 2), afflow.conditionals.Categorical(2)
+    )
+    model, _ = afflow.fit(
+        model,
+        x,
+        key=KEY,
+        validation=0,
+        batch_size=400,
+        max_epochs=300,
+        learning_rate=0.1,
+        progress=False,
+    )
+    p = jax.nn.softmax(model.conditioner.A[...])
+    np.testing.assert_allclose(p[2, 1], x[:, 0].mean(), atol=1e-3)
+    after_one = x[:, 1:][x[:, :-1] == 1]
+    np.testing.assert_allclose(p[1, 1], after_one.mean(), atol=1e-3)
+
+
+def test_a_hidden_markov_model_sums_over_its_states():
+    model = of_symbols(afflow.conditioners.HiddenMarkov(4, 3, 2, rngs=nnx.Rngs(0)))
+    net, x = model.conditioner, everything(4, 3)
+    start, a, b = (jax.nn.softmax(w[...]) for w in (net.start, net.A, net.B))
+    total = jnp.zeros(len(x))
+    for states in itertools.product(range(2), repeat=4):
+        p = start[states[0]] * b[states[0], x[:, 0]]
+        for t in range(1, 4):
+            p = p * a[states[t - 1], states[t]] * b[states[t], x[:, t]]
+        total = total + p
+    np.testing.assert_allclose(jnp.exp(model.log_prob(x)), total, rtol=1e-10)
+    drawn, log_prob = model.generate(KEY, length=6, shape=20)
+    np.testing.assert_allclose(log_prob, model.with_length(6).log_prob(drawn), rtol=1e-10)
+
+
 def test_rotary_scores_depend_on_the_distance_alone():
     rng, rotary = np.random.default_rng(0), afflow.nets.Rotary()
     q, k = (jnp.asarray(np.broadcast_to(rng.normal(size=(1, 2, 5)), (7, 2, 5))) for _ in range(2))
