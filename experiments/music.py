@@ -45,9 +45,9 @@ class Config:
     length: int = 160
     """Frames of a training window; shorter pieces are padded."""
     batch_size: int = 16
-    epochs: int = 300
+    epochs: int = 200
     patience: int = 60
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 0.01
     minutes: float = 60.0
     """Training ends after the epoch in which this time is over."""
@@ -60,7 +60,8 @@ class Config:
 def build(config: Config, length: int) -> afflow.AutoregressiveModel:
     """Return the model of pieces of `length` frames."""
     rngs = nnx.Rngs(config.seed)
-    keys = afflow.nade(KEYS, hidden=config.nade_hidden, context_dim=config.width, rngs=rngs)
+    sizes = {"hidden": config.nade_hidden, "context_dim": config.width}
+    keys = afflow.nade(KEYS, **sizes, activation=jax.nn.tanh, rngs=rngs)
     network = afflow.conditioners.Recurrent(
         length, config.width, (config.hidden,), features=KEYS, dropout=config.dropout, rngs=rngs
     )
