@@ -39,7 +39,7 @@ class Config:
     """Length of the context of the NADE."""
     nade_hidden: int = 128
     """Hidden units of the NADE."""
-    dropout: float = 0.5
+    dropout: float = 0.3
     transpose: int = 6
     """Largest transposition of a training piece, in semitones, up or down."""
     length: int = 160
@@ -47,7 +47,7 @@ class Config:
     batch_size: int = 16
     epochs: int = 200
     patience: int = 60
-    learning_rate: float = 1e-2
+    learning_rate: float = 3e-3
     weight_decay: float = 0.01
     minutes: float = 60.0
     """Training ends after the epoch in which this time is over."""
@@ -57,13 +57,24 @@ class Config:
     runs: Path = ROOT.parent / "runs"
 
 
-def build(config: Config, length: int) -> afflow.AutoregressiveModel:
-    """Return the model of pieces of `length` frames."""
+def build(config: Config, frames: np.ndarray) -> afflow.AutoregressiveModel:
+    """Return the model of a window.
+
+    It starts from the share of `frames` `(N, 88)` in which each key sounds, because most keys are
+    nearly always off.
+    """
     rngs = nnx.Rngs(config.seed)
     sizes = {"hidden": config.nade_hidden, "context_dim": config.width}
     keys = afflow.nade(KEYS, **sizes, activation=jax.nn.tanh, rngs=rngs)
+    share = (frames.sum(0) + 1) / (len(frames) + 2)
+    keys.conditioner.b.set_value(jax.numpy.asarray(np.log(share / (1 - share)))[:, None])
     network = afflow.conditioners.Recurrent(
-        length, config.width, (config.hidden,), features=KEYS, dropout=config.dropout, rngs=rngs
+        config.length,
+        config.width,
+        (config.hidden,),
+        features=KEYS,
+        dropout=config.dropout,
+        rngs=rngs,
     )
     return afflow.AutoregressiveModel(network, afflow.models.TokenModel(keys))
 
@@ -111,7 +122,7 @@ def main(config: Config) -> None:
     pieces = piano_rolls(config.data, config.data_dir)
     start = time.perf_counter()
     model, history = afflow.fit(
-        build(config, config.length),
+        build(config, np.concatenate(pieces.train)),
         afflow.training.Stream(
             Windows(pieces.train, config), len(pieces.train) // config.batch_size
         ),
