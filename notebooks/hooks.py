@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 import afflow
 
 ROOT = Path(__file__).parents[1]
-FILES = ("experiments/**/*.py", "experiments/results/**/*.*", "tests/*.py", "CHANGELOG.md")
+FILES = ("experiments/**/*.py", "experiments/results/**/*.*", "tests/**/*.py", "CHANGELOG.md")
 _LINK = re.compile(r"(?<=\]\()(?:\.\./)+([\w./-]+)")
 _TEXT = re.compile(r'<div class="[^"]*jp-MarkdownOutput".*?</div>', re.DOTALL)
 _NAMES = "<!-- names of afflow -->"
