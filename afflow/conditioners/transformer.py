@@ -20,7 +20,7 @@ _SEGMENTS = 4
 class Transformer(Conditioner):
     r"""A transformer decoder with normalisation in front of every block.
 
-    $$h_0(t) = E x_{t-1}, \qquad
+    $$h_0(t) = E x_{t-1} + e, \qquad
     h \leftarrow h + O\,\mathrm{attention}(\mathrm{norm}(h)), \qquad
     h \leftarrow h + M_2\,\mathrm{gelu}(M_1\,\mathrm{norm}(h)), \qquad
     p_t = V\,\mathrm{norm}(h(t)) + b.$$
@@ -83,6 +83,8 @@ class Transformer(Conditioner):
         self.dropout = float(dropout)
         scale = 1 / math.sqrt(features)
         self.E = nnx.Param(scale * jax.random.normal(draw_key(rngs), (features, width)))
+        # Without e, normalisation would leave no more of a scalar token than its sign.
+        self.e = nnx.Param(scale * jax.random.normal(draw_key(rngs), (width,)))
         self.start = nnx.Param(jnp.zeros(width))
         draw = jax.random.normal(draw_key(rngs), (context_dim, width))
         self.U = nnx.Param(draw / math.sqrt(max(context_dim, 1)))
@@ -121,7 +123,8 @@ class Transformer(Conditioner):
     def _run(self, x, context, key):
         places = jnp.arange(len(x))
         x = x[:-1].reshape(len(x) - 1, self.features)
-        h = jnp.concatenate([self._first(context)[None], x @ self.E[...]])  # (T, width)
+        rows = x @ self.E[...] + self.e[...][None]
+        h = jnp.concatenate([self._first(context)[None], rows])  # (T, width)
         h = h if self.places is None else h + self.places[...]
         h = self._drop(key, 0, h)
         for i, layer in enumerate(self.layers):
@@ -151,7 +154,8 @@ class Transformer(Conditioner):
     def step(self, x_prev, t, cache):
         pairs, first = cache
         places = jnp.atleast_1d(t)
-        h = jnp.where(t == 0, first, jnp.atleast_1d(x_prev) @ self.E[...])[None]  # (1, width)
+        row = jnp.atleast_1d(x_prev) @ self.E[...] + self.e[...]
+        h = jnp.where(t == 0, first, row)[None]  # (1, width)
         if self.places is not None:
             h = h + jax.lax.dynamic_slice_in_dim(self.places[...], t, 1)
         new = []

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from afflow._tools.arguments import check_positive
 from afflow._tools.shapes import check_size
@@ -78,9 +79,10 @@ class Rotary(Positions):
 
     def turn(self, a, places):
         half = a.shape[-1] // 2
-        rates = self.base ** (-jnp.arange(half) / max(half, 1))
-        angles = (places[:, None] * rates[None]).astype(a.dtype)  # (N, d / 2)
-        cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+        dtype = jnp.promote_types(a.dtype, jnp.float32)
+        rates = jnp.asarray(self.base ** (-np.arange(half) / max(half, 1)), dtype)
+        angles = places[:, None].astype(dtype) * rates[None]  # (N, d / 2)
+        cos, sin = (f(angles)[:, None].astype(a.dtype) for f in (jnp.cos, jnp.sin))
         first, second, rest = jnp.split(a, [half, 2 * half], axis=-1)
         turned = [first * cos - second * sin, first * sin + second * cos, rest]
         return jnp.concatenate(turned, axis=-1)
