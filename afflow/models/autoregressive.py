@@ -15,7 +15,7 @@ from afflow._tools.shapes import Shape, check_permutation
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
 from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
-from afflow.models.generation import beam_search, generate
+from afflow.models.generation import beam_search, complete_by_beam, generate
 
 
 class AutoregressiveModel(Outlined, nnx.Module):
@@ -177,6 +177,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         context: jax.Array | None = None,
         *,
         temperature: float = 1.0,
+        width: int | None = None,
     ) -> jax.Array:
         """Draw the tokens of `x` `(..., *event_shape)` that are not `observed`, given the others.
 
@@ -190,6 +191,8 @@ class AutoregressiveModel(Outlined, nnx.Module):
             key: a PRNG key. Without a key, every token is the mode of its conditional.
             context: `(..., *context_shape)`.
             temperature: as in `sample`.
+            width: return the most probable completion that a beam search of this width finds,
+                instead of a draw; for symbols only. Width 1 takes the mode of each token in turn.
 
         Raises:
             ValueError: if an observed token comes after an unobserved one, or an observed value is
@@ -205,6 +208,8 @@ class AutoregressiveModel(Outlined, nnx.Module):
             )
         events = self._events(x), self._events(self._of_tokens(observed))
         check_whole(self.conditional, *events)
+        if width is not None:
+            return complete_by_beam(self, *events, context, width)
         return call(_fill, self, events, context, heat(temperature), key=key)
 
     def generate(

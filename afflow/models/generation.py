@@ -56,8 +56,7 @@ def beam_search(
     check_size("width", width)
     check_number("length_penalty", length_penalty)
     model = model.with_length(length or model.event_shape[0])
-    if model.conditional.num_values is None:
-        raise ValueError(f"Expected a model over symbols, got {model.conditional}.")
+    check_symbols(model)
     shared = jnp.asarray(length_penalty, float), None if stop is None else jnp.asarray(stop)
     return call(_beam_of(width), model, _forced(model, prompt), context, shared)
 
@@ -145,7 +144,8 @@ def _beam_of(width: int):
 
 def _search(width, model, item, context, penalty, stop):
     """Return the beams `(W, T)` of one event and their log-probabilities `(W,)`, the best first."""
-    x, given = item
+    x, given = map(model._sort, item)
+    given = given.reshape(len(x), -1)[:, 0]
     net, conditional = model.conditioner, model.conditional
     values = jnp.arange(conditional.num_values)
 
@@ -182,4 +182,21 @@ def _search(width, model, item, context, penalty, stop):
     _, found = jax.lax.scan(
         trace, ranked.astype(parents.dtype), (parents, tokens), reverse=True
     )  # (T, W)
-    return found.T, scores[ranked]
+    return jax.vmap(model._unsort)(found.T), scores[ranked]
+
+
+def complete_by_beam(
+    model: Any, x: jax.Array, observed: jax.Array, context: jax.Array | None, width: int
+) -> jax.Array:
+    """Return the most probable completion that a beam search of `width` finds."""
+    check_size("width", width)
+    check_symbols(model)
+    shared = jnp.zeros(()), None
+    events, _ = call(_beam_of(width), model, (x, observed), context, shared)
+    return events[..., 0, :]
+
+
+def check_symbols(model: Any) -> None:
+    """Raise `ValueError` for a model that is not over symbols."""
+    if model.conditional.num_values is None:
+        raise ValueError(f"Expected a model over symbols, got {model.conditional}.")

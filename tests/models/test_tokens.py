@@ -103,6 +103,22 @@ def test_a_prompt_is_kept_and_conditioned_on():
     np.testing.assert_array_equal(events[:, :2], jnp.broadcast_to(prompt, (9, 2)))
 
 
+@pytest.mark.parametrize("order", [None, [2, 0, 3, 1]])
+def test_a_wide_beam_finds_the_most_probable_completion(order):
+    model = afflow.nade(4, hidden=3, context_dim=2, order=order, rngs=nnx.Rngs(0))
+    model = randomize(model, 1.0)
+    x, first = everything(4, 2), np.array(order or [0, 1])[:2]
+    observed = np.isin(np.arange(4), first)
+    for event in x[::5]:
+        fits = x[(x[:, first] == event[None, first]).all(1)]
+        best = fits[jnp.argmax(model.log_prob(fits, CONTEXT[0]))]
+        found = model.complete(event, observed, context=CONTEXT, width=4)
+        np.testing.assert_array_equal(found[0], best)
+        greedy = model.complete(event, observed, context=CONTEXT)
+        narrow = model.complete(event, observed, context=CONTEXT, width=1)
+        np.testing.assert_array_equal(narrow, greedy)
+
+
 def test_prompts_and_contexts_broadcast():
     model = symbols(context_dim=2)
     prompts = jnp.array([[[1]], [[2]], [[0]]])  # (3, 1, 1)
