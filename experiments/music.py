@@ -157,8 +157,8 @@ def main(config: Config) -> None:
         ("a test piece", "its first 16 frames, continued"),
         strict=True,
     ):
-        axis.imshow(np.asarray(roll).T[20:64], origin="lower", aspect="auto", cmap="Greys")
-        axis.set(title=title, ylabel="key")
+        axis.imshow(np.asarray(roll).T[10:70], origin="lower", aspect="auto", cmap="Greys")
+        axis.set(title=title, ylabel="key, from the 11th")
     axes[1].axvline(15.5, color="tab:orange")
     axes[1].set(xlabel="frame")
     figure.savefig(config.out / f"{config.data}.png", dpi=120)
