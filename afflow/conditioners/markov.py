@@ -35,6 +35,8 @@ class Markov(Conditioner):
         ((16, 3), (9,))
     """
 
+    knows_length = False
+
     def __init__(self, length: int, num_symbols: int, order: int = 1):
         check_size("length", length)
         check_size("num_symbols", num_symbols, least=2)
@@ -42,12 +44,6 @@ class Markov(Conditioner):
         self.event_shape, self.context_shape = (length, num_symbols), None
         self.num_params, self.order = num_symbols, order
         self.A = nnx.Param(jnp.zeros(((num_symbols + 1) ** order, num_symbols)))
-
-    def with_length(self, length: int) -> "Markov":
-        check_size("length", length)
-        other = jax.tree.map(lambda leaf: leaf, self)
-        other.event_shape = (length, self.num_params)
-        return other
 
     def __call__(self, x, context=None):
         length, base = len(x), self.num_params + 1
@@ -97,6 +93,8 @@ class HiddenMarkov(Conditioner):
         ()
     """
 
+    knows_length = False
+
     def __init__(self, length: int, num_symbols: int, num_states: int, *, rngs: nnx.Rngs):
         check_size("length", length)
         check_size("num_symbols", num_symbols, least=2)
@@ -106,12 +104,6 @@ class HiddenMarkov(Conditioner):
         self.start = nnx.Param(jnp.zeros(num_states))
         shapes = (num_states, num_states), (num_states, num_symbols)
         self.A, self.B = (nnx.Param(jax.random.normal(draw_key(rngs), shape)) for shape in shapes)
-
-    def with_length(self, length: int) -> "HiddenMarkov":
-        check_size("length", length)
-        other = jax.tree.map(lambda leaf: leaf, self)
-        other.event_shape = (length, self.num_params)
-        return other
 
     def __call__(self, x, context=None):
         def body(log_belief, x_t):

@@ -9,8 +9,8 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from afflow._tools.arguments import check_callable, check_number, check_rngs
-from afflow._tools.shapes import check_size, check_sizes, check_widths
-from afflow.core.conditioner import Conditioner
+from afflow._tools.shapes import check_sizes, check_widths
+from afflow.core.conditioner import Conditioner, shift
 
 Cell = Callable[..., Any]
 """`cell(num_inputs, num_units, rngs=rngs)` builds a recurrent cell as those of `flax.nnx`."""
@@ -51,6 +51,8 @@ class Recurrent(Conditioner):
         ((5, 2), (9, 2))
     """
 
+    knows_length = False
+
     def __init__(
         self,
         length: int,
@@ -84,24 +86,8 @@ class Recurrent(Conditioner):
         self.V = nnx.Param(jnp.zeros((num_params, hidden[-1])))
         self.b = nnx.Param(jnp.zeros(num_params))
 
-    def with_length(self, length: int) -> "Recurrent":
-        check_size("length", length)
-        other = jax.tree.map(lambda leaf: leaf, self)
-        other.event_shape = (length, *self.event_shape[1:])
-        return other
-
-    def without_noise(self) -> "Recurrent":
-        other = jax.tree.map(lambda leaf: leaf, self)
-        other.dropout = 0.0
-        return other
-
     def __call__(self, x, context=None):
         return self._scan(x, context, None)
-
-    @property
-    def is_noisy(self) -> bool:
-        """Whether there is dropout."""
-        return self.dropout > 0
 
     def noisy(self, key, x, context=None):
         return self._scan(x, context, key if self.dropout else None)
@@ -121,8 +107,7 @@ class Recurrent(Conditioner):
 
     def _scan(self, x, context, key):
         """Return the parameters of all tokens, with dropout if there is a key."""
-        first = self.x_first[...]
-        x_prev = jnp.concatenate([first[None], x[:-1].reshape(len(x) - 1, len(first))])
+        x_prev = shift(x, self.x_first[...])
 
         def body(state, scanned):
             x_prev, t = scanned
@@ -141,15 +126,10 @@ class Recurrent(Conditioner):
         for i, (cell, carry) in enumerate(zip(self.cells, state, strict=True)):
             carry, out = cell(carry, h)
             out = out + h if self.residual and out.shape == h.shape else out
-            h = out if key is None else _drop(jax.random.fold_in(key, i), out, self.dropout)
+            h = self._drop(key, i, out)
             new.append(carry)
         return h, new
 
     def _zero_state(self) -> list:
         rngs = nnx.Rngs(0)
         return [cell.initialize_carry((1,), rngs) for cell in self.cells]
-
-
-def _drop(key: jax.Array, h: jax.Array, share: float) -> jax.Array:
-    """Set a share of the units to zero and scale the other units, which keeps the mean."""
-    return jnp.where(jax.random.bernoulli(key, share, h.shape), 0, h / (1 - share))

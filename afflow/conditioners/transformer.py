@@ -96,23 +96,10 @@ class Transformer(Conditioner):
         self.V = nnx.Param(jnp.zeros((width, num_params)))
         self.b = nnx.Param(jnp.zeros(num_params))
 
-    def with_length(self, length: int) -> Conditioner:
-        if self.positions.knows_length:
-            return super().with_length(length)
-        check_size("length", length)
-        other = jax.tree.map(lambda leaf: leaf, self)
-        other.event_shape = (length, *self.event_shape[1:])
-        return other
-
     @property
-    def is_noisy(self) -> bool:
-        """Whether there is dropout."""
-        return self.dropout > 0
-
-    def without_noise(self) -> "Transformer":
-        other = jax.tree.map(lambda leaf: leaf, self)
-        other.dropout = 0.0
-        return other
+    def knows_length(self) -> bool:
+        """Whether the positions are made for one number of tokens."""
+        return self.positions.knows_length
 
     def __call__(self, x, context=None):
         return self._run(x, context, None)
@@ -174,12 +161,6 @@ class Transformer(Conditioner):
 
     def _read(self, h):
         return _normalize(h, self.norm) @ self.V[...] + self.b[...][None]
-
-    def _drop(self, key, number, h):
-        if key is None:
-            return h
-        kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - self.dropout, h.shape)
-        return jnp.where(kept, h / (1 - self.dropout), 0)
 
 
 class _Layer(nnx.Module):

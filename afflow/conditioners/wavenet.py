@@ -8,7 +8,7 @@ from flax import nnx
 
 from afflow._tools.arguments import draw_key
 from afflow._tools.shapes import check_size, check_sizes, check_widths
-from afflow.core.conditioner import Conditioner
+from afflow.core.conditioner import Conditioner, shift
 
 
 class WaveNet(Conditioner):
@@ -51,6 +51,8 @@ class WaveNet(Conditioner):
         >>> network(jnp.ones(9)).shape, network.receptive_field
         ((9, 2), 8)
     """
+
+    knows_length = False
 
     def __init__(
         self,
@@ -102,17 +104,14 @@ class WaveNet(Conditioner):
         """The number of earlier tokens that a row sees."""
         return 1 + (self.kernel_size - 1) * sum(self.dilations)
 
-    def with_length(self, length: int) -> "WaveNet":
-        check_size("length", length)
-        other = jax.tree.map(lambda leaf: leaf, self)
-        other.event_shape = (length, *self.event_shape[1:])
-        if self.aligned and self.context_shape is not None:
-            other.context_shape = (length, *self.context_shape[1:])
-        return other
+    def with_length(self, length):
+        other = super().with_length(length)
+        if not self.aligned or self.context_shape is None:
+            return other
+        return other._changed(context_shape=(length, *self.context_shape[1:]))
 
     def __call__(self, x, context=None):
-        first, length = self.x_first[...], len(x)
-        x_prev = jnp.concatenate([first[None], x[:-1].reshape(length - 1, len(first))])
+        length, x_prev = len(x), shift(x, self.x_first[...])
 
         def taps(layer, z):
             shifts = [k * self.dilations[layer] for k in range(self.kernel_size)]

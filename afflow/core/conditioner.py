@@ -5,14 +5,14 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape
+from afflow._tools.shapes import Shape, check_size
 
 Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 """`emit(input_t, params_t) -> (x_t, aux_t)`: one token of a decoding loop, as a callable
@@ -44,7 +44,8 @@ class Conditioner(Outlined, nnx.Module):
     context_shape: Shape | None
     num_params: int
     has_kernel = False  # whether `decode` takes the argument `kernel`
-    is_noisy: Any = False  # whether `noisy` differs from a call
+    knows_length: Any = True  # whether the weights are made for one number of tokens
+    dropout: float = 0.0  # the probability with which `noisy` drops a unit
 
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
@@ -54,22 +55,47 @@ class Conditioner(Outlined, nnx.Module):
         """Return the parameters with the noise of training, such as dropout, drawn with `key`."""
         return self(x, context)
 
-    def without_noise(self) -> "Conditioner":
-        """Return the conditioner whose `noisy` draws no noise."""
-        return self
+    @property
+    def is_noisy(self) -> bool:
+        """Whether `noisy` differs from a call."""
+        return self.dropout > 0
 
-    def with_length(self, length: int) -> "Conditioner":
+    def without_noise(self) -> Self:
+        """Return the conditioner whose `noisy` draws no noise."""
+        return self._changed(dropout=0.0) if self.is_noisy else self
+
+    def with_length(self, length: int) -> Self:
         """Return the conditioner with the same weights for events of `length` tokens.
 
         Raises:
             ValueError: if the weights are made for one number of tokens.
         """
+        check_size("length", length)
         if length == self.event_shape[0]:
             return self
-        raise ValueError(
-            f"Expected {self.event_shape[0]} tokens, the number that the weights of "
-            f"{type(self).__name__} are made for, got {length}: use a recurrent network."
-        )
+        if self.knows_length:
+            raise ValueError(
+                f"Expected {self.event_shape[0]} tokens, the number that the weights of "
+                f"{type(self).__name__} are made for, got {length}: use a recurrent network."
+            )
+        return self._changed(event_shape=(length, *self.event_shape[1:]))
+
+    def _drop(self, key: jax.Array | None, number: int, h: jax.Array) -> jax.Array:
+        """Set a share of the units to zero and scale the others, which keeps the mean.
+
+        `number` tells the places apart that share a key. Without a key nothing is dropped.
+        """
+        if key is None:
+            return h
+        dropped = jax.random.bernoulli(jax.random.fold_in(key, number), self.dropout, h.shape)
+        return jnp.where(dropped, 0, h / (1 - self.dropout))
+
+    def _changed(self, **settings: Any) -> Self:
+        """Return the conditioner with the same arrays and other settings."""
+        other = jax.tree.map(lambda leaf: leaf, self)
+        for name, value in settings.items():
+            setattr(other, name, value)
+        return other
 
     @property
     def features(self) -> int:
@@ -190,6 +216,11 @@ def _weighted(gain: jax.Array, d_params: jax.Array) -> jax.Array:
 def given(x_t: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Emit the known coordinate `x_t` and its parameters, which makes decoding a density pass."""
     return x_t, params
+
+
+def shift(x: jax.Array, first: jax.Array) -> jax.Array:
+    """Return the token before every token of an event, `(T, features)`; `first` before token 0."""
+    return jnp.concatenate([first[None], x[:-1].reshape(len(x) - 1, len(first))])
 
 
 def place(x: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from afflow._tools.shapes import Shape, check_permutation
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
 from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
-from afflow.models.generation import beam_search, complete_by_beam, generate
+from afflow.models.generation import Drawing, beam_search, complete_by_beam, generate
 
 
 class AutoregressiveModel(Outlined, nnx.Module):
@@ -259,8 +259,8 @@ class AutoregressiveModel(Outlined, nnx.Module):
             >>> tokens.shape, log_prob.shape
             ((5, 8), (5,))
         """
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
-        return generate(self, key, prompt, length, context, shape=shape, **options)
+        drawing = Drawing(temperature, top_k, top_p, stop)
+        return generate(self, drawing, key, prompt, length, context, shape)
 
     def beam_search(
         self,
@@ -302,13 +302,15 @@ class AutoregressiveModel(Outlined, nnx.Module):
             >>> events.shape, round(float(jax.numpy.exp(log_probs).sum()), 4)
             ((8, 3), 1.0)
         """
-        options = {"width": width, "length_penalty": length_penalty, "stop": stop}
-        return beam_search(self, prompt, length, context, **options)
+        return beam_search(self, prompt, length, context, width, length_penalty, stop)
 
-    def log_conditionals_of_one(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Return `log_conditionals` of one event, without batch axes and checks."""
+    def log_conditionals_of_one(
+        self, x: jax.Array, context: jax.Array | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Return `log_conditionals` of one event, without checks; a key draws noise of training."""
         x = self._sort(x)
-        params = self.conditioner(codes(self.conditional, x), context)
+        seen = codes(self.conditional, x), context
+        params = self.conditioner(*seen) if key is None else self.conditioner.noisy(key, *seen)
         return self._unsort(jax.vmap(self.conditional.log_prob)(x, params))
 
     @property
@@ -348,9 +350,7 @@ def _log_conditionals(model, item, context):
 @per_event
 def _noisy_log_conditionals(model, item, context):
     x, key = item
-    x = model._sort(x)
-    params = model.conditioner.noisy(key, codes(model.conditional, x), context)
-    return model._unsort(jax.vmap(model.conditional.log_prob)(x, params))
+    return model.log_conditionals_of_one(x, context, key)
 
 
 @per_event

@@ -1,7 +1,7 @@
 """Generation: tokens drawn after a prompt, and the most probable tokens by beam search."""
 
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,44 +13,49 @@ from afflow._tools.shapes import Shape, check_size
 from afflow.models.emission import as_pytree, check_temperature
 
 
+class Drawing(NamedTuple):
+    """How a token is drawn, see `AutoregressiveModel.generate`."""
+
+    temperature: Any
+    top_k: Any = None
+    top_p: Any = None
+    stop: Any = None
+
+    def check(self, model: Any) -> None:
+        """Raise `ValueError` for numbers out of range, or settings for symbols without symbols."""
+        check_temperature(self.temperature)
+        if self.top_k is not None:
+            check_size("top_k", self.top_k)
+        if self.top_p is not None:
+            check_number("top_p", self.top_p, lambda share: 0 < share <= 1, "in (0, 1]")
+        if any(setting is not None for setting in self[1:]):
+            check_symbols(model)
+
+
 def generate(
     model: Any,
+    drawing: Drawing,
     key: jax.Array,
-    prompt: jax.Array | None = None,
-    length: int | None = None,
-    context: jax.Array | None = None,
-    *,
-    shape: int | Shape = (),
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    stop: int | None = None,
+    prompt: jax.Array | None,
+    length: int | None,
+    context: jax.Array | None,
+    shape: int | Shape,
 ) -> tuple[jax.Array, jax.Array]:
     """Draw tokens after a prompt, see `AutoregressiveModel.generate`."""
     model = model.with_length(length or model.event_shape[0])
-    if top_k is not None:
-        check_size("top_k", top_k)
-    if top_p is not None:
-        check_number("top_p", top_p, lambda share: 0 < share <= 1, "in (0, 1]")
-    if model.conditional.num_values is None and not top_k is top_p is stop is None:
-        raise ValueError(
-            f"Expected a model over symbols for top_k, top_p and stop, got {model.conditional}."
-        )
-    check_temperature(temperature)
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
-    shared = ({name: value for name, value in options.items() if value is not None},)
-    return call(_generate, model, _forced(model, prompt), context, shared, key=key, shape=shape)
+    drawing.check(model)
+    events = _forced(model, prompt)
+    return call(_generate, model, events, context, (drawing,), key=key, shape=shape)
 
 
 def beam_search(
     model: Any,
-    prompt: jax.Array | None = None,
-    length: int | None = None,
-    context: jax.Array | None = None,
-    *,
-    width: int = 4,
-    length_penalty: float = 0.0,
-    stop: int | None = None,
+    prompt: jax.Array | None,
+    length: int | None,
+    context: jax.Array | None,
+    width: int,
+    length_penalty: float,
+    stop: int | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Return probable tokens after a prompt, see `AutoregressiveModel.beam_search`."""
     check_size("width", width)
@@ -80,11 +85,11 @@ def _forced(model: Any, prompt: Any) -> tuple[jax.Array, jax.Array]:
 
 
 @per_event
-def _generate(model, item, context, options):
+def _generate(model, item, context, drawing):
     x, given, key = item
     given = given.reshape(len(x), -1)[:, 0]
-    stop = options.pop("stop", None)
-    emit = Partial(partial(_emit, jax.random.key_impl(key)), as_pytree(model.conditional), options)
+    stop, impl = drawing.stop, jax.random.key_impl(key)
+    emit = Partial(partial(_emit, impl), as_pytree(model.conditional), drawing)
     keys = jax.random.key_data(jax.random.split(key, len(x)))
     _, (x, log_probs) = model.conditioner.decode(emit, (x, given, keys), context)
     if stop is None:
@@ -94,17 +99,17 @@ def _generate(model, item, context, options):
     return jnp.where(over, stop, x), jnp.where(over, 0, log_probs).sum()
 
 
-def _emit(impl, conditional, options, inputs, params):
+def _emit(impl, conditional, drawing, inputs, params):
     """Return the code of one token, the token, and its log-probability, 0 for a given token."""
     x, given, key = inputs
     conditional, key = conditional(), jax.random.wrap_key_data(key, impl=impl)
     if conditional.num_values is None:
-        drawn = conditional.sample(key, params, options["temperature"])
+        drawn = conditional.sample(key, params, drawing.temperature)
         x = jnp.where(given, x.astype(drawn.dtype), drawn)
         log_prob = conditional.log_prob(x, params)
     else:
         log_probs = conditional.log_probs(params)
-        drawn = jax.random.categorical(key, keep_top(log_probs, **options))
+        drawn = jax.random.categorical(key, keep_top(log_probs, *drawing[:3]))
         x = jnp.where(given, x.astype(drawn.dtype), drawn)
         log_prob = log_probs[x]
     return conditional.encode(x).astype(params.dtype), (x, jnp.where(given, 0, log_prob))
