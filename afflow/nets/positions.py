@@ -47,7 +47,17 @@ class Positions(ABC):
 
 @dataclass(frozen=True)
 class Absolute(Positions):
-    """A trained vector for each place, added to the embedded token."""
+    """A trained vector for each place, added to the embedded token.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> sizes = {"width": 8, "num_layers": 1, "num_heads": 2, "rngs": nnx.Rngs(0)}
+        >>> positions = afflow.nets.Absolute()
+        >>> network = afflow.conditioners.Transformer(5, 3, **sizes, positions=positions)
+        >>> network.knows_length
+        True
+    """
 
     knows_length = True
 
@@ -69,6 +79,15 @@ class Rotary(Positions):
 
     Args:
         base: the base $b$.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> sizes = {"width": 8, "num_layers": 1, "num_heads": 2, "rngs": nnx.Rngs(0)}
+        >>> positions = afflow.nets.Rotary()
+        >>> network = afflow.conditioners.Transformer(5, 3, **sizes, positions=positions)
+        >>> network.with_length(9).event_shape
+        (9,)
     """
 
     base: float = 10_000.0
@@ -103,7 +122,16 @@ class Relative(Positions):
     Shaw et al. 2018, arXiv:1803.02155; Huang et al. 2018, arXiv:1809.04281 (Music Transformer).
 
     Args:
-        max_distance: the largest distance with a vector of its own.
+        max_distance: the largest distance with a separate vector.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> sizes = {"width": 8, "num_layers": 1, "num_heads": 2, "rngs": nnx.Rngs(0)}
+        >>> positions = afflow.nets.Relative(4)
+        >>> network = afflow.conditioners.Transformer(5, 3, **sizes, positions=positions)
+        >>> network.layers[0].relative.shape
+        (2, 5, 4)
     """
 
     max_distance: int = 256
