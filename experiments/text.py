@@ -8,6 +8,7 @@ recurrent network and a WaveNet read it as one sequence, from its first to its l
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 import tyro
 from datasets.text import Text, tiny_shakespeare
 from flax import nnx
@@ -77,6 +79,21 @@ def build(config: Config, num_symbols: int) -> afflow.AutoregressiveModel:
     return afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(num_symbols))
 
 
+def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformation:
+    """Return AdamW with a warm-up, a cosine decay to a tenth, and decay of matrices only."""
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, 100, num_steps, config.learning_rate / 10
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(rate, b2=0.95, weight_decay=0.1, mask=_find_matrices),
+    )
+
+
+def _find_matrices(params):
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
 def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflow.training.History]:
     """Fit the model; a run that was stopped goes on from its checkpoint."""
     held_out = text.symbols.validation
@@ -89,6 +106,7 @@ def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflo
         validation=held_out[: size * config.length].reshape(size, config.length),
         max_epochs=config.epochs,
         learning_rate=config.learning_rate,
+        optimizer=partial(make_optimizer, config) if config.model == "transformer" else None,
         patience=5,
         checkpoint=afflow.Checkpoint(config.runs / f"text_{config.model}", steps=100),
         callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],

@@ -177,7 +177,7 @@ def _find_leading(value, inner):
 def _flatten(value, inner, batch):
     """Broadcast the axes before the last `inner` axes to `batch`, and merge them into one axis."""
     shape = value.shape[value.ndim - inner :]
-    return jnp.broadcast_to(value, batch + shape).reshape((-1, *shape))
+    return jnp.broadcast_to(value, batch + shape).reshape((math.prod(batch), *shape))
 
 
 def _format_inner(shape):

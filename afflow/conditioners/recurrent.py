@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from afflow._tools.arguments import check_callable, check_number, check_rngs
 from afflow._tools.shapes import check_sizes, check_widths
-from afflow.core.conditioner import Conditioner, shift
+from afflow.core.conditioner import Conditioner
 
 Cell = Callable[..., Any]
 """`cell(num_inputs, num_units, rngs=rngs)` builds a recurrent cell as those of `flax.nnx`."""
@@ -87,10 +87,10 @@ class Recurrent(Conditioner):
         self.b = nnx.Param(jnp.zeros(num_params))
 
     def __call__(self, x, context=None):
-        return self._scan(x, context, None)
+        return self._pass(x, context)
 
     def noisy(self, key, x, context=None):
-        return self._scan(x, context, key if self.dropout else None)
+        return self._pass(x, context, key if self.dropout else None)
 
     def init_cache(self, context=None, dtype=float):
         start = self.s_first[...]
@@ -105,9 +105,11 @@ class Recurrent(Conditioner):
         out, state = self._advance(x_prev, state, context, None)
         return self.V[...] @ out + self.b[...], (state, context)
 
-    def _scan(self, x, context, key):
-        """Return the parameters of all tokens, with dropout if there is a key."""
-        x_prev = shift(x, self.x_first[...])
+    def prefill(self, x_prev, t, cache, key=None):
+        state, context = cache
+        places = t + jnp.arange(len(x_prev))
+        x_prev = x_prev.reshape(len(x_prev), self.features)
+        x_prev = jnp.where((places == 0)[:, None], self.x_first[...][None], x_prev)
 
         def body(state, scanned):
             x_prev, t = scanned
@@ -115,9 +117,8 @@ class Recurrent(Conditioner):
             out, state = self._advance(x_prev, state, context, step_key)
             return state, out
 
-        state, _ = self.init_cache(context, x.dtype)
-        _, out = jax.lax.scan(body, state, (x_prev, jnp.arange(len(x))))  # (T, H)
-        return out @ self.V[...].T + self.b[...][None]  # (T, P)
+        state, out = jax.lax.scan(body, state, (x_prev, places))  # (n, H)
+        return out @ self.V[...].T + self.b[...][None], (state, context)
 
     def _advance(self, x_prev, state, context, key):
         """Return the output of the last layer and the new state of every layer."""

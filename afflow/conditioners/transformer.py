@@ -102,29 +102,18 @@ class Transformer(Conditioner):
         return self.positions.knows_length
 
     def __call__(self, x, context=None):
-        return self._run(x, context, None)
+        return self._pass(x, context)
 
     def noisy(self, key, x, context=None):
-        return self._run(x, context, key if self.dropout else None)
-
-    def _run(self, x, context, key):
-        places = jnp.arange(len(x))
-        x = x[:-1].reshape(len(x) - 1, self.features)
-        rows = x @ self.E[...] + self.e[...][None]
-        h = jnp.concatenate([self._first(context)[None], rows])  # (T, width)
-        h = h if self.places is None else h + self.places[...]
-        h = self._drop(key, 0, h)
-        for i, layer in enumerate(self.layers):
-            q, k, v = layer.project(h, places)
-            h = h + self._drop(key, 2 * i + 1, layer.attend(q, k, v, places))
-            h = h + self._drop(key, 2 * i + 2, layer.transform(h))
-        return self._read(h)
+        return self._pass(x, context, key if self.dropout else None)
 
     def init_cache(self, context=None, dtype=float):
         length = self.event_shape[0]
         dtype = jnp.result_type(self.E[...], dtype)
         pairs = [layer.empty(length, dtype) for layer in self.layers]
-        return pairs, self._first(context).astype(dtype)
+        start = self.start[...]
+        start = start if context is None else start + context @ self.U[...]
+        return pairs, start.astype(dtype)
 
     def resize(self, cache, size):
         def cut(a):
@@ -139,28 +128,27 @@ class Transformer(Conditioner):
         return [length * i // num for i in range(num + 1)]
 
     def step(self, x_prev, t, cache):
-        pairs, first = cache
-        places = jnp.atleast_1d(t)
-        row = jnp.atleast_1d(x_prev) @ self.E[...] + self.e[...]
-        h = jnp.where(t == 0, first, row)[None]  # (1, width)
+        params, cache = self.prefill(x_prev[None], t, cache)
+        return params[0], cache
+
+    def prefill(self, x_prev, t, cache, key=None):
+        pairs, start = cache
+        n = len(x_prev)
+        places = t + jnp.arange(n)
+        rows = x_prev.reshape(n, self.features) @ self.E[...] + self.e[...][None]
+        h = jnp.where((places == 0)[:, None], start[None], rows)  # (n, width)
         if self.places is not None:
-            h = h + jax.lax.dynamic_slice_in_dim(self.places[...], t, 1)
-        new = []
-        for layer, (keys, values) in zip(self.layers, pairs, strict=True):
+            h = h + jax.lax.dynamic_slice_in_dim(self.places[...], t, n)
+        h, new = self._drop(key, 0, h), []
+        for i, (layer, (keys, values)) in enumerate(zip(self.layers, pairs, strict=True)):
             q, k, v = layer.project(h, places)
             keys = jax.lax.dynamic_update_slice_in_dim(keys, k.astype(keys.dtype), t, 0)
             values = jax.lax.dynamic_update_slice_in_dim(values, v.astype(keys.dtype), t, 0)
-            h = h + layer.attend(q, keys, values, places)
-            h = h + layer.transform(h)
+            h = h + self._drop(key, 2 * i + 1, layer.attend(q, keys, values, places))
+            h = h + self._drop(key, 2 * i + 2, layer.transform(h))
             new.append((keys, values))
-        return self._read(h)[0], (new, first)
-
-    def _first(self, context):
-        start = self.start[...]
-        return start if context is None else start + context @ self.U[...]
-
-    def _read(self, h):
-        return _normalize(h, self.norm) @ self.V[...] + self.b[...][None]
+        params = _normalize(h, self.norm) @ self.V[...] + self.b[...][None]
+        return params, (new, start)
 
 
 class _Layer(nnx.Module):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from afflow._tools.arguments import draw_key
 from afflow._tools.shapes import check_size, check_sizes, check_widths
-from afflow.core.conditioner import Conditioner, shift
+from afflow.core.conditioner import Conditioner
 
 
 class WaveNet(Conditioner):
@@ -111,13 +111,7 @@ class WaveNet(Conditioner):
         return other._changed(context_shape=(length, *self.context_shape[1:]))
 
     def __call__(self, x, context=None):
-        length, x_prev = len(x), shift(x, self.x_first[...])
-
-        def taps(layer, z):
-            shifts = [k * self.dilations[layer] for k in range(self.kernel_size)]
-            return [jnp.pad(z, ((shift, 0), (0, 0)))[:length] for shift in shifts]
-
-        return self._run(x_prev @ self.W_in[...], context, taps)
+        return self._pass(x, context)
 
     def init_cache(self, context=None, dtype=float):
         channels = self.R.shape[-1]
@@ -125,9 +119,22 @@ class WaveNet(Conditioner):
         sizes = [(self.kernel_size - 1) * d for d in self.dilations]
         return [jnp.zeros((size, channels), dtype) for size in sizes], context
 
+    def prefill(self, x_prev, t, cache, key=None):
+        queues, n = list(cache[0]), len(x_prev)
+
+        def taps(layer, z):
+            size, d = len(queues[layer]), self.dilations[layer]
+            places = t + jnp.arange(size)  # of the queue's rows, the oldest first
+            z = jnp.concatenate([queues[layer][places % size], z.astype(queues[layer].dtype)])
+            queues[layer] = z[n:][(jnp.arange(size) - t - n) % size]
+            starts = [size - k * d for k in range(self.kernel_size)]
+            return [z[start : start + n] for start in starts]
+
+        params = self._run(x_prev.reshape(n, self.features), t, cache[1], taps)
+        return params, (queues, cache[1])
+
     def step(self, x_prev, t, cache):
-        queues, context = list(cache[0]), cache[1]
-        x_prev = jnp.where(t == 0, self.x_first[...], jnp.atleast_1d(x_prev))
+        queues = list(cache[0])
 
         def taps(layer, z):
             queue, d = queues[layer], self.dilations[layer]
@@ -137,18 +144,19 @@ class WaveNet(Conditioner):
             queues[layer] = jax.lax.dynamic_update_slice_in_dim(queue, z, t % len(queue), 0)
             return [z, *earlier]
 
-        here = context
-        if self.aligned and context is not None:
-            here = jax.lax.dynamic_slice_in_dim(context, t, 1)
-        params = self._run((x_prev @ self.W_in[...])[None], here, taps)
-        return params[0], (queues, context)
+        params = self._run(x_prev.reshape(1, self.features), t, cache[1], taps)
+        return params[0], (queues, cache[1])
 
-    def _run(self, z, context, taps):
-        """Return the parameters of some tokens `(N, P)` from their first features `(N, R)`.
+    def _run(self, x_prev, t, context, taps):
+        """Return the parameters `(n, P)` of the steps from `t` on, from the tokens before them.
 
         `taps(layer, z)` returns what the convolution of a layer reads: `z`, and `z` at each of the
         earlier tokens.
         """
+        is_first = (t + jnp.arange(len(x_prev)) == 0)[:, None]
+        z = jnp.where(is_first, self.x_first[...][None], x_prev) @ self.W_in[...]  # (n, R)
+        if self.aligned and context is not None:
+            context = jax.lax.dynamic_slice_in_dim(context, t, len(z))
         skips = self.b_skip[...][None]
         for layer in range(len(self.dilations)):
             pairs = zip(taps(layer, z), self.W[...][layer], strict=True)

@@ -108,6 +108,14 @@ class Conditioner(Outlined, nnx.Module):
         own, default = type(self), Conditioner
         return own.step is not default.step or own.decode is not default.decode
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether the cache of `step` has one size for every number of tokens."""
+        if self.knows_length:
+            return False
+        other = self.with_length(self.event_shape[0] + 1)
+        return _cache_shapes(self) == _cache_shapes(other)
+
     def init_cache(self, context: jax.Array | None = None, dtype: Any = float) -> Any:
         """Return the initial cache of `step`, for coordinates of type `dtype`."""
         return jnp.zeros(self.event_shape, dtype), context
@@ -121,10 +129,77 @@ class Conditioner(Outlined, nnx.Module):
         x = place(x, x_prev, t - 1)
         return self(x, context)[t], (x, context)
 
+    def prefill(
+        self, x_prev: jax.Array, t: jax.Array | int, cache: Any, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Take the steps `t, ..., t + n - 1`; return their parameters `(n, P)` and the new cache.
+
+        The default is a loop over `step`. A subclass overrides it to take known tokens in one pass.
+
+        Args:
+            x_prev: the token before each step `(n, *token)`; the token before step 0 is ignored.
+            t: the first step.
+            cache: the cache after the step before.
+            key: draws the noise of training; no noise without a key.
+        """
+
+        def body(cache, scanned):
+            params, cache = self.step(*scanned, cache)
+            return cache, params
+
+        cache, params = jax.lax.scan(body, cache, (x_prev, t + jnp.arange(len(x_prev))))
+        return params, cache
+
+    def _pass(self, x: jax.Array, context: Any, key: jax.Array | None = None) -> jax.Array:
+        """Return the parameters of one event, computed by `prefill`."""
+        x_prev = jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
+        return self.prefill(x_prev, 0, self.init_cache(context, x.dtype), key)[0]
+
     def decode(
         self, emit: Emit, inputs: Any, context: jax.Array | None = None
     ) -> tuple[jax.Array, Any]:
         """Run the serial direction: `x[t], aux[t] = emit(inputs[t], c_t(x[:t], context))`."""
+        dtype = jax.tree.leaves(inputs)[0].dtype
+        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else float
+        nothing = jnp.zeros((0, *self.event_shape[1:]), dtype)
+        return self.decode_after(nothing, emit, inputs, context)
+
+    def decode_after(
+        self, prompt: jax.Array, emit: Emit, inputs: Any, context: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Run the serial direction after the known tokens of a prompt.
+
+        Args:
+            prompt: the first `n` tokens `(n, *token)`, which `prefill` takes in one pass.
+            emit: as in `decode`.
+            inputs: the inputs of the other `T - n` tokens.
+            context: the context of the event.
+        """
+        n, cache = len(prompt), self.init_cache(context, prompt.dtype)
+        x_prev = jnp.zeros(self.event_shape[1:], prompt.dtype)
+        if n:
+            before = jnp.concatenate([x_prev[None], prompt[:-1]])
+            x_prev, (_, cache) = prompt[-1], self.prefill(before, 0, self.resize(cache, n))
+        parts = []
+        for lo, hi in pairwise(sorted({n, *(end for end in self.segments() if end > n)})):
+            part = jax.tree.map(lambda a, lo=lo, hi=hi: a[lo - n : hi - n], inputs)
+            cache = self.resize(cache, hi)
+            (x_prev, cache), out = self.decode_part(emit, part, lo, x_prev, cache)
+            parts.append(out)
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *parts)
+
+    def decode_part(
+        self, emit: Emit, inputs: Any, t: jax.Array | int, x_prev: jax.Array, cache: Any
+    ) -> tuple[tuple[jax.Array, Any], tuple[jax.Array, Any]]:
+        """Decode the tokens from `t` on; return the last one and the cache, and `decode`'s result.
+
+        Args:
+            emit: as in `decode`.
+            inputs: the inputs of the tokens.
+            t: the first step.
+            x_prev: the token before step `t`.
+            cache: the cache after the step before.
+        """
 
         def body(carry, scanned):
             x_prev, cache = carry
@@ -134,18 +209,11 @@ class Conditioner(Outlined, nnx.Module):
             return (x_t, cache), (x_t, aux_t)
 
         first = jax.tree.map(lambda leaf: leaf[0], inputs)
-        dtype = jax.tree.leaves(inputs)[0].dtype
-        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else float
-        cache = self.init_cache(context, dtype)
-        params, _ = jax.eval_shape(self.step, jnp.zeros(self.event_shape[1:], dtype), 0, cache)
+        params, _ = jax.eval_shape(self.step, x_prev, t, cache)
         x_t, _ = jax.eval_shape(emit, first, params)
-        carry, parts = (jnp.zeros(x_t.shape, x_t.dtype), cache), []
-        for lo, hi in pairwise(self.segments()):
-            x_prev, cache = carry
-            scanned = jax.tree.map(lambda a, lo=lo, hi=hi: a[lo:hi], (jnp.arange(hi), inputs))
-            carry, out = jax.lax.scan(body, (x_prev, self.resize(cache, hi)), scanned)
-            parts.append(out)
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *parts)
+        size = len(jax.tree.leaves(inputs)[0])
+        scanned = t + jnp.arange(size), inputs
+        return jax.lax.scan(body, (x_prev.astype(x_t.dtype), cache), scanned)
 
     def segments(self) -> list[int]:
         """Return the tokens before which decoding resizes the cache: 0, ..., `T`."""
@@ -208,6 +276,12 @@ class Conditioner(Outlined, nnx.Module):
         return jax.linear_transpose(solve, b)(b)[0]
 
 
+def _cache_shapes(net: Conditioner) -> Any:
+    shape = net.context_shape
+    context = None if shape is None else jax.ShapeDtypeStruct(shape, float)
+    return jax.eval_shape(net.init_cache, context)
+
+
 def _weighted(gain: jax.Array, d_params: jax.Array) -> jax.Array:
     """Sum `gain * d_params` over the parameters of each coordinate."""
     return (gain * d_params.reshape(gain.shape)).sum(-1)
@@ -216,11 +290,6 @@ def _weighted(gain: jax.Array, d_params: jax.Array) -> jax.Array:
 def given(x_t: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Emit the known coordinate `x_t` and its parameters, which makes decoding a density pass."""
     return x_t, params
-
-
-def shift(x: jax.Array, first: jax.Array) -> jax.Array:
-    """Return the token before every token of an event, `(T, features)`; `first` before token 0."""
-    return jnp.concatenate([first[None], x[:-1].reshape(len(x) - 1, len(first))])
 
 
 def place(x: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """An autoregressive density model: the chain rule with a conditioner and a conditional."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from afflow._tools.shapes import Shape, check_permutation
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
 from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
-from afflow.models.generation import Drawing, beam_search, complete_by_beam, generate
+from afflow.models.generation import Drawing, beam_search, complete_by_beam, generate, stream
 
 
 class AutoregressiveModel(Outlined, nnx.Module):
@@ -261,6 +261,54 @@ class AutoregressiveModel(Outlined, nnx.Module):
         """
         drawing = Drawing(temperature, top_k, top_p, stop)
         return generate(self, drawing, key, prompt, length, context, shape)
+
+    def stream(
+        self,
+        key: jax.Array,
+        prompt: jax.Array | None = None,
+        length: int | None = None,
+        context: jax.Array | None = None,
+        *,
+        chunk: int = 64,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: int | None = None,
+    ) -> Iterator[tuple[np.ndarray, float]]:
+        """Draw the tokens after a prompt in parts, each as soon as it is drawn.
+
+        The tokens are the tokens that `generate` draws with the same key.
+
+        Args:
+            key: a PRNG key.
+            prompt: the first tokens `(n, *token)` of one event; none by default.
+            length: the number of tokens, prompt included. Without it the generator does not end by
+                itself, which needs a cache that does not grow, such as the cache of `Recurrent` or
+                `WaveNet`.
+            context: one context.
+            chunk: the number of tokens in a part.
+            temperature: as in `generate`.
+            top_k: as in `generate`.
+            top_p: as in `generate`.
+            stop: the symbol that ends the event. The last part ends with it.
+
+        Yields:
+            The tokens of a part `(chunk, *token)`, and their log-probability as in `generate`.
+
+        Raises:
+            ValueError: as `generate`, or for several prompts or contexts.
+
+        Example:
+            >>> import afflow, itertools, jax
+            >>> from flax import nnx
+            >>> network = afflow.conditioners.Recurrent(4, 3, (8,), features=3, rngs=nnx.Rngs(0))
+            >>> model = afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(3))
+            >>> parts = model.stream(jax.random.key(0), chunk=5)
+            >>> [len(tokens) for tokens, log_prob in itertools.islice(parts, 3)]
+            [5, 5, 5]
+        """
+        drawing = Drawing(temperature, top_k, top_p, stop)
+        return stream(self, drawing, key, prompt, length, context, chunk)
 
     def beam_search(
         self,

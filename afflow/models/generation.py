@@ -1,16 +1,20 @@
 """Generation: tokens drawn after a prompt, and the most probable tokens by beam search."""
 
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from afflow._tools.arguments import check_number
-from afflow._tools.calls import call, per_event
+from afflow._tools.calls import call, check_context, make_typed, per_event
+from afflow._tools.lowering import use_float32_products
 from afflow._tools.shapes import Shape, check_size
-from afflow.models.emission import as_pytree, check_temperature
+from afflow.core.conditioner import Conditioner
+from afflow.models.emission import as_pytree, check_temperature, codes
 
 
 class Drawing(NamedTuple):
@@ -44,8 +48,82 @@ def generate(
     """Draw tokens after a prompt, see `AutoregressiveModel.generate`."""
     model = model.with_length(length or model.event_shape[0])
     drawing.check(model)
-    events = _forced(model, prompt)
-    return call(_generate, model, events, context, (drawing,), key=key, shape=shape)
+    prompt = check_prompt(model, prompt)
+    return call(_generate, model, (prompt,), context, (drawing,), key=key, shape=shape)
+
+
+def stream(
+    model: Any,
+    drawing: Drawing,
+    key: jax.Array,
+    prompt: jax.Array | None,
+    length: int | None,
+    context: jax.Array | None,
+    chunk: int,
+) -> Iterator[np.ndarray]:
+    """Yield the tokens after a prompt in parts, see `AutoregressiveModel.stream`."""
+    check_size("chunk", chunk)
+    drawing.check(model)
+    if length is None and not model.conditioner.is_endless:
+        raise ValueError(
+            f"Expected a length: the cache of {type(model.conditioner).__name__} grows with it."
+        )
+    size = np.shape(prompt)[0] if np.ndim(prompt) else 0
+    model = model.with_length(length or max(size, model.event_shape[0]))
+    prompt, context = check_prompt(model, prompt), check_context(model, context)
+    given = None if context is None else context.shape
+    if prompt.ndim != len(model.event_shape) or given != model.context_shape:
+        raise ValueError(
+            f"Expected one prompt and one context, got shapes {prompt.shape} and {given}: use "
+            f"generate for several."
+        )
+    key = jax.random.split(make_typed(key), 1)[0]  # the key of the first event of `generate`
+    return _stream(model, drawing, key, prompt, length, context, chunk)
+
+
+def _stream(model, drawing, key, prompt, length, context, chunk):
+    t, state = len(prompt), _begin(model, prompt, context)
+    while length is None or t < length:
+        size = chunk if length is None else min(chunk, length - t)
+        room = _find_room(model, t + size)
+        state, x, log_probs = _continue(model, drawing, state, key, t, size, room)
+        ends = np.flatnonzero(x == drawing.stop) if drawing.stop is not None else ()
+        kept = ends[0] + 1 if len(ends) else size
+        yield np.asarray(x[:kept]), float(log_probs[:kept].sum())
+        if len(ends):
+            return
+        t += size
+
+
+def _find_room(model, size):
+    """Return the size of a cache for `size` tokens: the end of the segment that they reach."""
+    return min((end for end in model.conditioner.segments() if end >= size), default=size)
+
+
+@jax.jit
+def _begin(model, prompt, context):
+    """Return the last token of a prompt, and the cache after the others."""
+    with use_float32_products():
+        prompt = _codes(model, prompt)
+        n, net = len(prompt), model.conditioner
+        start = jnp.zeros((1, *prompt.shape[1:]), prompt.dtype)
+        cache = net.init_cache(context, prompt.dtype)
+        if n:
+            _, cache = net.prefill(jnp.concatenate([start, prompt[:-1]]), 0, cache)
+        return jnp.concatenate([start, prompt])[-1], cache
+
+
+@partial(jax.jit, static_argnames=("size", "room"))
+def _continue(model, drawing, state, key, t, size, room):
+    """Draw `size` tokens from step `t` on, with caches for `room` tokens."""
+    with use_float32_products():
+        x, given = jnp.zeros((size, *model.event_shape[1:]), int), jnp.zeros(size, bool)
+        inputs = x, given, _split(key, t + jnp.arange(size))
+        x_prev, cache = state
+        cache = model.conditioner.resize(cache, room)
+        emit = _make_emit(model, drawing, key)
+        state, (_, (x, log_probs)) = model.conditioner.decode_part(emit, inputs, t, x_prev, cache)
+        return state, x, log_probs
 
 
 def beam_search(
@@ -63,11 +141,16 @@ def beam_search(
     model = model.with_length(length or model.event_shape[0])
     check_symbols(model)
     shared = jnp.asarray(length_penalty, float), None if stop is None else jnp.asarray(stop)
-    return call(_beam_of(width), model, _forced(model, prompt), context, shared)
+    events = _extend(check_prompt(model, prompt), model.event_shape)
+    return call(_beam_of(width), model, events, context, shared)
 
 
-def _forced(model: Any, prompt: Any) -> tuple[jax.Array, jax.Array]:
-    """Return events that begin with the prompt `(..., n)`, and which tokens the prompt sets."""
+def check_prompt(model: Any, prompt: Any) -> jax.Array:
+    """Return a prompt `(..., n, *token)` as an array, of no tokens if it is `None`.
+
+    Raises:
+        ValueError: for another shape, more tokens than the model has, or a model with an order.
+    """
     length, *token = model.event_shape
     x = jnp.zeros((0, *token), int) if prompt is None else jnp.asarray(prompt)
     axis = x.ndim - 1 - len(token)
@@ -78,25 +161,55 @@ def _forced(model: Any, prompt: Any) -> tuple[jax.Array, jax.Array]:
         )
     if model.order is not None:
         raise ValueError(f"Expected a model without an order, got order={model.order}.")
-    num_given = x.shape[axis]
-    widths = [(0, length - num_given if i == axis else 0) for i in range(x.ndim)]
-    given = (jnp.arange(length) < num_given).reshape(-1, *(1 for _ in token))
-    return jnp.pad(x, widths), jnp.broadcast_to(given, model.event_shape)
+    return x
+
+
+def _extend(x: jax.Array, event_shape: Shape) -> tuple[jax.Array, jax.Array]:
+    """Return events that begin with the prompt `(..., n, *token)`, and which tokens it sets."""
+    length, *token = event_shape
+    axis = x.ndim - len(event_shape)
+    n = x.shape[axis]
+    widths = [(0, length - n if i == axis else 0) for i in range(x.ndim)]
+    given = (jnp.arange(length) < n).reshape(-1, *(1 for _ in token))
+    return jnp.pad(x, widths), jnp.broadcast_to(given, event_shape)
 
 
 @per_event
 def _generate(model, item, context, drawing):
-    x, given, key = item
-    given = given.reshape(len(x), -1)[:, 0]
-    stop, impl = drawing.stop, jax.random.key_impl(key)
-    emit = Partial(partial(_emit, impl), as_pytree(model.conditional), drawing)
-    keys = jax.random.key_data(jax.random.split(key, len(x)))
-    _, (x, log_probs) = model.conditioner.decode(emit, (x, given, keys), context)
-    if stop is None:
+    prompt, key = item
+    net, (length, *_), n = model.conditioner, model.event_shape, len(prompt)
+    x, given = _extend(prompt, model.event_shape)
+    given = given.reshape(length, -1)[:, 0]
+    emit = _make_emit(model, drawing, key)
+    inputs = x, given, _split(key, jnp.arange(length))
+    if 0 < n < length and type(net).decode is Conditioner.decode:
+        rest = jax.tree.map(lambda leaf: leaf[n:], inputs)
+        _, (drawn, log_probs) = net.decode_after(_codes(model, prompt), emit, rest, context)
+        x = jnp.concatenate([prompt.astype(drawn.dtype), drawn])
+        log_probs = jnp.concatenate([jnp.zeros(n, log_probs.dtype), log_probs])
+    else:
+        _, (x, log_probs) = net.decode(emit, inputs, context)
+    if drawing.stop is None:
         return x, log_probs.sum()
-    ends = (x == stop) & ~given
+    ends = (x == drawing.stop) & ~given
     over = jnp.cumsum(ends) > ends  # a token before this one has ended the row
-    return jnp.where(over, stop, x), jnp.where(over, 0, log_probs).sum()
+    return jnp.where(over, drawing.stop, x), jnp.where(over, 0, log_probs).sum()
+
+
+def _codes(model: Any, prompt: jax.Array) -> jax.Array:
+    """Return the codes of a prompt for the conditioner, as floats."""
+    found = codes(model.conditional, prompt)
+    return found.astype(found.dtype if jnp.issubdtype(prompt.dtype, jnp.floating) else float)
+
+
+def _make_emit(model: Any, drawing: Drawing, key: jax.Array) -> Partial:
+    impl = jax.random.key_impl(key)
+    return Partial(partial(_emit, impl), as_pytree(model.conditional), drawing)
+
+
+def _split(key: jax.Array, places: jax.Array) -> jax.Array:
+    """Return the raw keys of the tokens at some places, which do not depend on the length."""
+    return jax.random.key_data(jax.vmap(partial(jax.random.fold_in, key))(places))
 
 
 def _emit(impl, conditional, drawing, inputs, params):

@@ -149,8 +149,8 @@ class Relative(Positions):
         by_distance = jnp.einsum("thd,hnd->htn", q, e)
         if len(q) == size:  # query t: the distance t of key 0 stands at size - 1 - t
             return _skew(by_distance)
-        here = (jnp.arange(size) + (size - 1 - places[0])) % size
-        return by_distance[:, :, here]
+        here = (jnp.arange(size)[None] + (size - 1 - places)[:, None]) % size  # (N, size)
+        return jnp.take_along_axis(by_distance, here[None], axis=2)
 
 
 def _skew(a: jax.Array) -> jax.Array:

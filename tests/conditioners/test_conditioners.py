@@ -52,6 +52,30 @@ def test_steps_equal_the_pass(name):
 
 
 @pytest.mark.parametrize("name", CONDITIONERS)
+def test_tokens_taken_in_two_parts_equal_the_pass(name):
+    conditioner = CONDITIONERS[name]()
+    x, context = events(conditioner, num=1)
+    context = None if context is None else context[0]
+    cuts = range(1, len(x[0])) if has_own(conditioner, "prefill") else [1]
+
+    @jax.jit
+    def run(x, t, before, after):
+        first, cache = conditioner.prefill(before, 0, conditioner.init_cache(context))
+        second, _ = conditioner.prefill(after, t, cache)
+        return jnp.concatenate([first, second]), conditioner(x, context)
+
+    for cut in cuts:
+        x_prev = jnp.roll(x[0], 1, axis=0)
+        parts = run(x[0], jnp.asarray(cut), x_prev[:cut], x_prev[cut:])
+        np.testing.assert_allclose(*parts, rtol=1e-12, atol=1e-12)
+
+
+def has_own(conditioner, method):
+    """Return whether the class overrides a method of `Conditioner`."""
+    return getattr(type(conditioner), method) is not getattr(afflow.Conditioner, method)
+
+
+@pytest.mark.parametrize("name", CONDITIONERS)
 def test_decode_equals_full_passes(name):
     conditioner = CONDITIONERS[name]()
     x, context = events(conditioner)

@@ -394,3 +394,67 @@ def test_wrong_arguments():
         afflow.models.TokenModel(afflow.fvsbn(3, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="dropout"):
         recurrent(dropout=1.0)
+
+
+@pytest.mark.parametrize("name", ["lstm", "wavenet", "transformer", "levels", "chain", "made"])
+@pytest.mark.parametrize("size", [0, 1, 3, 6])
+def test_a_prompt_in_one_pass_gives_the_tokens_of_a_prompt_in_steps(name, size):
+    models = {
+        "lstm": lambda: symbols(7),
+        "wavenet": lambda: afflow.AutoregressiveModel(
+            wavenet(7, 3, features=3), afflow.conditionals.Categorical(3)
+        ),
+        "transformer": lambda: afflow.AutoregressiveModel(
+            transformer(7, 3, features=3), afflow.conditionals.Categorical(3)
+        ),
+        "levels": lambda: afflow.AutoregressiveModel(
+            recurrent(7, 6, (5,)),
+            afflow.conditionals.DiscretizedLogistics(num_levels=3, num_components=2),
+        ),
+        "chain": lambda: afflow.AutoregressiveModel(
+            randomize(afflow.conditioners.Markov(7, 3, 2), 1.0), afflow.conditionals.Categorical(3)
+        ),
+        "made": lambda: randomize(
+            afflow.made_model(
+                7,
+                hidden=(6,),
+                conditional=afflow.conditionals.Categorical(3),
+                rngs=nnx.Rngs(0),
+            ),
+            1.0,
+        ),
+    }
+    model = models[name]()
+    whole, _ = model.generate(KEY)
+    drawn, log_prob = model.generate(KEY, whole[:size])
+    np.testing.assert_array_equal(drawn, whole)  # the key of a token depends on its place only
+    terms = model.log_conditionals(drawn)
+    np.testing.assert_allclose(log_prob, terms[size:].sum(), rtol=1e-10)
+    parts = list(model.stream(KEY, whole[:size], 7, chunk=2))
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in parts]), whole[size:])
+    np.testing.assert_allclose([value for _, value in parts], add_pairs(terms[size:]), rtol=1e-10)
+
+
+def add_pairs(terms):
+    """Return the sums of the terms two by two."""
+    return [terms[i : i + 2].sum() for i in range(0, len(terms), 2)]
+
+
+def test_a_stream_goes_on_for_ever_and_ends_at_its_stop():
+    model = symbols(4)
+    long, _ = model.generate(KEY, length=40)
+    stream = model.stream(KEY, chunk=8)
+    found = np.concatenate([x for x, _ in itertools.islice(stream, 5)])
+    np.testing.assert_array_equal(found, long)
+    stopped, values = zip(*model.stream(KEY, chunk=8, stop=2), strict=True)
+    end = np.flatnonzero(long == 2)[0] + 1
+    np.testing.assert_array_equal(np.concatenate(stopped), long[:end])
+    terms = model.with_length(40).log_conditionals(long)
+    np.testing.assert_allclose(sum(values), terms[:end].sum(), rtol=1e-10)
+    attention = afflow.AutoregressiveModel(
+        transformer(4, 3, features=3), afflow.conditionals.Categorical(3)
+    )
+    with pytest.raises(ValueError, match="Expected a length"):
+        attention.stream(KEY)
+    with pytest.raises(ValueError, match="one prompt and one context"):
+        model.stream(KEY, jnp.zeros((2, 1), int))
