@@ -2,8 +2,9 @@
 
     python experiments/text.py --model lstm --data-dir FOLDER
 
-Training reads shuffled windows. Validation chooses the epoch. The test text is scored once. A
-recurrent network and a WaveNet read it as one sequence, from its first to its last character.
+Validation chooses the epoch, and the test text is scored once. A recurrent network and a WaveNet
+read the text as one sequence: windows follow each other in training and the state is carried on
+(truncated backpropagation). A transformer reads shuffled windows.
 """
 
 import time
@@ -20,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import tyro
-from datasets.text import Text, tiny_shakespeare
+from datasets.text import BLOCK, Text, tiny_shakespeare
 from flax import nnx
 from measuring.report import keep_programs, save
 
@@ -96,14 +97,17 @@ def _find_matrices(params):
 
 def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflow.training.History]:
     """Fit the model; a run that was stopped goes on from its checkpoint."""
-    held_out = text.symbols.validation
-    size = len(held_out) // config.length
+    carries = config.model != "transformer"
+    windows = afflow.training.cut_windows(
+        text.symbols.train, config.length, config.batch_size, consecutive=carries
+    )
+    held_out, row = text.symbols.validation, BLOCK if carries else config.length
     start = time.perf_counter()
     return afflow.fit(
         build(config, len(text.alphabet)),
-        afflow.training.cut_windows(text.symbols.train, config.length, config.batch_size),
+        windows,
         key=jax.random.key(config.seed),
-        validation=held_out[: size * config.length].reshape(size, config.length),
+        validation=held_out[: len(held_out) // row * row].reshape(-1, row),
         max_epochs=config.epochs,
         learning_rate=config.learning_rate,
         optimizer=partial(make_optimizer, config) if config.model == "transformer" else None,

@@ -87,10 +87,11 @@ class Recurrent(Conditioner):
         self.b = nnx.Param(jnp.zeros(num_params))
 
     def __call__(self, x, context=None):
-        return self._pass(x, context)
+        return self.read(x, self.begin(context, x.dtype))[0]
 
     def noisy(self, key, x, context=None):
-        return self._pass(x, context, key if self.dropout else None)
+        key = key if self.dropout else None
+        return self.read(x, self.begin(context, x.dtype), key)[0]
 
     def init_cache(self, context=None, dtype=float):
         start = self.s_first[...]

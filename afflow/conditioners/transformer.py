@@ -102,10 +102,11 @@ class Transformer(Conditioner):
         return self.positions.knows_length
 
     def __call__(self, x, context=None):
-        return self._pass(x, context)
+        return self.read(x, self.begin(context, x.dtype))[0]
 
     def noisy(self, key, x, context=None):
-        return self._pass(x, context, key if self.dropout else None)
+        key = key if self.dropout else None
+        return self.read(x, self.begin(context, x.dtype), key)[0]
 
     def init_cache(self, context=None, dtype=float):
         length = self.event_shape[0]

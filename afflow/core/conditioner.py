@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,18 @@ from afflow._tools.shapes import Shape, check_size
 Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 """`emit(input_t, params_t) -> (x_t, aux_t)`: one token of a decoding loop, as a callable
 pytree (`jax.tree_util.Partial`)."""
+
+
+class Place(NamedTuple):
+    """A place in an event: the token before step `t`, `t`, and the cache after step `t - 1`."""
+
+    x_prev: jax.Array
+    t: jax.Array | int
+    cache: Any
+
+    def resized(self, net: "Conditioner", size: int) -> "Place":
+        """Return the place with room for the first `size` tokens in the cache."""
+        return self._replace(cache=net.resize(self.cache, size))
 
 
 class Conditioner(Outlined, nnx.Module):
@@ -150,10 +162,17 @@ class Conditioner(Outlined, nnx.Module):
         cache, params = jax.lax.scan(body, cache, (x_prev, t + jnp.arange(len(x_prev))))
         return params, cache
 
-    def _pass(self, x: jax.Array, context: Any, key: jax.Array | None = None) -> jax.Array:
-        """Return the parameters of one event, computed by `prefill`."""
-        x_prev = jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
-        return self.prefill(x_prev, 0, self.init_cache(context, x.dtype), key)[0]
+    def begin(self, context: jax.Array | None = None, dtype: Any = float) -> Place:
+        """Return the place before the first token of an event of type `dtype`."""
+        return Place(jnp.zeros(self.event_shape[1:], dtype), 0, self.init_cache(context, dtype))
+
+    def read(
+        self, x: jax.Array, place: Place, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Place]:
+        """Return the parameters `(n, P)` of the next tokens `(n, *token)`, and the place after."""
+        x_prev = jnp.concatenate([place.x_prev[None], x[:-1]])
+        params, cache = self.prefill(x_prev, place.t, place.cache, key)
+        return params, Place(x[-1], place.t + len(x), cache)
 
     def decode(
         self, emit: Emit, inputs: Any, context: jax.Array | None = None
@@ -175,31 +194,20 @@ class Conditioner(Outlined, nnx.Module):
             inputs: the inputs of the other `T - n` tokens.
             context: the context of the event.
         """
-        n, cache = len(prompt), self.init_cache(context, prompt.dtype)
-        x_prev = jnp.zeros(self.event_shape[1:], prompt.dtype)
+        n, place, parts = len(prompt), self.begin(context, prompt.dtype), []
         if n:
-            before = jnp.concatenate([x_prev[None], prompt[:-1]])
-            x_prev, (_, cache) = prompt[-1], self.prefill(before, 0, self.resize(cache, n))
-        parts = []
+            _, place = self.read(prompt, place.resized(self, n))
         for lo, hi in pairwise(sorted({n, *(end for end in self.segments() if end > n)})):
             part = jax.tree.map(lambda a, lo=lo, hi=hi: a[lo - n : hi - n], inputs)
-            cache = self.resize(cache, hi)
-            (x_prev, cache), out = self.decode_part(emit, part, lo, x_prev, cache)
+            place, out = self.decode_part(emit, part, place.resized(self, hi))
             parts.append(out)
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *parts)
 
     def decode_part(
-        self, emit: Emit, inputs: Any, t: jax.Array | int, x_prev: jax.Array, cache: Any
-    ) -> tuple[tuple[jax.Array, Any], tuple[jax.Array, Any]]:
-        """Decode the tokens from `t` on; return the last one and the cache, and `decode`'s result.
-
-        Args:
-            emit: as in `decode`.
-            inputs: the inputs of the tokens.
-            t: the first step.
-            x_prev: the token before step `t`.
-            cache: the cache after the step before.
-        """
+        self, emit: Emit, inputs: Any, place: Place
+    ) -> tuple[Place, tuple[jax.Array, Any]]:
+        """Decode the next tokens; return the place after them, and the result as in `decode`."""
+        x_prev, start, cache = place
 
         def body(carry, scanned):
             x_prev, cache = carry
@@ -209,11 +217,12 @@ class Conditioner(Outlined, nnx.Module):
             return (x_t, cache), (x_t, aux_t)
 
         first = jax.tree.map(lambda leaf: leaf[0], inputs)
-        params, _ = jax.eval_shape(self.step, x_prev, t, cache)
+        params, _ = jax.eval_shape(self.step, x_prev, start, cache)
         x_t, _ = jax.eval_shape(emit, first, params)
         size = len(jax.tree.leaves(inputs)[0])
-        scanned = t + jnp.arange(size), inputs
-        return jax.lax.scan(body, (x_prev.astype(x_t.dtype), cache), scanned)
+        scanned = start + jnp.arange(size), inputs
+        (x_prev, cache), out = jax.lax.scan(body, (x_prev.astype(x_t.dtype), cache), scanned)
+        return Place(x_prev, start + size, cache), out
 
     def segments(self) -> list[int]:
         """Return the tokens before which decoding resizes the cache: 0, ..., `T`."""

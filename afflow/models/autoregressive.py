@@ -13,7 +13,7 @@ from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation
 from afflow.core.conditional import Conditional
-from afflow.core.conditioner import Conditioner
+from afflow.core.conditioner import Conditioner, Place
 from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
 from afflow.models.generation import Drawing, beam_search, complete_by_beam, generate, stream
 
@@ -360,6 +360,21 @@ class AutoregressiveModel(Outlined, nnx.Module):
         seen = codes(self.conditional, x), context
         params = self.conditioner(*seen) if key is None else self.conditioner.noisy(key, *seen)
         return self._unsort(jax.vmap(self.conditional.log_prob)(x, params))
+
+    def read(
+        self, x: jax.Array, place: Place, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Place]:
+        """Return the log-conditionals `(n,)` of the next tokens of one event, and the place after.
+
+        The model has no order. The first place is `conditioner.begin(context)`.
+
+        Args:
+            x: the next tokens `(n, *token)`.
+            place: the place before them.
+            key: draws the noise of training; no noise without a key.
+        """
+        params, place = self.conditioner.read(codes(self.conditional, x), place, key)
+        return jax.vmap(self.conditional.log_prob)(x, params), place
 
     @property
     def _inner(self) -> tuple[int, ...]:

@@ -82,11 +82,11 @@ def stream(
 
 
 def _stream(model, drawing, key, prompt, length, context, chunk):
-    t, state = len(prompt), _begin(model, prompt, context)
+    t, place = len(prompt), _begin(model, prompt, context)
     while length is None or t < length:
         size = chunk if length is None else min(chunk, length - t)
         room = _find_room(model, t + size)
-        state, x, log_probs = _continue(model, drawing, state, key, t, size, room)
+        place, x, log_probs = _continue(model, drawing, key, place, size, room)
         ends = np.flatnonzero(x == drawing.stop) if drawing.stop is not None else ()
         kept = ends[0] + 1 if len(ends) else size
         yield np.asarray(x[:kept]), float(log_probs[:kept].sum())
@@ -102,28 +102,22 @@ def _find_room(model, size):
 
 @jax.jit
 def _begin(model, prompt, context):
-    """Return the last token of a prompt, and the cache after the others."""
+    """Return the place after a prompt."""
     with use_float32_products():
         prompt = _codes(model, prompt)
-        n, net = len(prompt), model.conditioner
-        start = jnp.zeros((1, *prompt.shape[1:]), prompt.dtype)
-        cache = net.init_cache(context, prompt.dtype)
-        if n:
-            _, cache = net.prefill(jnp.concatenate([start, prompt[:-1]]), 0, cache)
-        return jnp.concatenate([start, prompt])[-1], cache
+        place = model.conditioner.begin(context, prompt.dtype)
+        return model.conditioner.read(prompt, place)[1] if len(prompt) else place
 
 
 @partial(jax.jit, static_argnames=("size", "room"))
-def _continue(model, drawing, state, key, t, size, room):
-    """Draw `size` tokens from step `t` on, with caches for `room` tokens."""
+def _continue(model, drawing, key, place, size, room):
+    """Draw the next `size` tokens, with caches for `room` tokens."""
     with use_float32_products():
+        net, emit = model.conditioner, _make_emit(model, drawing, key)
         x, given = jnp.zeros((size, *model.event_shape[1:]), int), jnp.zeros(size, bool)
-        inputs = x, given, _split(key, t + jnp.arange(size))
-        x_prev, cache = state
-        cache = model.conditioner.resize(cache, room)
-        emit = _make_emit(model, drawing, key)
-        state, (_, (x, log_probs)) = model.conditioner.decode_part(emit, inputs, t, x_prev, cache)
-        return state, x, log_probs
+        inputs = x, given, _split(key, place.t + jnp.arange(size))
+        place, (_, (x, log_probs)) = net.decode_part(emit, inputs, place.resized(net, room))
+        return place, x, log_probs
 
 
 def beam_search(

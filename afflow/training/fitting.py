@@ -14,6 +14,7 @@ from afflow._tools.calls import make_typed
 from afflow._tools.shapes import check_size
 from afflow.core.table import Table, get_table
 from afflow.training.callbacks import Callback
+from afflow.training.carried import Carrying
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
@@ -82,7 +83,8 @@ def fit(
         flow: the model to start from; it is not changed.
         x: data `(N, *event_shape)`, or a table for a flow with columns. A `numpy.memmap` stays in
             its file; its minibatches, with their contexts, are read while the device trains. The
-            minibatches of a `Stream` are read in the same way.
+            minibatches of a `Stream` are read in the same way. With consecutive windows
+            (`cut_windows`) the network carries its state from window to window.
         key: a PRNG key for the order of the minibatches and for random objectives.
         context: `(N, *context_shape)` for a conditional model.
         weights: `(N,)`, the weight of each row; equal by default.
@@ -93,9 +95,10 @@ def fit(
             order only. `deep_nade` and `eonade` take them anywhere. `made_ensemble` takes none.
         objective: `objective(model, key, x, context)`, the losses `(B,)` of a minibatch.
         validation: a fraction of the rows to hold out, or held-out data: `x`, `(x, context)` or
-            `(x, context, weights)`. The choice of held-out rows depends on the number of rows only;
-            a second call of `fit` on the same data holds out the same rows. With 0 no rows are held
-            out and training does not stop early.
+            `(x, context, weights)`. For consecutive windows its rows may be longer than a window;
+            the loss is then in nats per window. The choice of held-out rows depends on the number
+            of rows only; a second call of `fit` on the same data holds out the same rows. With 0
+            no rows are held out and training does not stop early.
         batch_size: the number of rows in a minibatch, at most the number of training rows. The
             default is the power of two nearest to the square root of the number of training rows,
             from 16 to 1024.
@@ -168,9 +171,11 @@ def fit(
     table = get_table(flow)
     if table is not None:
         x, validation = _encode(table, x, validation)
+    frame = Carrying(x) if isinstance(x, Stream) and x.consecutive else table
+    if frame is not None:
         weight_decay = choose_weight_decay(flow, x) if weight_decay is None else weight_decay
-        callbacks = [_wrap(table, callback) for callback in callbacks]
-        outer, flow = flow, table.enter(flow)
+        callbacks = [_wrap(frame, callback) for callback in callbacks]
+        outer, flow = flow, frame.enter(flow)
         trainable = restrict(trainable, outer, flow)
     rows = x if isinstance(x, Stream) else make_rows(x, context, weights)
     if missing:
@@ -208,15 +213,15 @@ def fit(
     except NonFiniteLossError as error:
         if error.epoch == 0 and isinstance(rows, Rows):
             _note_zero_density(error, flow, rows)
-        if table is not None:
-            error.flow = table.leave(error.flow)
+        if frame is not None:
+            error.flow = frame.leave(error.flow)
         raise
-    return trained if table is None else table.leave(trained), history
+    return trained if frame is None else frame.leave(trained), history
 
 
-def _wrap(table: Table, callback: Callback) -> Callback:
-    """Return a callback that receives the flow of tables instead of the model that `enter` made."""
-    return lambda epoch: callback(epoch._replace(model=table.leave(epoch.model)))
+def _wrap(frame: Table | Carrying, callback: Callback) -> Callback:
+    """Return a callback that receives the user's model instead of the model that `enter` made."""
+    return lambda epoch: callback(epoch._replace(model=frame.leave(epoch.model)))
 
 
 def _check_networks(flow: Any) -> None:

@@ -30,6 +30,9 @@ class Stream:
             All minibatches have the same shape: `x` `(B, *event_shape)`, or tuples `(x, context)`
             or `(x, context, weights)`. Weights are scaled to mean one in each minibatch.
         num_steps: the number of minibatches in an epoch. Further minibatches are not read.
+        consecutive: whether each row continues the row of the minibatch before, from the beginning
+            of an epoch to its end. `fit` then carries the state of the network from window to
+            window, see `cut_windows`.
 
     Raises:
         ValueError: for `num_steps` below one.
@@ -50,6 +53,7 @@ class Stream:
 
     make: Callable[[int], Iterable[Any]]
     num_steps: int
+    consecutive: bool = False
 
     def __post_init__(self):
         check_size("num_steps", self.num_steps)
