@@ -156,7 +156,8 @@ class Conditioner(Outlined, nnx.Module):
         """
 
         def body(cache, scanned):
-            params, cache = self.step(*scanned, cache)
+            x_prev, t = scanned
+            params, cache = self.step(x_prev, t, cache)
             return cache, params
 
         cache, params = jax.lax.scan(body, cache, (x_prev, t + jnp.arange(len(x_prev))))

@@ -60,7 +60,7 @@ def stream(
     length: int | None,
     context: jax.Array | None,
     chunk: int,
-) -> Iterator[np.ndarray]:
+) -> Iterator[tuple[np.ndarray, float]]:
     """Yield the tokens after a prompt in parts, see `AutoregressiveModel.stream`."""
     check_size("chunk", chunk)
     drawing.check(model)
@@ -68,7 +68,7 @@ def stream(
         raise ValueError(
             f"Expected a length: the cache of {type(model.conditioner).__name__} grows with it."
         )
-    size = np.shape(prompt)[0] if np.ndim(prompt) else 0
+    size = 0 if prompt is None or np.ndim(prompt) == 0 else len(prompt)
     model = model.with_length(length or max(size, model.event_shape[0]))
     prompt, context = check_prompt(model, prompt), check_context(model, context)
     given = None if context is None else context.shape
@@ -87,7 +87,7 @@ def _stream(model, drawing, key, prompt, length, context, chunk):
         size = chunk if length is None else min(chunk, length - t)
         room = _find_room(model, t + size)
         place, x, log_probs = _continue(model, drawing, key, place, size, room)
-        ends = np.flatnonzero(x == drawing.stop) if drawing.stop is not None else ()
+        ends = np.flatnonzero([] if drawing.stop is None else x == drawing.stop)
         kept = ends[0] + 1 if len(ends) else size
         yield np.asarray(x[:kept]), float(log_probs[:kept].sum())
         if len(ends):

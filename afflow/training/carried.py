@@ -106,10 +106,10 @@ class Carrying:
     def __init__(self, stream: Stream):
         self.stream = stream
 
-    def enter(self, model: Any) -> Carried:
+    def enter(self, model: Any) -> Any:
         """Return the model that carries its state."""
         return Carried(model, self.stream)
 
-    def leave(self, model: Carried) -> Any:
+    def leave(self, model: Any) -> Any:
         """Return the model without the state."""
         return model.model
