@@ -2,6 +2,7 @@
 
 from afflow import (
     bijectors,
+    codecs,
     conditionals,
     conditioners,
     core,
@@ -89,6 +90,7 @@ __all__ = [
     "bnaf",
     "check_bijector",
     "cnf",
+    "codecs",
     "conditionals",
     "conditioners",
     "core",
@@ -135,6 +137,7 @@ _ROLES = (
     inference,
     training,
     saving,
+    codecs,
 )
 
 

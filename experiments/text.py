@@ -104,7 +104,7 @@ def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflo
     held_out, row = text.symbols.validation, BLOCK if carries else config.length
     start = time.perf_counter()
     return afflow.fit(
-        build(config, len(text.alphabet)),
+        build(config, text.alphabet.num_values),
         windows,
         key=jax.random.key(config.seed),
         validation=held_out[: len(held_out) // row * row].reshape(-1, row),
@@ -141,7 +141,7 @@ def main(config: Config) -> None:
     model, history = train(config, text)
     nats = -score(model, text.symbols.test, config)
     blocks = nats[: len(nats) // 1000 * 1000].reshape(-1, 1000).mean(1)  # of nearby characters
-    prompt = text.read(config.prompt)
+    prompt = text.alphabet.encode(config.prompt)
     sample, _ = model.generate(
         jax.random.key(config.seed), prompt, 1500, temperature=config.temperature
     )
@@ -151,7 +151,7 @@ def main(config: Config) -> None:
         "train": np.array(history.train) / config.length,
         "validation": np.array(history.validation) / config.length,
         "best_epoch": history.best_epoch,
-        "sample": text.write(np.asarray(sample)),
+        "sample": text.alphabet.decode(np.asarray(sample)),
     }
     results |= {name: results[name].tolist() for name in ("train", "validation")}
     save(config.out / f"{config.model}.json", config, results)

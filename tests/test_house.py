@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "saving": {"_tools"},
     "testing": {"core"},
     "nets": {"_tools"},
+    "codecs": {"_tools"},
     "univariates": {"_tools", "core"},
     "distributions": {"_tools", "core"},
     "conditioners": {"_tools", "core", "nets"},
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "models": {"_tools", "core", "bijectors", "distributions"},
     "inference": {"_tools", "models", "training"},
 }
-MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving"}
+MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving", "codecs"}
 
 
 def rooms_imported(room):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.constants import Constant
+from afflow._tools.extras import import_extra
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_shape, check_size, check_sizes
 from afflow.core.bijector import Bijector, of_one_event
@@ -232,10 +233,4 @@ def _quadratic(jvp: Linear, vectors: jax.Array) -> jax.Array:
 
 
 def _diffrax() -> Any:
-    try:
-        import diffrax
-    except ImportError as error:
-        raise ImportError(
-            "Expected diffrax, which solves continuous flows: pip install 'afflow[cnf]'."
-        ) from error
-    return diffrax
+    return import_extra("diffrax", "cnf", "solves continuous flows")

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from afflow.codecs import Alphabet
 from datasets.files import Folder, Split, cut_tail, find
 
 BLOCK, EVERY = 2000, 20  # characters in a block, and the share of the blocks for validation
@@ -14,15 +15,7 @@ class Text(NamedTuple):
     """The symbols of the three parts of a text `(N,)`, and the characters that they stand for."""
 
     symbols: Split
-    alphabet: str
-
-    def write(self, symbols: np.ndarray) -> str:
-        """Return symbols as a text."""
-        return "".join(self.alphabet[i] for i in symbols)
-
-    def read(self, text: str) -> np.ndarray:
-        """Return a text as symbols. A character that is not in the alphabet is an error."""
-        return np.array([self.alphabet.index(character) for character in text])
+    alphabet: Alphabet
 
 
 def tiny_shakespeare(folder: Folder = None) -> Text:
@@ -33,13 +26,12 @@ def tiny_shakespeare(folder: Folder = None) -> Text:
     """
     names = ["text/tinyshakespeare_input.txt", "tinyshakespeare/input.txt", "input.txt"]
     text = find(folder, names, SOURCE).read_text()
-    alphabet = "".join(sorted(set(text)))
-    place = {character: i for i, character in enumerate(alphabet)}
-    symbols = np.array([place[character] for character in text], np.uint8)
-    if (len(symbols), len(alphabet)) != (1_115_394, 65):
+    alphabet = Alphabet.of(text)
+    symbols = alphabet.encode(text)
+    if (len(symbols), alphabet.num_values) != (1_115_394, 65):
         raise ValueError(
             f"Expected 1,115,394 characters of 65 kinds in Tiny Shakespeare, got {len(symbols)} of "
-            f"{len(alphabet)}."
+            f"{alphabet.num_values}."
         )
     rest, test = cut_tail(symbols)
     held_out = np.arange(len(rest)) // BLOCK % EVERY == EVERY - 1
