@@ -130,6 +130,13 @@ def transformer(length=5, num_params=2, **options) -> afflow.conditioners.Transf
     )
 
 
+def translator(length=4, num_params=2, rows=3, **options) -> afflow.conditioners.Transformer:
+    """Return a small transformer whose context is a sequence of vectors of two values."""
+    sizes = {"num_layers": 1, "num_heads": 2}
+    encoder = afflow.nets.Encoder(rows, 2, 12, **sizes, rngs=nnx.Rngs(1))
+    return transformer(length, num_params, encoder=encoder, **options)
+
+
 def tokens(conditioner) -> afflow.MaskedAutoregressive:
     """Return a layer whose tokens are the rows of an event."""
     return afflow.MaskedAutoregressive(conditioner, afflow.Affine())
@@ -510,6 +517,7 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "transformer context": lambda: transformer(context_dim=2),
     "transformer T=1 context": lambda: transformer(1, context_dim=1),
     "transformer tokens": lambda: transformer(4, 4, features=2, positions=afflow.nets.Relative(2)),
+    "transformer encoder context": lambda: translator(),
     "transformer absolute": lambda: transformer(positions=afflow.nets.Absolute()),
     "transformer segments": lambda: transformer(18, 1, num_layers=1),
     "transformer at another length": lambda: transformer(3).with_length(7),

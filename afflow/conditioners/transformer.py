@@ -1,7 +1,6 @@
 """The transformer decoder: causal attention over the tokens."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +9,9 @@ from flax import nnx
 from afflow._tools.arguments import check_instance, check_number, draw_key
 from afflow._tools.shapes import check_size, check_sizes
 from afflow.core.conditioner import Conditioner
+from afflow.nets.attention import Encoder, Layer, check_heads, draw_weights, normalize
 from afflow.nets.positions import Positions, Rotary
 
-_SCALE = 0.02  # the standard deviation of initial weights
-_EPSILON = 1e-5
 _SEGMENTS = 4
 
 
@@ -29,6 +27,9 @@ class Transformer(Conditioner):
     context. A density takes one pass. Decoding keeps keys and values of all rows, in segments whose
     caches grow. The output weights start at zero.
 
+    With an `encoder` the context is a sequence, and the model is a model from sequence to sequence.
+    Every layer then has a third block, between the two, that attends to the encoded context.
+
     Vaswani et al. 2017, arXiv:1706.03762; Radford et al. 2019 (GPT-2).
 
     Args:
@@ -39,6 +40,8 @@ class Transformer(Conditioner):
         num_heads: number of attention heads; divides `width`.
         features: values in a token, 1 for a scalar. With more, an event is `(T, features)`.
         context_dim: length of the context vector; 0 for none.
+        encoder: an `nets.Encoder` of the context, with rows of this `width`, in place of a context
+            vector.
         positions: `Rotary()`, `Relative()` or `Absolute()`.
         dropout: the probability to drop an output of a block, during training only.
         rngs: its `params` stream draws the initial weights.
@@ -66,19 +69,28 @@ class Transformer(Conditioner):
         num_heads: int = 4,
         features: int = 1,
         context_dim: int = 0,
+        encoder: Encoder | None = None,
         positions: Positions = Rotary(),
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
         check_sizes(length, num_params, (width,), context_dim, features)
         check_size("num_layers", num_layers)
-        check_size("num_heads", num_heads)
+        check_heads(width, num_heads)
         check_instance("positions", positions, Positions)
         check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
-        if width % num_heads:
-            raise ValueError(f"Expected num_heads that divides width {width}, got {num_heads}.")
+        if encoder is not None:
+            check_instance("encoder", encoder, Encoder)
+            if context_dim or len(encoder.norm[...]) != width:
+                raise ValueError(
+                    f"Expected an encoder with rows of width {width} and context_dim=0, got width "
+                    f"{len(encoder.norm[...])} and context_dim={context_dim}."
+                )
         self.event_shape = (length,) if features == 1 else (length, features)
         self.context_shape = (context_dim,) if context_dim else None
+        self.encoder = encoder
+        if encoder is not None:
+            self.context_shape = encoder.context_shape
         self.num_params, self.positions = num_params, positions
         self.dropout = float(dropout)
         scale = 1 / math.sqrt(features)
@@ -89,9 +101,10 @@ class Transformer(Conditioner):
         draw = jax.random.normal(draw_key(rngs), (context_dim, width))
         self.U = nnx.Param(draw / math.sqrt(max(context_dim, 1)))
         shape = positions.start_shape(length, width)
-        self.places = None if shape is None else _draw(rngs, *shape)
+        self.places = None if shape is None else draw_weights(rngs, *shape)
         options = {"num_layers": num_layers, "positions": positions, "rngs": rngs}
-        self.layers = nnx.List([_Layer(width, num_heads, **options) for _ in range(num_layers)])
+        options["crosses"] = encoder is not None
+        self.layers = nnx.List([Layer(width, num_heads, **options) for _ in range(num_layers)])
         self.norm = nnx.Param(jnp.ones(width))
         self.V = nnx.Param(jnp.zeros((width, num_params)))
         self.b = nnx.Param(jnp.zeros(num_params))
@@ -112,16 +125,20 @@ class Transformer(Conditioner):
         length = self.event_shape[0]
         dtype = jnp.result_type(self.E[...], dtype)
         pairs = [layer.empty(length, dtype) for layer in self.layers]
-        start = self.start[...]
-        start = start if context is None else start + context @ self.U[...]
-        return pairs, start.astype(dtype)
+        start, others = self.start[...], []
+        if self.encoder is not None:
+            rows = self.encoder(context)
+            others = [layer.cross.remember(rows) for layer in self.layers]
+        elif context is not None:
+            start = start + context @ self.U[...]
+        return pairs, jax.tree.map(lambda a: a.astype(dtype), (start, others))
 
     def resize(self, cache, size):
         def cut(a):
             return jnp.pad(a[:size], ((0, max(size - len(a), 0)), (0, 0), (0, 0)))
 
-        pairs, first = cache
-        return jax.tree.map(cut, pairs), first
+        pairs, given = cache
+        return jax.tree.map(cut, pairs), given
 
     def segments(self):
         length = self.event_shape[0]
@@ -133,7 +150,7 @@ class Transformer(Conditioner):
         return params[0], cache
 
     def prefill(self, x_prev, t, cache, key=None):
-        pairs, start = cache
+        pairs, (start, others) = cache
         n = len(x_prev)
         places = t + jnp.arange(n)
         rows = x_prev.reshape(n, self.features) @ self.E[...] + self.e[...][None]
@@ -145,62 +162,10 @@ class Transformer(Conditioner):
             q, k, v = layer.project(h, places)
             keys = jax.lax.dynamic_update_slice_in_dim(keys, k.astype(keys.dtype), t, 0)
             values = jax.lax.dynamic_update_slice_in_dim(values, v.astype(keys.dtype), t, 0)
-            h = h + self._drop(key, 2 * i + 1, layer.attend(q, keys, values, places))
-            h = h + self._drop(key, 2 * i + 2, layer.transform(h))
+            h = h + self._drop(key, 3 * i + 1, layer.attend(q, keys, values, places))
+            if others:
+                h = h + self._drop(key, 3 * i + 2, layer.cross.attend(h, *others[i]))
+            h = h + self._drop(key, 3 * i + 3, layer.transform(h))
             new.append((keys, values))
-        params = _normalize(h, self.norm) @ self.V[...] + self.b[...][None]
-        return params, (new, start)
-
-
-class _Layer(nnx.Module):
-    """The weights of one layer: a block of attention, and a block of two linear maps."""
-
-    def __init__(self, width, num_heads, *, num_layers, positions, rngs):
-        head_dim = width // num_heads
-        self.num_heads, self.positions = num_heads, positions
-        small = 1 / math.sqrt(2 * num_layers)
-        self.norm_attention, self.norm_linear = (nnx.Param(jnp.ones(width)) for _ in range(2))
-        self.qkv = _draw(rngs, width, 3 * width)
-        self.out = _draw(rngs, width, width, scale=small)
-        self.widen, self.b_widen = _draw(rngs, width, 4 * width), nnx.Param(jnp.zeros(4 * width))
-        self.narrow = _draw(rngs, 4 * width, width, scale=small)
-        self.b_narrow = nnx.Param(jnp.zeros(width))
-        shape = positions.layer_shape(num_heads, head_dim)
-        self.relative = None if shape is None else _draw(rngs, *shape)
-
-    def project(self, h, places):
-        """Return queries, keys and values `(N, H, d)` of rows `(N, width)`."""
-        rows = _normalize(h, self.norm_attention) @ self.qkv[...]
-        q, k, v = jnp.moveaxis(rows.reshape(len(h), 3, self.num_heads, -1), 1, 0)
-        return self.positions.turn(q, places), self.positions.turn(k, places), v
-
-    def attend(self, q, k, v, places):
-        """Return what queries `(N, H, d)` at `places` read from keys and values at `0..`."""
-        weights = None if self.relative is None else self.relative[...]
-        scores = jnp.einsum("thd,nhd->htn", q, k)
-        scores = scores + self.positions.scores(q, weights, places, len(k))
-        seen = places[:, None] >= jnp.arange(len(k))[None]
-        scores = jnp.where(seen[None], scores / math.sqrt(q.shape[-1]), -jnp.inf)
-        read = jnp.einsum("htn,nhd->thd", jax.nn.softmax(scores), v)
-        return read.reshape(len(q), -1) @ self.out[...]
-
-    def transform(self, h):
-        """Return the output of the block of two linear maps."""
-        wide = _normalize(h, self.norm_linear) @ self.widen[...] + self.b_widen[...][None]
-        return jax.nn.gelu(wide) @ self.narrow[...] + self.b_narrow[...][None]
-
-    def empty(self, length, dtype):
-        """Return empty keys and values of `length` rows."""
-        zeros = jnp.zeros((length, self.num_heads, len(self.out[...]) // self.num_heads), dtype)
-        return zeros, zeros
-
-
-def _draw(rngs: nnx.Rngs, *shape: int, scale: float = 1.0) -> nnx.Param:
-    return nnx.Param(scale * _SCALE * jax.random.normal(draw_key(rngs), shape))
-
-
-def _normalize(h: jax.Array, scale: Any) -> jax.Array:
-    """Return rows with mean zero and variance one, times a trained scale."""
-    centred = h - h.mean(-1, keepdims=True)
-    variance = jnp.square(centred).mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + _EPSILON) * scale[...][None]
+        params = normalize(h, self.norm) @ self.V[...] + self.b[...][None]
+        return params, (new, (start, others))

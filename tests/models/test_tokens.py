@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import randomize, recurrent, transformer, wavenet
+from registry import randomize, recurrent, transformer, translator, wavenet
 
 import afflow
 from afflow.models.generation import keep_top
@@ -458,3 +458,21 @@ def test_a_stream_goes_on_for_ever_and_ends_at_its_stop():
         attention.stream(KEY)
     with pytest.raises(ValueError, match="one prompt and one context"):
         model.stream(KEY, jnp.zeros((2, 1), int))
+
+
+def test_a_context_that_is_a_sequence(tmp_path):
+    net = translator(4, 3, features=3)
+    model = afflow.AutoregressiveModel(net, afflow.conditionals.Categorical(3))
+    x, context = everything(4, 3), jax.random.normal(KEY, (2, 3, 2))
+    log_prob = model.log_prob(x[:, None], context)
+    np.testing.assert_allclose(jnp.exp(log_prob).sum(0), 1, rtol=1e-10)
+    assert (jnp.abs(log_prob[:, 0] - model.log_prob(x, context[0, ::-1])) > 1e-3).any()
+    events, found = model.beam_search(context=context, width=len(x))
+    np.testing.assert_allclose(found, -jnp.sort(-log_prob.T), rtol=1e-9)
+    drawn, value = model.generate(KEY, context=context, shape=3)
+    np.testing.assert_allclose(value, model.log_prob(drawn, context), rtol=1e-9)
+    afflow.save(model, tmp_path / "model.zip")
+    again = afflow.load(tmp_path / "model.zip")
+    np.testing.assert_array_equal(again.log_prob(x[5], context), model.log_prob(x[5], context))
+    with pytest.raises(ValueError, match="rows of width 12"):
+        transformer(4, 3, width=8, encoder=net.encoder)

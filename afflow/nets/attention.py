@@ -1,0 +1,199 @@
+"""Layers of attention, and the encoder of a sequence."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from afflow._tools.arguments import draw_key
+from afflow._tools.outline import Outlined
+from afflow._tools.shapes import check_size
+from afflow.nets.positions import Absolute, Positions
+
+_SCALE = 0.02  # the standard deviation of initial weights
+_EPSILON = 1e-5
+
+
+class Encoder(Outlined, nnx.Module):
+    r"""A transformer without a mask: every row of the result sees every row of the sequence.
+
+    $$h_0(s) = E h_s + e_s, \qquad
+    h \leftarrow h + O\,\mathrm{attention}(\mathrm{norm}(h)), \qquad
+    h \leftarrow h + M_2\,\mathrm{gelu}(M_1\,\mathrm{norm}(h)).$$
+
+    A vector $e_s$ is trained for each place $s$. The result is `norm(h)`.
+
+    Vaswani et al. 2017, arXiv:1706.03762.
+
+    Args:
+        length: number of rows of the sequence `S`.
+        features: values in a row `C`.
+        width: values in a row of the result; the heads divide it.
+        num_layers: number of layers, of two blocks each.
+        num_heads: number of attention heads.
+        rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for sizes out of range, or a width that the heads do not divide.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> encoder = afflow.nets.Encoder(5, 3, 8, num_layers=1, num_heads=2, rngs=nnx.Rngs(0))
+        >>> encoder(jnp.ones((5, 3))).shape
+        (5, 8)
+    """
+
+    def __init__(
+        self,
+        length: int,
+        features: int,
+        width: int,
+        *,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        rngs: nnx.Rngs,
+    ):
+        check_size("length", length)
+        check_size("features", features)
+        check_size("num_layers", num_layers)
+        check_heads(width, num_heads)
+        self.context_shape = (length, features)
+        self.E = draw_weights(rngs, features, width, scale=1 / (_SCALE * math.sqrt(features)))
+        self.places = draw_weights(rngs, length, width, scale=1 / _SCALE)
+        options = {"num_layers": num_layers, "positions": Absolute(), "rngs": rngs}
+        self.layers = nnx.List([Layer(width, num_heads, **options) for _ in range(num_layers)])
+        self.norm = nnx.Param(jnp.ones(width))
+
+    def __call__(self, context: jax.Array) -> jax.Array:
+        """Return the encoded rows `(S, width)` of a sequence `(S, C)`."""
+        h = context @ self.E[...] + self.places[...]
+        everywhere = jnp.full(len(h), len(h) - 1)  # the place from which all rows are seen
+        for layer in self.layers:
+            h = h + layer.attend(*layer.project(h, everywhere), everywhere)
+            h = h + layer.transform(h)
+        return normalize(h, self.norm)
+
+
+class Layer(nnx.Module):
+    """The weights of one layer: a block of attention, and a block of two linear maps.
+
+    Args:
+        width: values in a row.
+        num_heads: number of attention heads.
+        num_layers: number of layers of the network; the last weights of a block shrink with it.
+        positions: how the scores depend on places.
+        crosses: whether the layer has a block of attention to another sequence as well.
+        rngs: its `params` stream draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        num_layers: int,
+        positions: Positions,
+        crosses: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.num_heads, self.positions = num_heads, positions
+        small = 1 / math.sqrt(2 * num_layers)
+        self.norm_attention, self.norm_linear = (nnx.Param(jnp.ones(width)) for _ in range(2))
+        self.qkv = draw_weights(rngs, width, 3 * width)
+        self.out = draw_weights(rngs, width, width, scale=small)
+        self.widen = draw_weights(rngs, width, 4 * width)
+        self.b_widen = nnx.Param(jnp.zeros(4 * width))
+        self.narrow = draw_weights(rngs, 4 * width, width, scale=small)
+        self.b_narrow = nnx.Param(jnp.zeros(width))
+        shape = positions.layer_shape(num_heads, width // num_heads)
+        self.relative = None if shape is None else draw_weights(rngs, *shape)
+        self.cross = Cross(width, num_heads, scale=small, rngs=rngs) if crosses else None
+
+    def project(self, h: jax.Array, places: jax.Array) -> jax.Array:
+        """Return queries, keys and values `(N, H, d)` of rows `(N, width)`."""
+        rows = normalize(h, self.norm_attention) @ self.qkv[...]
+        q, k, v = jnp.moveaxis(rows.reshape(len(h), 3, self.num_heads, -1), 1, 0)
+        return self.positions.turn(q, places), self.positions.turn(k, places), v
+
+    def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, places: jax.Array) -> jax.Array:
+        """Return the rows that queries `(N, H, d)` at `places` read from keys at `0..places`."""
+        weights = None if self.relative is None else self.relative[...]
+        added = self.positions.scores(q, weights, places, len(k))
+        seen = places[:, None] >= jnp.arange(len(k))[None]
+        return average(q, k, v, added, seen) @ self.out[...]
+
+    def transform(self, h: jax.Array) -> jax.Array:
+        """Return the output of the block of two linear maps."""
+        wide = normalize(h, self.norm_linear) @ self.widen[...] + self.b_widen[...][None]
+        return jax.nn.gelu(wide) @ self.narrow[...] + self.b_narrow[...][None]
+
+    def empty(self, length: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """Return empty keys and values of `length` rows."""
+        zeros = jnp.zeros((length, self.num_heads, len(self.out[...]) // self.num_heads), dtype)
+        return zeros, zeros
+
+
+class Cross(nnx.Module):
+    """A block of attention to the rows of another sequence.
+
+    Args:
+        width: values in a row of both sequences.
+        num_heads: number of attention heads.
+        scale: the factor of the last weights.
+        rngs: its `params` stream draws the initial weights.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, scale: float, rngs: nnx.Rngs):
+        self.num_heads = num_heads
+        self.norm = nnx.Param(jnp.ones(width))
+        self.query = draw_weights(rngs, width, width)
+        self.kv = draw_weights(rngs, width, 2 * width)
+        self.out = draw_weights(rngs, width, width, scale=scale)
+
+    def remember(self, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the keys and values `(S, H, d)` of the other sequence `(S, width)`."""
+        k, v = jnp.moveaxis((rows @ self.kv[...]).reshape(len(rows), 2, self.num_heads, -1), 1, 0)
+        return k, v
+
+    def attend(self, h: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        """Return the output of the block for rows `(N, width)`."""
+        q = (normalize(h, self.norm) @ self.query[...]).reshape(len(h), self.num_heads, -1)
+        return average(q, k, v, 0.0, jnp.ones((1, 1), bool)) @ self.out[...]
+
+
+def average(q: jax.Array, k: jax.Array, v: jax.Array, added: Any, seen: jax.Array) -> jax.Array:
+    r"""Return averages of values, `(N, width)`, weighted by $\mathrm{softmax}(q k^T / \sqrt d)$.
+
+    Args:
+        q: queries `(N, H, d)`.
+        k: keys `(S, H, d)`.
+        v: values `(S, H, d)`.
+        added: a term that is added to the products `(H, N, S)` of queries and keys.
+        seen: which values a query sees; broadcasts to `(N, S)`.
+    """
+    scores = (jnp.einsum("thd,nhd->htn", q, k) + added) / math.sqrt(q.shape[-1])
+    scores = jnp.where(seen[None], scores, -jnp.inf)
+    return jnp.einsum("htn,nhd->thd", jax.nn.softmax(scores), v).reshape(len(q), -1)
+
+
+def normalize(h: jax.Array, scale: Any) -> jax.Array:
+    """Return rows with mean zero and variance one, times a trained scale."""
+    centred = h - h.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + _EPSILON) * scale[...][None]
+
+
+def check_heads(width: int, num_heads: int) -> None:
+    """Raise `ValueError` for sizes below one, or a width that the heads do not divide."""
+    check_size("width", width)
+    check_size("num_heads", num_heads)
+    if width % num_heads:
+        raise ValueError(f"Expected num_heads that divides width {width}, got {num_heads}.")
+
+
+def draw_weights(rngs: nnx.Rngs, *shape: int, scale: float = 1.0) -> nnx.Param:
+    """Return weights with standard deviation 0.02 times `scale`."""
+    return nnx.Param(scale * _SCALE * jax.random.normal(draw_key(rngs), shape))
