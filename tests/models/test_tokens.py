@@ -474,5 +474,5 @@ def test_a_context_that_is_a_sequence(tmp_path):
     afflow.save(model, tmp_path / "model.zip")
     again = afflow.load(tmp_path / "model.zip")
     np.testing.assert_array_equal(again.log_prob(x[5], context), model.log_prob(x[5], context))
-    with pytest.raises(ValueError, match="rows of width 12"):
+    with pytest.raises(ValueError, match="rows of width 8"):
         transformer(4, 3, width=8, encoder=net.encoder)
