@@ -122,6 +122,14 @@ def wavenet(length=5, num_params=2, dilations=(1, 2, 2), **options) -> afflow.co
     return randomize(afflow.conditioners.WaveNet(*sizes, **options, rngs=nnx.Rngs(0)))
 
 
+def tcn(length=5, num_params=2, channels=(4, 4), **options) -> afflow.conditioners.TCN:
+    """Return a small temporal convolutional network with random weights."""
+    options = {"kernel_size": 2} | options
+    return randomize(
+        afflow.conditioners.TCN(length, num_params, channels, **options, rngs=nnx.Rngs(0)), 0.3
+    )
+
+
 def transformer(length=5, num_params=2, **options) -> afflow.conditioners.Transformer:
     """Return a small transformer with random weights."""
     options = {"width": 12, "num_layers": 2, "num_heads": 2} | options
@@ -321,6 +329,7 @@ TRIANGULAR: dict[str, Make] = {
     "recurrent": lambda: tokens(recurrent(context_dim=2)),
     "recurrent T=1 context": lambda: tokens(recurrent(1, context_dim=2)),
     "wavenet": lambda: tokens(wavenet(context_dim=2)),
+    "tcn": lambda: tokens(tcn(4, 4, features=2)),
     "transformer": lambda: tokens(transformer(context_dim=2)),
     "recurrent spline": lambda: afflow.MaskedAutoregressive(
         recurrent(3, 11), afflow.RationalQuadraticSpline(4)
@@ -514,6 +523,12 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "wavenet three taps": lambda: wavenet(7, 3, (1, 2), kernel_size=3),
     "wavenet tokens aligned": lambda: wavenet(4, 4, features=2, context_dim=2, aligned=True),
     "wavenet at another length": lambda: wavenet(3, context_dim=1).with_length(6),
+    "tcn context": lambda: tcn(context_dim=2),
+    "tcn tokens": lambda: tcn(6, 3, (4, 5), features=2, kernel_size=3),
+    "tcn at another length": lambda: tcn(3).with_length(6),
+    "convolutional markov": lambda: randomize(
+        afflow.conditioners.ConvolutionalMarkov(3, 2, 2, features=2)
+    ),
     "transformer context": lambda: transformer(context_dim=2),
     "transformer T=1 context": lambda: transformer(1, context_dim=1),
     "transformer tokens": lambda: transformer(4, 4, features=2, positions=afflow.nets.Relative(2)),

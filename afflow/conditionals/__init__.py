@@ -3,6 +3,7 @@
 from afflow.conditionals.bernoulli import Bernoulli
 from afflow.conditionals.categorical import Categorical
 from afflow.conditionals.discretized import DiscretizedLogistics
+from afflow.conditionals.independent import Independent
 from afflow.conditionals.mixture import MixtureOf
 from afflow.core.conditional import Conditional
 
@@ -11,5 +12,6 @@ __all__ = [
     "Categorical",
     "Conditional",
     "DiscretizedLogistics",
+    "Independent",
     "MixtureOf",
 ]

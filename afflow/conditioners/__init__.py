@@ -6,10 +6,11 @@ from afflow.conditioners.fixed_sum import FixedSum
 from afflow.conditioners.graphical import Graphical
 from afflow.conditioners.independent import IndependentMLPs
 from afflow.conditioners.made import MADE
-from afflow.conditioners.markov import HiddenMarkov, Markov
+from afflow.conditioners.markov import ConvolutionalMarkov, HiddenMarkov, Markov
 from afflow.conditioners.nade import NADE
 from afflow.conditioners.periodic import Periodic
 from afflow.conditioners.recurrent import Recurrent
+from afflow.conditioners.tcn import TCN
 from afflow.conditioners.transformer import Transformer
 from afflow.conditioners.wavenet import WaveNet
 from afflow.core.conditioner import Conditioner
@@ -18,8 +19,10 @@ from afflow.core.order_agnostic import Draw, OrderAgnostic
 __all__ = [
     "MADE",
     "NADE",
+    "TCN",
     "AgnosticMADE",
     "Conditioner",
+    "ConvolutionalMarkov",
     "DeepNADE",
     "Draw",
     "FixedSum",

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
-from afflow._tools.shapes import check_size
+from afflow._tools.shapes import check_size, check_sizes
 from afflow.core.conditioner import Conditioner
+from afflow.nets.causal import make_queue, read_taps
 
 
 class Markov(Conditioner):
@@ -62,6 +63,62 @@ class Markov(Conditioner):
         cache = jnp.where(t == 0, cache, jnp.concatenate([symbol[None], cache[:-1]]))
         powers = (self.num_params + 1) ** jnp.arange(self.order)
         return self.A[...][(cache.astype(int) * powers).sum()], cache
+
+
+class ConvolutionalMarkov(Conditioner):
+    r"""Parameters that are linear in the last $k$ tokens: a Markov chain with shared weights.
+
+    $$p_t = b + \sum_{j=1}^{k} W_j\, x_{t-j}.$$
+
+    Before the first token stand zeros. One convolution gives all rows. Where `Markov` has a row of
+    logits for every sequence of $k$ symbols, the logits here are sums of $k$ terms. The weights
+    start at zero. With `Affine()` it is a linear autoregression of order $k$.
+
+    Args:
+        length: number of tokens `T`.
+        num_params: parameters per token `P`.
+        order: the order $k$.
+        features: values in a token, 1 for a scalar. With more, an event is `(T, features)`.
+
+    Raises:
+        ValueError: for sizes below one.
+
+    Example:
+        >>> import afflow
+        >>> chain = afflow.conditioners.ConvolutionalMarkov(5, 3, order=2, features=3)
+        >>> model = afflow.AutoregressiveModel(chain, afflow.conditionals.Categorical(3))
+        >>> chain.W.shape, model.with_length(9).event_shape
+        ((2, 3, 3), (9,))
+    """
+
+    knows_length = False
+
+    def __init__(self, length: int, num_params: int, order: int = 1, *, features: int = 1):
+        check_sizes(length, num_params, (), 0, features)
+        check_size("order", order)
+        self.event_shape = (length,) if features == 1 else (length, features)
+        self.context_shape, self.num_params, self.order = None, num_params, order
+        self.W = nnx.Param(jnp.zeros((order, features, num_params)))
+        self.b = nnx.Param(jnp.zeros(num_params))
+
+    def __call__(self, x, context=None):
+        return self.read(x, self.begin(context, x.dtype))[0]
+
+    def init_cache(self, context=None, dtype=float):
+        dtype = jnp.result_type(self.W[...], dtype)
+        return make_queue(1, self.order, self.features, dtype)
+
+    def step(self, x_prev, t, cache):
+        params, cache = self.prefill(x_prev[None], t, cache)
+        return params[0], cache
+
+    def prefill(self, x_prev, t, cache, key=None):
+        x_prev = x_prev.reshape(len(x_prev), self.features)
+        is_first = (t + jnp.arange(len(x_prev)) == 0)[:, None]
+        z = jnp.where(is_first, 0, x_prev)
+        taps, cache = read_taps(cache, z, t, 1, self.order)
+        pairs = zip(taps, self.W[...], strict=True)
+        return sum(tap @ weights for tap, weights in pairs) + self.b[...][None], cache
 
 
 class HiddenMarkov(Conditioner):

@@ -9,6 +9,7 @@ from flax import nnx
 from afflow._tools.arguments import draw_key
 from afflow._tools.shapes import check_size, check_sizes, check_widths
 from afflow.core.conditioner import Conditioner
+from afflow.nets.causal import make_queue, read_taps
 
 
 class WaveNet(Conditioner):
@@ -114,57 +115,30 @@ class WaveNet(Conditioner):
         return self.read(x, self.begin(context, x.dtype))[0]
 
     def init_cache(self, context=None, dtype=float):
-        channels = self.R.shape[-1]
-        dtype = jnp.result_type(self.W_in[...], dtype)
-        sizes = [(self.kernel_size - 1) * d for d in self.dilations]
-        return [jnp.zeros((size, channels), dtype) for size in sizes], context
-
-    def prefill(self, x_prev, t, cache, key=None):
-        queues, n = list(cache[0]), len(x_prev)
-
-        def taps(layer, z):
-            size, d = len(queues[layer]), self.dilations[layer]
-            places = t + jnp.arange(size)  # of the queue's rows, the oldest first
-            z = jnp.concatenate([queues[layer][places % size], z.astype(queues[layer].dtype)])
-            queues[layer] = z[n:][(jnp.arange(size) - t - n) % size]
-            starts = [size - k * d for k in range(self.kernel_size)]
-            return [z[start : start + n] for start in starts]
-
-        params = self._run(x_prev.reshape(n, self.features), t, cache[1], taps)
-        return params, (queues, cache[1])
+        channels, dtype = self.R.shape[-1], jnp.result_type(self.W_in[...], dtype)
+        return [make_queue(d, self.kernel_size, channels, dtype) for d in self.dilations], context
 
     def step(self, x_prev, t, cache):
-        queues = list(cache[0])
+        params, cache = self.prefill(x_prev[None], t, cache)
+        return params[0], cache
 
-        def taps(layer, z):
-            queue, d = queues[layer], self.dilations[layer]
-            places = [(t - k * d) % len(queue) for k in range(1, self.kernel_size)]
-            earlier = [jax.lax.dynamic_slice_in_dim(queue, place, 1) for place in places]
-            z = z.astype(queue.dtype)
-            queues[layer] = jax.lax.dynamic_update_slice_in_dim(queue, z, t % len(queue), 0)
-            return [z, *earlier]
-
-        params = self._run(x_prev.reshape(1, self.features), t, cache[1], taps)
-        return params[0], (queues, cache[1])
-
-    def _run(self, x_prev, t, context, taps):
-        """Return the parameters `(n, P)` of the steps from `t` on, from the tokens before them.
-
-        `taps(layer, z)` returns what the convolution of a layer reads: `z`, and `z` at each of the
-        earlier tokens.
-        """
+    def prefill(self, x_prev, t, cache, key=None):
+        queues, given = cache
+        x_prev = x_prev.reshape(len(x_prev), self.features)
         is_first = (t + jnp.arange(len(x_prev)) == 0)[:, None]
         z = jnp.where(is_first, self.x_first[...][None], x_prev) @ self.W_in[...]  # (n, R)
+        context, new, skips = given, [], self.b_skip[...][None]
         if self.aligned and context is not None:
             context = jax.lax.dynamic_slice_in_dim(context, t, len(z))
-        skips = self.b_skip[...][None]
-        for layer in range(len(self.dilations)):
-            pairs = zip(taps(layer, z), self.W[...][layer], strict=True)
+        for layer, (dilation, queue) in enumerate(zip(self.dilations, queues, strict=True)):
+            taps, queue = read_taps(queue, z, t, dilation, self.kernel_size)
+            pairs = zip(taps, self.W[...][layer], strict=True)
             gates = sum(tap @ kernel for tap, kernel in pairs) + self.b[...][layer][None]
             if context is not None:
                 gates = gates + jnp.atleast_2d(context @ self.U[...][layer])
             f, s = jnp.split(gates, 2, axis=-1)
             g = jnp.tanh(f) * jax.nn.sigmoid(s)
             z, skips = z + g @ self.R[...][layer], skips + g @ self.S[...][layer]
+            new.append(queue)
         h = jax.nn.relu(jax.nn.relu(skips) @ self.A[...] + self.a[...][None])
-        return h @ self.B[...] + self.b_out[...][None]
+        return h @ self.B[...] + self.b_out[...][None], (new, given)

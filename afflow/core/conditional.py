@@ -25,8 +25,6 @@ class Conditional(ABC):
 
     Example:
         >>> import jax.numpy as jnp
-
-    from afflow._tools.shapes import Shape
         >>> from afflow.conditionals import Bernoulli
         >>> round(Bernoulli().log_prob(jnp.array(1), jnp.zeros(1)).item(), 4)
         -0.6931

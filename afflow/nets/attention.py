@@ -67,7 +67,7 @@ class Encoder(Outlined, nnx.Module):
         self.layers = nnx.List([Layer(width, num_heads, **options) for _ in range(num_layers)])
         self.norm = nnx.Param(jnp.ones(width))
 
-    def __call__(self, context: jax.Array) -> jax.Array:
+    def __call__(self, context: Any) -> jax.Array:
         """Return the encoded rows `(S, width)` of a sequence `(S, C)`."""
         h = context @ self.E[...] + self.places[...]
         everywhere = jnp.full(len(h), len(h) - 1)  # the place from which all rows are seen
@@ -110,9 +110,9 @@ class Layer(nnx.Module):
         self.b_narrow = nnx.Param(jnp.zeros(width))
         shape = positions.layer_shape(num_heads, width // num_heads)
         self.relative = None if shape is None else draw_weights(rngs, *shape)
-        self.cross = Cross(width, num_heads, scale=small, rngs=rngs) if crosses else None
+        self.cross: Any = Cross(width, num_heads, scale=small, rngs=rngs) if crosses else None
 
-    def project(self, h: jax.Array, places: jax.Array) -> jax.Array:
+    def project(self, h: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return queries, keys and values `(N, H, d)` of rows `(N, width)`."""
         rows = normalize(h, self.norm_attention) @ self.qkv[...]
         q, k, v = jnp.moveaxis(rows.reshape(len(h), 3, self.num_heads, -1), 1, 0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import randomize, recurrent, transformer, translator, wavenet
+from registry import randomize, recurrent, tcn, transformer, translator, wavenet
 
 import afflow
 from afflow.models.generation import keep_top
@@ -233,12 +233,51 @@ def test_weights_serve_any_length():
         MODELS["nade"]().with_length(5)
 
 
-def test_a_wavenet_sees_its_receptive_field_and_no_further():
-    network = wavenet(9, 1, (1, 2))
-    jacobian = jax.jacfwd(network)(jnp.zeros(9))[:, 0]  # (T, T)
-    assert network.receptive_field == 4
-    distance = jnp.arange(9)[:, None] - jnp.arange(9)[None]
-    np.testing.assert_array_equal(jacobian != 0, (distance >= 1) & (distance <= 4))
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda: wavenet(12, 1, (1, 2)), 4),
+        (lambda: tcn(12, 1, (12, 12)), 7),
+        (lambda: tcn(12, 1, (12,), kernel_size=3), 5),
+    ],
+)
+def test_convolutions_see_their_receptive_field_and_no_further(make, size):
+    network = make()
+    jacobian = jax.jacfwd(network)(jnp.zeros(12))[:, 0]  # (T, T)
+    assert network.receptive_field == size
+    distance = jnp.arange(12)[:, None] - jnp.arange(12)[None]
+    np.testing.assert_array_equal(jacobian != 0, (distance >= 1) & (distance <= size))
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_a_convolutional_markov_chain_is_a_sum_over_the_last_tokens(order):
+    network = randomize(afflow.conditioners.ConvolutionalMarkov(6, 2, order, features=3), 1.0)
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    expected = np.tile(network.b[...], (6, 1))
+    for t in range(6):
+        for j in range(1, min(order, t) + 1):
+            expected[t] += x[t - j] @ np.asarray(network.W[j - 1])
+    np.testing.assert_allclose(network(jnp.asarray(x)), expected, rtol=1e-10)
+
+
+def test_independent_values_of_a_token():
+    keys = afflow.conditionals.Independent(afflow.conditionals.Categorical(3), 2)
+    assert (keys.num_params, keys.features, keys.event_shape) == (6, 6, (2,))
+    params = jax.random.normal(KEY, (6,))
+    p = np.outer(jax.nn.softmax(params[:3]), jax.nn.softmax(params[3:]))
+    x = everything(2, 3)
+    log_prob = jax.vmap(keys.log_prob, (0, None))(x, params)
+    np.testing.assert_allclose(log_prob, np.log(p).reshape(9), rtol=1e-10)
+    np.testing.assert_array_equal(keys.mode(params), np.unravel_index(p.argmax(), (3, 3)))
+    np.testing.assert_allclose(keys.cdf(jnp.array([1, 0]), params), p[:2, :1].sum(), rtol=1e-10)
+    drawn = jax.vmap(keys.sample, (0, None))(jax.random.split(KEY, 20_000), params)
+    share = np.bincount(drawn @ np.array([3, 1]), minlength=9) / 20_000
+    assert (np.abs(share - p.reshape(9)) < 4.5 * np.sqrt(p * (1 - p) / 20_000).reshape(9)).all()
+    model = afflow.AutoregressiveModel(recurrent(2, 6, features=6), keys)
+    x = everything(4, 3).reshape(-1, 2, 2)
+    np.testing.assert_allclose(jnp.exp(model.log_prob(x)).sum(), 1, rtol=1e-10)
+    with pytest.raises(ValueError, match="of scalars"):
+        afflow.conditionals.Independent(keys, 2)
 
 
 def test_an_aligned_context_has_a_row_for_each_token():
@@ -344,7 +383,7 @@ def test_absolute_positions_have_one_length():
         transformer(4, num_heads=5)
 
 
-@pytest.mark.parametrize("make", [recurrent, transformer])
+@pytest.mark.parametrize("make", [recurrent, transformer, tcn])
 def test_dropout_is_noise_of_training_alone(make):
     network = randomize(make(4, 3, features=3, dropout=0.5), 1.0)
     model = afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(3))

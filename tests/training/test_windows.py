@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from registry import randomize, recurrent, transformer, wavenet
+from registry import randomize, recurrent, tcn, transformer, wavenet
 
 import afflow
 from afflow.core.conditioner import Place
@@ -83,6 +83,7 @@ def test_consecutive_windows_read_their_parts_in_order():
 CARRYING = {
     "recurrent": lambda: recurrent(4, 3, (5,), features=3, cell=nnx.GRUCell),
     "wavenet": lambda: wavenet(4, 3, (1, 2, 2), features=3),
+    "tcn": lambda: tcn(4, 3, (4,), features=3),
     "markov": lambda: randomize(afflow.conditioners.Markov(4, 3, 2), 1.0),
 }
 
