@@ -200,30 +200,9 @@ class Conditioner(Outlined, nnx.Module):
             _, place = self.read(prompt, place.resized(self, n))
         for lo, hi in pairwise(sorted({n, *(end for end in self.segments() if end > n)})):
             part = jax.tree.map(lambda a, lo=lo, hi=hi: a[lo - n : hi - n], inputs)
-            place, out = self.decode_part(emit, part, place.resized(self, hi))
+            place, out = run_steps(self.step, place.resized(self, hi), emit, part)
             parts.append(out)
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *parts)
-
-    def decode_part(
-        self, emit: Emit, inputs: Any, place: Place
-    ) -> tuple[Place, tuple[jax.Array, Any]]:
-        """Decode the next tokens; return the place after them, and the result as in `decode`."""
-        x_prev, start, cache = place
-
-        def body(carry, scanned):
-            x_prev, cache = carry
-            t, input_t = scanned
-            params, cache = self.step(x_prev, t, cache)
-            x_t, aux_t = emit(input_t, params)
-            return (x_t, cache), (x_t, aux_t)
-
-        first = jax.tree.map(lambda leaf: leaf[0], inputs)
-        params, _ = jax.eval_shape(self.step, x_prev, start, cache)
-        x_t, _ = jax.eval_shape(emit, first, params)
-        size = len(jax.tree.leaves(inputs)[0])
-        scanned = start + jnp.arange(size), inputs
-        (x_prev, cache), out = jax.lax.scan(body, (x_prev.astype(x_t.dtype), cache), scanned)
-        return Place(x_prev, start + size, cache), out
 
     def segments(self) -> list[int]:
         """Return the tokens before which decoding resizes the cache: 0, ..., `T`."""
@@ -295,6 +274,35 @@ def _cache_shapes(net: Conditioner) -> Any:
 def _weighted(gain: jax.Array, d_params: jax.Array) -> jax.Array:
     """Sum `gain * d_params` over the parameters of each coordinate."""
     return (gain * d_params.reshape(gain.shape)).sum(-1)
+
+
+def run_steps(
+    step: Callable, place: Place, emit: Emit, inputs: Any
+) -> tuple[Place, tuple[jax.Array, Any]]:
+    """Decode the next tokens; return the place after them, and the results of `emit`.
+
+    Args:
+        step: `step(x_prev, t, cache)`, which returns parameters and a cache.
+        place: the place before the tokens.
+        emit: as in `Conditioner.decode`.
+        inputs: the inputs of the tokens.
+    """
+    x_prev, start, cache = place
+
+    def body(carry, scanned):
+        x_prev, cache = carry
+        t, input_t = scanned
+        params, cache = step(x_prev, t, cache)
+        x_t, aux_t = emit(input_t, params)
+        return (x_t, cache), (x_t, aux_t)
+
+    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    params, _ = jax.eval_shape(step, x_prev, start, cache)
+    x_t, _ = jax.eval_shape(emit, first, params)
+    size = len(jax.tree.leaves(inputs)[0])
+    scanned = start + jnp.arange(size), inputs
+    (x_prev, cache), out = jax.lax.scan(body, (x_prev.astype(x_t.dtype), cache), scanned)
+    return Place(x_prev, start + size, cache), out
 
 
 def given(x_t: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:

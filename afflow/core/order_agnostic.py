@@ -5,11 +5,12 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape
-from afflow.core.conditioner import Emit
+from afflow.core.conditioner import Emit, Place, run_steps
 
 
 class Draw(NamedTuple):
@@ -51,10 +52,25 @@ class OrderAgnostic(Outlined, nnx.Module):
         return math.prod(self.event_shape[1:])
 
     @abstractmethod
+    def init_cache(self, draw: Draw, context: jax.Array | None = None) -> Any:
+        """Return the initial cache of `step`."""
+
+    @abstractmethod
+    def step(self, x_prev: jax.Array, t: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+        """Return the parameters `(P,)` of coordinate `draw.order[t]`, and the new cache.
+
+        As in `Conditioner`, steps run in order, and `x_prev` is ignored at `t = 0`.
+        """
+
+    def begin(self, draw: Draw, context: jax.Array | None = None) -> Place:
+        """Return the place before the first coordinate of the drawn order."""
+        return Place(jnp.zeros(self.event_shape[1:]), 0, self.init_cache(draw, context))
+
     def decode(
         self, emit: Emit, inputs: Any, draw: Draw, context: jax.Array | None = None
     ) -> tuple[jax.Array, Any]:
         """Run the serial direction, as `Conditioner.decode` does, along the drawn order."""
+        return run_steps(self.step, self.begin(draw, context), emit, inputs)[1]
 
     @abstractmethod
     def in_order(self, x: jax.Array, draw: Draw, context: jax.Array | None = None) -> jax.Array:

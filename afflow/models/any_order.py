@@ -1,6 +1,7 @@
 """A density model over an order-agnostic network: any order, any subset, ensembles."""
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from afflow._tools.shapes import Shape, check_permutation, check_size
 from afflow.core.conditional import Conditional
 from afflow.core.order_agnostic import Draw, OrderAgnostic
 from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
+from afflow.models.generation import Beams, check_symbols, search
 
 
 class OrderAgnosticModel(Outlined, nnx.Module):
@@ -170,6 +172,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         context: jax.Array | None = None,
         *,
         temperature: float = 1.0,
+        width: int | None = None,
     ) -> jax.Array:
         r"""Draw the coordinates of `x` `(..., D)` that are not `observed`, given the observed ones.
 
@@ -188,6 +191,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
                 order of the first member.
             context: `(..., *context_shape)`.
             temperature: as in `sample`. The probabilities of the members do not depend on it.
+            width: return the most probable completion that a beam search of this width finds in the
+                order of the first member, instead of a draw; for symbols only.
 
         Raises:
             ValueError: for a subset whose orders the model has not been trained on, or for observed
@@ -196,6 +201,10 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         self._check_trained(observed)
         events = self._events(x, observed)
         check_whole(self.conditional, *events)
+        if width is not None:
+            check_size("width", width)
+            check_symbols(self)
+            return call(_search_of(width), self, events, context)
         return call(_fill, self, events, context, heat(temperature), key=key)
 
     def _check_trained(self, subset):
@@ -324,6 +333,22 @@ def _fill(model, item, context, temperature):
         )
         member = jax.random.categorical(member_key, logits)
     return _decode(model, x, observed, model._member(member), context, temperature, key)
+
+
+@lru_cache
+def _search_of(width: int):
+    """Return the compiled search for a completion, of a width, which is the shape of its arrays."""
+    return per_event(partial(_search, width))
+
+
+def _search(width, model, item, context):
+    """Return the most probable completion that a beam search finds."""
+    x, observed = item
+    draw = _move_to_front(observed, model._member(0))
+    net = model.network
+    beams = Beams(net.step, net.begin(draw, context), model.conditional, width)
+    events, _ = search(beams, x[draw.order], observed[draw.order].astype(bool))
+    return events[0][jnp.argsort(draw.order)]
 
 
 def _decode(model, x, observed, draw, context, temperature, *key):

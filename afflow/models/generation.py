@@ -1,6 +1,6 @@
 """Generation: tokens drawn after a prompt, and the most probable tokens by beam search."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from afflow._tools.arguments import check_number
 from afflow._tools.calls import call, check_context, make_typed, per_event
 from afflow._tools.lowering import use_float32_products
 from afflow._tools.shapes import Shape, check_size
-from afflow.core.conditioner import Conditioner
+from afflow.core.conditioner import Conditioner, Place, run_steps
 from afflow.models.emission import as_pytree, check_temperature, codes
 
 
@@ -116,7 +116,8 @@ def _continue(model, drawing, key, place, size, room):
         net, emit = model.conditioner, _make_emit(model, drawing, key)
         x, given = jnp.zeros((size, *model.event_shape[1:]), int), jnp.zeros(size, bool)
         inputs = x, given, _split(key, place.t + jnp.arange(size))
-        place, (_, (x, log_probs)) = net.decode_part(emit, inputs, place.resized(net, room))
+        place = place.resized(net, room)
+        place, (_, (x, log_probs)) = run_steps(net.step, place, emit, inputs)
         return place, x, log_probs
 
 
@@ -251,20 +252,51 @@ def keep_top(
 @lru_cache
 def _beam_of(width: int):
     """Return the compiled beam search of a width, which is the shape of its arrays."""
-    return per_event(partial(_search, width))
+    return per_event(partial(_search_model, width))
 
 
-def _search(width, model, item, context, penalty, stop):
+def _search_model(width, model, item, context, penalty, stop):
     """Return the beams `(W, T)` of one event and their log-probabilities `(W,)`, the best first."""
     x, given = map(model._sort, item)
     given = given.reshape(len(x), -1)[:, 0]
-    net, conditional = model.conditioner, model.conditional
+    net = model.conditioner
+    beams = Beams(net.step, net.begin(context), model.conditional, width)
+    events, scores = search(beams, x, given, penalty, stop)
+    return jax.vmap(model._unsort)(events), scores
+
+
+class Beams(NamedTuple):
+    """The steps, the place before the first token, the conditional and the width of a search."""
+
+    step: Callable
+    place: Place
+    conditional: Any
+    width: int
+
+
+def search(
+    beams: Beams,
+    x: jax.Array,
+    given: jax.Array,
+    penalty: jax.Array | float = 0.0,
+    stop: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the beams `(W, T)` of one event and their log-probabilities `(W,)`, the best first.
+
+    Args:
+        beams: the steps of the model and the width.
+        x: the event `(T,)`, in the order of the steps.
+        given: which tokens of `x` are set `(T,)`.
+        penalty: the exponent of the length penalty.
+        stop: the symbol that ends a beam.
+    """
+    width, conditional = beams.width, beams.conditional
     values = jnp.arange(conditional.num_values)
 
     def step(state, scanned):
         scores, sizes, over, x_prev, caches = state
         t, x_t, given_t = scanned
-        params, caches = jax.vmap(net.step, (0, None, 0))(x_prev, t, caches)
+        params, caches = jax.vmap(beams.step, (0, None, 0))(x_prev, t, caches)
         log_probs = jax.vmap(conditional.log_probs)(params)  # (W, K)
         only = jnp.where(given_t, x_t, -1 if stop is None else stop)
         forced = jnp.where(values == only, 0, -jnp.inf)
@@ -278,11 +310,12 @@ def _search(width, model, item, context, penalty, stop):
         code = jax.vmap(conditional.encode)(tokens).astype(x_prev.dtype)
         return (scores, sizes, over, code, caches), (parents, tokens)
 
-    cache = net.init_cache(context)
-    caches = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (width, *jnp.shape(leaf))), cache)
+    def repeat(leaf):
+        return jnp.broadcast_to(leaf, (width, *jnp.shape(leaf)))
+
+    codes, caches = jax.tree.map(repeat, (beams.place.x_prev, beams.place.cache))
     scores = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)
-    blank = jnp.zeros((width, *net.event_shape[1:]))
-    state = scores, jnp.zeros(width, int), jnp.zeros(width, bool), blank, caches
+    state = scores, jnp.zeros(width, int), jnp.zeros(width, bool), codes, caches
     state, (parents, tokens) = jax.lax.scan(step, state, (jnp.arange(len(x)), x, given))
 
     def trace(beam, scanned):
@@ -294,7 +327,7 @@ def _search(width, model, item, context, penalty, stop):
     _, found = jax.lax.scan(
         trace, ranked.astype(parents.dtype), (parents, tokens), reverse=True
     )  # (T, W)
-    return jax.vmap(model._unsort)(found.T), scores[ranked]
+    return found.T, scores[ranked]
 
 
 def complete_by_beam(

@@ -515,3 +515,29 @@ def test_a_context_that_is_a_sequence(tmp_path):
     np.testing.assert_array_equal(again.log_prob(x[5], context), model.log_prob(x[5], context))
     with pytest.raises(ValueError, match="rows of width 8"):
         transformer(4, 3, width=8, encoder=net.encoder)
+
+
+@pytest.mark.parametrize("make", [afflow.zoo.deep_nade, afflow.zoo.made_ensemble])
+def test_a_wide_beam_completes_any_subset(make):
+    options = {"hidden": (6,), "conditional": afflow.conditionals.Categorical(3), "context_dim": 2}
+    options |= {"endless": True} if make is afflow.zoo.made_ensemble else {}
+    model = randomize(make(3, **options, rngs=nnx.Rngs(0)), 1.0)
+    x = everything(3, 3)
+    for observed in itertools.product([False, True], repeat=3):
+        observed = np.array(observed)
+        draw = model._member(0)
+        order = np.array(draw.order)[np.argsort(~observed[np.array(draw.order)], stable=True)]
+        exact = model.log_conditionals(x, order, CONTEXT[0]).sum(-1)
+        for event in x[::7]:
+            fits = (x == event[None])[:, observed].all(1)
+            best = x[fits][jnp.argmax(exact[fits])]
+            found = model.complete(event, observed, context=CONTEXT, width=9)
+            np.testing.assert_array_equal(found[0], best)
+            narrow = model.complete(event, observed, context=CONTEXT, width=1)
+            greedy = model.complete(event, observed, context=CONTEXT)
+            np.testing.assert_array_equal(narrow, greedy)
+    with pytest.raises(ValueError, match="over symbols"):
+        values = afflow.zoo.deep_nade(
+            2, hidden=(4,), conditional=afflow.conditionals.MixtureOf(2), rngs=nnx.Rngs(0)
+        )
+        values.complete(jnp.zeros(2), [True, False], width=2)

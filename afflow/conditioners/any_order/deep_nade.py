@@ -91,15 +91,15 @@ class DeepNADE(OrderAgnostic):
         h = self._hidden(a + seen.astype(a.dtype) @ self.M[...])
         return self.V[...] @ h + self.b[...]  # (D, P)
 
-    def decode(self, emit, inputs, draw, context=None):
-        def body(a, scanned):
-            i, input_t = scanned
-            params = self.V[i] @ self._hidden(a) + self.b[i]  # (P,)
-            x_t, aux_t = emit(input_t, params)
-            a += (jnp.atleast_1d(x_t) @ self.W[i] + self.M[i]).astype(a.dtype)
-            return a, (x_t, aux_t)
+    def init_cache(self, draw, context=None):
+        return self._start(context), draw.order
 
-        return jax.lax.scan(body, self._start(context), (draw.order, inputs))[1]
+    def step(self, x_prev, t, cache):
+        a, order = cache
+        before, here = order[t - 1], order[t]
+        seen = (jnp.atleast_1d(x_prev) @ self.W[before] + self.M[before]).astype(a.dtype)
+        a = jnp.where(t == 0, a, a + seen)
+        return self.V[here] @ self._hidden(a) + self.b[here], (a, order)
 
     def in_order(self, x, draw, context=None):
         return self.decode(given, x, draw, context)[1]

@@ -86,16 +86,14 @@ class AgnosticMADE(OrderAgnostic):
     def in_order(self, x, draw, context=None):
         return self._pass(x, draw.order, self._masks(draw), context)
 
-    def decode(self, emit, inputs, draw, context=None):
-        masks = self._masks(draw)
-
-        def body(x, scanned):
-            t, input_t = scanned
-            x_t, aux_t = emit(input_t, self._pass(x, draw.order, masks, context)[t])
-            return place(x, x_t, t), (x_t, aux_t)
-
+    def init_cache(self, draw, context=None):
         x = jnp.zeros(self.event_shape, self.direct[...].dtype)
-        return jax.lax.scan(body, x, (jnp.arange(len(x)), inputs))[1]
+        return x, draw.order, self._masks(draw), context
+
+    def step(self, x_prev, t, cache):
+        x, *given = cache
+        x = place(x, x_prev, t - 1)
+        return self._pass(x, *given)[t], (x, *given)
 
     def estimate(self, key, x, draw, context=None):
         params = self._pass(x, draw.order, self._masks(draw), context, self._kept(key))
