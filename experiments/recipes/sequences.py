@@ -1,0 +1,23 @@
+"""Scores of long sequences by models of a fixed number of tokens."""
+
+import numpy as np
+
+import afflow
+
+
+def score_by_windows(model: afflow.AutoregressiveModel, symbols: np.ndarray) -> np.ndarray:
+    """Return the log-probability of every symbol of a sequence, from overlapping windows.
+
+    A window counts its second half, the first window the whole of it. The last window ends with
+    the sequence. A sequence shorter than a window is padded; the padding counts nothing.
+    """
+    (length,), size = model.event_shape, len(symbols)
+    rows = np.pad(symbols, (0, max(length - size, 0)))
+    starts = [*range(0, len(rows) - length, length // 2), len(rows) - length]
+    windows = np.stack([rows[start : start + length] for start in starts])
+    parts = [model.log_conditionals(windows[i : i + 64]) for i in range(0, len(windows), 64)]
+    scores = np.zeros(len(rows))
+    for start, terms in zip(starts, np.concatenate(parts), strict=True):
+        skipped = length // 2 if start else 0
+        scores[start + skipped : start + length] = terms[skipped:]
+    return scores[:size]
