@@ -51,7 +51,7 @@ class Config:
     batch_size: int = 8
     steps: int = 200
     """Minibatches in an epoch."""
-    epochs: int = 25
+    epochs: int = 15
     learning_rate: float = 2e-3
     minutes: float = 40.0
     """Each training ends after the epoch in which this time is over."""

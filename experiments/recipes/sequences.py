@@ -8,16 +8,16 @@ import afflow
 def score_by_windows(model: afflow.AutoregressiveModel, symbols: np.ndarray) -> np.ndarray:
     """Return the log-probability of every symbol of a sequence, from overlapping windows.
 
-    A window counts its second half, the first window the whole of it. The last window ends with
-    the sequence. A sequence shorter than a window is padded; the padding counts nothing.
+    Windows begin half a window apart. A window counts where the window before has ended, in its
+    second half. The last window ends with the sequence. A sequence shorter than a window is padded; the padding counts nothing.
     """
     (length,), size = model.event_shape, len(symbols)
     rows = np.pad(symbols, (0, max(length - size, 0)))
     starts = [*range(0, len(rows) - length, length // 2), len(rows) - length]
     windows = np.stack([rows[start : start + length] for start in starts])
     parts = [model.log_conditionals(windows[i : i + 64]) for i in range(0, len(windows), 64)]
-    scores = np.zeros(len(rows))
+    scores, done = np.zeros(len(rows)), 0
     for start, terms in zip(starts, np.concatenate(parts), strict=True):
-        skipped = length // 2 if start else 0
-        scores[start + skipped : start + length] = terms[skipped:]
+        scores[done : start + length] = terms[done - start :]
+        done = start + length
     return scores[:size]

@@ -536,8 +536,7 @@ def test_a_wide_beam_completes_any_subset(make):
             narrow = model.complete(event, observed, context=CONTEXT, width=1)
             greedy = model.complete(event, observed, context=CONTEXT)
             np.testing.assert_array_equal(narrow, greedy)
+    mixture = afflow.conditionals.MixtureOf(2)
+    values = afflow.zoo.deep_nade(2, hidden=(4,), conditional=mixture, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="over symbols"):
-        values = afflow.zoo.deep_nade(
-            2, hidden=(4,), conditional=afflow.conditionals.MixtureOf(2), rngs=nnx.Rngs(0)
-        )
         values.complete(jnp.zeros(2), [True, False], width=2)
