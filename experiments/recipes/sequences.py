@@ -9,7 +9,8 @@ def score_by_windows(model: afflow.AutoregressiveModel, symbols: np.ndarray) -> 
     """Return the log-probability of every symbol of a sequence, from overlapping windows.
 
     Windows begin half a window apart. A window counts where the window before has ended, in its
-    second half. The last window ends with the sequence. A sequence shorter than a window is padded; the padding counts nothing.
+    second half. The last window ends with the sequence. A sequence shorter than a window is padded;
+    the padding counts nothing.
     """
     (length,), size = model.event_shape, len(symbols)
     rows = np.pad(symbols, (0, max(length - size, 0)))
