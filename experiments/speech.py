@@ -47,7 +47,7 @@ class Config:
     length: int = 2000
     """Samples in a training window."""
     batch_size: int = 4
-    epochs: int = 10
+    epochs: int = 12
     learning_rate: float = 2e-3
     minutes: float = 120.0
     """Training ends after the epoch in which this time is over."""
