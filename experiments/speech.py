@@ -94,19 +94,6 @@ def make_optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
 
-def compute_losses(
-    model: afflow.AutoregressiveModel, key: jax.Array, x: jax.Array, context: jax.Array
-) -> jax.Array:
-    """Return the nats `(N,)` of windows.
-
-    `fit` scores up to 1,024 held-out windows at a time, each with 256 numbers for each sample. The
-    memory for 600 windows would be 15 GB, so at most BATCH windows are computed at a time.
-    """
-    return -jax.lax.map(
-        lambda row: model.observed_log_prob(key, *row), (x, context), batch_size=BATCH
-    )
-
-
 def train(
     config: Config, data: Speech, names: np.ndarray
 ) -> tuple[afflow.AutoregressiveModel, dict[str, Any]]:
@@ -122,7 +109,6 @@ def train(
         context=contexts["train"],
         key=jax.random.key(config.seed),
         missing=True,
-        objective=compute_losses,
         validation=(windows["validation"], contexts["validation"]),
         batch_size=config.batch_size,
         max_epochs=config.epochs,

@@ -22,8 +22,8 @@ from afflow.training.rows import (
 )
 from afflow.training.stream import HostShuffle, Stream, stack_size
 
-_BATCH = 1024  # rows that are validated at a time
-_PART = 64 * _BATCH  # rows that are moved to the device at a time for validation
+_NUMBERS = 2**16  # numbers in the rows that are validated at a time
+_PART = 2**16  # rows that are moved to the device at a time for validation
 
 
 class Source(NamedTuple):
@@ -161,12 +161,19 @@ def _normalize_weights(rows: Rows) -> Rows:
 def _make_validation(losses: Partial, rows: Rows, key: jax.Array, placement: Placement) -> Partial:
     if rows.is_on_host:
         return Partial(_compute_mean_loss_on_host, losses, rows, np.arange(rows.size), key)
-    index = placement.stack(_make_batches(rows.size))
+    index = placement.stack(_make_batches(rows))
     return Partial(_compute_mean_loss, losses, placement.everywhere(rows), key, index)
 
 
-def _make_batches(size: int) -> np.ndarray:
-    return np.arange(size - size % _BATCH).reshape(-1, _BATCH)
+def _make_batches(rows: Rows) -> np.ndarray:
+    """Return the numbers of rows that are validated at a time, without a remainder.
+
+    There are 8 to 1,024 of them: few if they are long sequences, whose networks take memory for
+    every token.
+    """
+    numbers = math.prod(rows.x.shape[1:])
+    at_once = min(max(_NUMBERS // max(numbers, 1), 8), 1024)
+    return np.arange(rows.size - rows.size % at_once).reshape(-1, at_once)
 
 
 def _without_noise(model: Any) -> Any:
@@ -179,14 +186,12 @@ def _compute_mean_loss(losses: Any, data: Rows, key: jax.Array, index: jax.Array
     """Return the mean loss over `data`: the batches of `index`, and the remaining rows."""
     data, model = _normalize_weights(data), _without_noise(model)
     keys = jax.random.split(key, len(index))
-    total = jax.lax.map(
-        lambda item: _compute_loss_at(losses, data, model, *item), (keys, index)
-    ).sum()
+    means = jax.lax.map(lambda item: _compute_loss_at(losses, data, model, *item), (keys, index))
     rest = data.size - index.size
     last = (
         _compute_loss_at(losses, data, model, key, slice(index.size, None)) * rest if rest else 0.0
     )
-    return (total * _BATCH + last) / data.size
+    return (means.sum() * index.shape[1] + last) / data.size
 
 
 def _compute_mean_loss_on_host(
@@ -198,6 +203,6 @@ def _compute_mean_loss_on_host(
         part = rows.at(index[start : start + _PART])
         part_key = jax.random.fold_in(key, start)
         sizes.append(part.size if part.weights is None else part.weights.sum())
-        mean = _compute_mean_loss(losses, part, part_key, _make_batches(part.size), model)
+        mean = _compute_mean_loss(losses, part, part_key, _make_batches(part), model)
         means.append(mean if sizes[-1] else 0.0)  # the mean of a part without weight is NaN
     return np.average([float(mean) for mean in means], weights=sizes)

@@ -637,3 +637,11 @@ def test_a_run_with_other_settings_is_another_run(tmp_path):
 
 def test_a_learning_rate_may_be_an_array():
     afflow.fit(small(), X, learning_rate=jnp.array(1e-3), max_epochs=1, **OPTIONS)
+
+
+def test_long_rows_are_validated_a_few_at_a_time():
+    x = np.random.default_rng(0).normal(2.0, 3.0, (20, 9000))  # 8 at a time, and a rest of 4
+    flow = afflow.Flow(afflow.Normal(9000), afflow.Elementwise(afflow.Affine(), 9000))
+    options = {"key": jax.random.key(0), "validation": x, "max_epochs": 1, "progress": False}
+    fitted, history = afflow.fit(flow, x, **options)
+    np.testing.assert_allclose(history.validation[0], -fitted.log_prob(x).mean(), rtol=1e-6)
