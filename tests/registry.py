@@ -130,6 +130,22 @@ def tcn(length=5, num_params=2, channels=(4, 4), **options) -> afflow.conditione
     )
 
 
+def pixelcnn(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.PixelCNN:
+    """Return a small PixelCNN with random weights."""
+    options = {"channels": 12, "num_blocks": 2, "kernel_size": 3} | options
+    return randomize(
+        afflow.conditioners.PixelCNN(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.5
+    )
+
+
+def gated(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.GatedPixelCNN:
+    """Return a small gated PixelCNN with random weights."""
+    options = {"channels": 12, "num_layers": 2, "kernel_size": 5} | options
+    return randomize(
+        afflow.conditioners.GatedPixelCNN(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.5
+    )
+
+
 def transformer(length=5, num_params=2, **options) -> afflow.conditioners.Transformer:
     """Return a small transformer with random weights."""
     options = {"width": 12, "num_layers": 2, "num_heads": 2} | options
@@ -330,6 +346,7 @@ TRIANGULAR: dict[str, Make] = {
     "recurrent T=1 context": lambda: tokens(recurrent(1, context_dim=2)),
     "wavenet": lambda: tokens(wavenet(context_dim=2)),
     "tcn": lambda: tokens(tcn(4, 4, features=2)),
+    "gated": lambda: tokens(gated((2, 2), 4, features=2)),
     "transformer": lambda: tokens(transformer(context_dim=2)),
     "recurrent spline": lambda: afflow.MaskedAutoregressive(
         recurrent(3, 11), afflow.RationalQuadraticSpline(4)
@@ -529,6 +546,12 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "convolutional markov": lambda: randomize(
         afflow.conditioners.ConvolutionalMarkov(3, 2, 2, features=2)
     ),
+    "pixelcnn column context": lambda: pixelcnn((4, 1), context_dim=2),
+    "pixelcnn row": lambda: pixelcnn((1, 4), 1),
+    "pixelcnn colours": lambda: pixelcnn((1, 2, 3), 1),
+    "gated context": lambda: gated(context_dim=2),
+    "gated row": lambda: gated((1, 4), 1),
+    "gated column tokens": lambda: gated((4, 1), 3, features=3),
     "transformer context": lambda: transformer(context_dim=2),
     "transformer T=1 context": lambda: transformer(1, context_dim=1),
     "transformer tokens": lambda: transformer(4, 4, features=2, positions=afflow.nets.Relative(2)),

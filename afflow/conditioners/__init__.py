@@ -9,6 +9,8 @@ from afflow.conditioners.made import MADE
 from afflow.conditioners.markov import ConvolutionalMarkov, HiddenMarkov, Markov
 from afflow.conditioners.nade import NADE
 from afflow.conditioners.periodic import Periodic
+from afflow.conditioners.pixels.gated import GatedPixelCNN
+from afflow.conditioners.pixels.pixelcnn import PixelCNN
 from afflow.conditioners.recurrent import Recurrent
 from afflow.conditioners.tcn import TCN
 from afflow.conditioners.transformer import Transformer
@@ -26,12 +28,14 @@ __all__ = [
     "DeepNADE",
     "Draw",
     "FixedSum",
+    "GatedPixelCNN",
     "Graphical",
     "HiddenMarkov",
     "IndependentMLPs",
     "Markov",
     "OrderAgnostic",
     "Periodic",
+    "PixelCNN",
     "Recurrent",
     "Transformer",
     "WaveNet",

@@ -239,7 +239,8 @@ class MADE(Conditioner):
 def _decode(model: tuple[MADE, Emit], arrays, *, kernel: bool | None):
     (made, emit), (inputs, context) = model, arrays
     layers = made._serial_layers(context)
-    params = jnp.zeros((made.num_params,), layers[-1].bias.dtype)
+    dtype = jnp.result_type(*(layer.bias for layer in layers))  # the first has the context
+    params = jnp.zeros((made.num_params,), dtype)
     item = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:-1], a.dtype), inputs)
     x, _ = jax.eval_shape(emit, item, params)
     batch = jax.tree.leaves(inputs)[0].shape[-1]

@@ -12,6 +12,7 @@ from afflow.models.dequantization import (
 )
 from afflow.models.flow import Flow
 from afflow.models.prefix import prefix_log_prob, sample_rest
+from afflow.models.reshaped import Reshaped
 from afflow.models.token_model import TokenModel
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Flow",
     "OrderAgnosticModel",
     "Real",
+    "Reshaped",
     "TokenModel",
     "VariationalDequantization",
     "Whole",

@@ -15,6 +15,7 @@ from afflow.zoo.density_models import (
     rnade,
 )
 from afflow.zoo.gaussianization import gaussianization_flow
+from afflow.zoo.image_models import gated_pixelcnn, pixelcnn
 from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "deep_nade",
     "eonade",
     "fvsbn",
+    "gated_pixelcnn",
     "gaussianization_flow",
     "glow",
     "iaf",
@@ -40,6 +42,7 @@ __all__ = [
     "nice",
     "nsf",
     "nsf_coupling",
+    "pixelcnn",
     "realnvp",
     "rnade",
     "sospf",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import randomize, recurrent, tcn, transformer, translator, wavenet
+from registry import cast, randomize, recurrent, tcn, transformer, translator, wavenet
 
 import afflow
 from afflow.models.generation import keep_top
@@ -540,3 +540,12 @@ def test_a_wide_beam_completes_any_subset(make):
     values = afflow.zoo.deep_nade(2, hidden=(4,), conditional=mixture, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="over symbols"):
         values.complete(jnp.zeros(2), [True, False], width=2)
+
+
+@pytest.mark.parametrize("make", [afflow.made_model, afflow.nade, afflow.fvsbn])
+def test_a_context_of_more_digits_than_the_weights(make):
+    model = cast(randomize(make(3, context_dim=2, rngs=nnx.Rngs(0)), 1.0), jnp.float32)
+    assert CONTEXT.dtype == jnp.float64
+    drawn = model.sample(KEY, 5, CONTEXT)
+    assert drawn.shape == (5, 2, 3)
+    np.testing.assert_array_equal(model.sample(KEY, 5, CONTEXT.astype(jnp.float32)), drawn)

@@ -1,0 +1,1 @@
+"""Networks whose tokens are the pixels of an image, in raster order."""

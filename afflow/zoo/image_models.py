@@ -1,0 +1,113 @@
+"""Factories: autoregressive models of images."""
+
+from typing import Any, TypedDict, Unpack
+
+from flax import nnx
+
+from afflow._tools.shapes import Shape
+from afflow.conditionals.bernoulli import Bernoulli
+from afflow.conditioners.made import MADE
+from afflow.conditioners.pixels.gated import GatedPixelCNN
+from afflow.conditioners.pixels.pixelcnn import PixelCNN, check_image
+from afflow.core.conditional import Conditional
+from afflow.models.autoregressive import AutoregressiveModel
+from afflow.models.reshaped import Reshaped
+from afflow.models.token_model import TokenModel
+
+
+class PixelOptions(TypedDict, total=False):
+    """The options of a `PixelCNN` that `pixelcnn` passes on."""
+
+    channels: int
+    num_blocks: int
+    kernel_size: int
+    block_kernel_size: int
+
+
+class GatedOptions(TypedDict, total=False):
+    """The options of a `GatedPixelCNN` that `gated_pixelcnn` passes on."""
+
+    channels: int
+    num_layers: int
+    kernel_size: int
+    layer_kernel_size: int
+    dropout: float
+
+
+def pixelcnn(
+    event_shape: Shape,
+    *,
+    conditional: Conditional = Bernoulli(),
+    context_dim: int = 0,
+    rngs: nnx.Rngs,
+    **options: Unpack[PixelOptions],
+) -> Reshaped:
+    """Return a model of images with masked convolutions, a `conditioners.PixelCNN`.
+
+    van den Oord et al. 2016, arXiv:1601.06759.
+
+    Args:
+        event_shape: `(H, W)` or `(H, W, C)`. The values of a pixel are tokens, one after another.
+        conditional: the distribution of a value.
+        context_dim: length of the context vector; 0 for none.
+        rngs: its `params` stream draws the initial weights.
+        **options: `channels`, `num_blocks`, `kernel_size`, `block_kernel_size`, see `PixelCNN`.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> model = afflow.zoo.pixelcnn((4, 4), channels=8, num_blocks=1, rngs=nnx.Rngs(0))
+        >>> model.sample(jax.random.key(0), 2).shape
+        (2, 4, 4)
+    """
+    sizes = {"features": conditional.features, "context_dim": context_dim}
+    network = PixelCNN(event_shape, conditional.num_params, **sizes, **options, rngs=rngs)
+    return Reshaped(AutoregressiveModel(network, conditional), event_shape)
+
+
+def gated_pixelcnn(
+    event_shape: Shape,
+    *,
+    conditional: Conditional = Bernoulli(),
+    context_dim: int = 0,
+    pixel_hidden: tuple[int, ...] = (64,),
+    rngs: nnx.Rngs,
+    **options: Unpack[GatedOptions],
+) -> Reshaped:
+    """Return a model of images without a blind spot, a `conditioners.GatedPixelCNN`.
+
+    With several channels, the values of a pixel depend on each other by a MADE whose context is the
+    row of parameters of the pixel.
+
+    van den Oord et al. 2016, arXiv:1606.05328.
+
+    Args:
+        event_shape: `(H, W)` or `(H, W, C)`.
+        conditional: the distribution of a value.
+        context_dim: length of the context vector, a class say; 0 for none.
+        pixel_hidden: widths of the MADE of a pixel, for several channels.
+        rngs: its `params` stream draws the initial weights.
+        **options: `channels`, `num_layers`, `kernel_size`, `layer_kernel_size`, `dropout`, see
+            `GatedPixelCNN`.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> levels = afflow.conditionals.DiscretizedLogistics(2, 256)
+        >>> sizes = {"channels": 8, "num_layers": 1}
+        >>> model = afflow.zoo.gated_pixelcnn(
+        ...     (4, 4, 3), conditional=levels, **sizes, rngs=nnx.Rngs(0)
+        ... )
+        >>> model.sample(jax.random.key(0), 2).shape
+        (2, 4, 4, 3)
+    """
+    *shape, colours = check_image(event_shape)
+    token: Any = conditional
+    if len(event_shape) == 3:
+        sizes = colours, conditional.num_params, pixel_hidden
+        width = options.get("channels", 64)
+        inner = MADE(*sizes, features=conditional.features, context_dim=width, rngs=rngs)
+        token = TokenModel(AutoregressiveModel(inner, conditional))
+    sizes = {"features": token.features, "context_dim": context_dim}
+    network = GatedPixelCNN(tuple(shape), token.num_params, **sizes, **options, rngs=rngs)
+    return Reshaped(AutoregressiveModel(network, token), event_shape)

@@ -1,0 +1,204 @@
+"""Models of images: what a pixel sees, enumeration of small images, and cached sampling."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from registry import gated, pixelcnn, randomize
+
+import afflow
+
+KEY = jax.random.key(0)
+
+
+def find_seen(network, seed=0):
+    """Return which tokens `(T, T)` each row of parameters depends on, over three random images."""
+    seen = False
+    for key in jax.random.split(jax.random.key(seed), 3):
+        x = jax.random.normal(key, network.event_shape)
+        jacobian = jax.jit(jax.jacfwd(network))(x)
+        jacobian = jacobian.reshape(len(x), network.num_params, len(x), -1)
+        seen = seen | (jacobian != 0).any((1, 3))
+    return np.asarray(seen)
+
+
+def walk(shape, reaches):
+    """Return which pixels `(H W, H W)` are reached through layers, each a set of moves (di, dj)."""
+    height, width = shape
+    total = np.eye(height * width, dtype=bool)
+    for moves in reaches:
+        one = np.zeros_like(total)
+        for i, j, (di, dj) in itertools.product(range(height), range(width), moves):
+            if 0 <= i + di < height and 0 <= j + dj < width:
+                one[i * width + j, (i + di) * width + j + dj] = True
+        total = one.astype(int) @ total > 0
+    return total
+
+
+def masked_moves(size, *, present):
+    """Return the moves of a masked square kernel."""
+    half = size // 2
+    square = itertools.product(range(-half, 1), range(-half, half + 1))
+    return [move for move in square if move < (0, 0) or (present and move == (0, 0))]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (6, 4), (1, 8), (7, 1)])
+def test_a_pixelcnn_has_its_blind_spot(shape):
+    network = pixelcnn(shape, num_blocks=2, kernel_size=5)
+    stay = [(0, 0)]
+    inner = masked_moves(3, present=True)
+    expected = walk(shape, [masked_moves(5, present=False), inner + stay, inner + stay])
+    found = find_seen(network)
+    np.testing.assert_array_equal(found, expected)
+    before = np.tri(len(found), k=-1, dtype=bool)
+    assert not (found & ~before).any()
+    if shape == (5, 7):  # far to the right, a row above, is out of reach
+        assert not found[3 * 7 + 1, 2 * 7 + 6]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (6, 4), (1, 8), (7, 1), (3, 3)])
+def test_a_gated_pixelcnn_sees_every_pixel_before(shape):
+    found = find_seen(gated(shape, num_layers=5, kernel_size=7, layer_kernel_size=5))
+    np.testing.assert_array_equal(found, np.tri(len(found), k=-1, dtype=bool))
+
+
+def test_a_gated_pixelcnn_sees_its_reach_and_no_further():
+    found = find_seen(gated((6, 9), num_layers=2, kernel_size=3)).reshape(6, 9, 6, 9)
+    i, j = np.indices((6, 9))
+    for a, b in itertools.product(range(6), range(9)):
+        rows, left = a - i, b - j
+        above = (rows >= 1) & (rows <= 3) & (np.abs(left) <= 2)
+        beside = (rows == 0) & (left >= 1) & (left <= 3)
+        shifted = (rows >= 1) & (rows <= 3) & (left >= -1) & (left <= 2)
+        assert (found[a, b] <= (above | beside)).all()
+        assert (found[a, b] >= (beside | shifted)).all()
+
+
+def test_colours_see_the_colours_before():
+    found = find_seen(pixelcnn((3, 3, 3), 1, num_blocks=1)).reshape(9, 3, 9, 3)
+    own = found[np.arange(9), :, np.arange(9)]  # (pixel, colour, colour)
+    np.testing.assert_array_equal(own, np.broadcast_to(np.tri(3, k=-1, dtype=bool), (9, 3, 3)))
+    others = found[:, 0].any(-1)
+    for colour in range(3):  # of another pixel, all colours or none
+        np.testing.assert_array_equal(
+            found[:, colour][~np.eye(9, dtype=bool)].all(-1), others[~np.eye(9, dtype=bool)]
+        )
+
+
+def make(name):
+    """Return a small model of images with random weights."""
+    models = {
+        "pixelcnn": lambda: afflow.zoo.pixelcnn(
+            (3, 3), channels=8, num_blocks=1, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
+        ),
+        "gated": lambda: afflow.zoo.gated_pixelcnn(
+            (3, 3), channels=6, num_layers=2, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
+        ),
+        "pixelcnn colours": lambda: afflow.zoo.pixelcnn(
+            (2, 2, 2), channels=8, num_blocks=1, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
+        ),
+        "gated colours": lambda: afflow.zoo.gated_pixelcnn(
+            (2, 2, 2), channels=6, num_layers=2, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
+        ),
+        "gated levels": lambda: afflow.zoo.gated_pixelcnn(
+            (2, 2),
+            conditional=afflow.conditionals.DiscretizedLogistics(2, 4),
+            channels=6,
+            num_layers=1,
+            context_dim=2,
+            rngs=nnx.Rngs(0),
+        ),
+    }
+    return randomize(models[name](), 0.7)
+
+
+NAMES = ["pixelcnn", "gated", "pixelcnn colours", "gated colours", "gated levels"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_probabilities_of_small_images_sum_to_one(name):
+    model, context = make(name), jnp.array([[0.3, -1.0], [2.0, 0.5]])
+    values = 4 if "levels" in name else 2
+    size = int(np.prod(model.event_shape))
+    x = np.array(list(itertools.product(range(values), repeat=size))).reshape(
+        -1, *model.event_shape
+    )
+    log_prob = model.log_prob(x[:, None], context)
+    np.testing.assert_allclose(jnp.exp(log_prob).sum(0), 1, rtol=1e-9)
+    assert jnp.std(log_prob[:, 0] - log_prob[:, 1]) > 1e-3
+    terms = model.log_conditionals(x[:7], context[0])
+    np.testing.assert_allclose(terms.reshape(7, -1).sum(1), log_prob[:7, 0], rtol=1e-9)
+    num = 4000
+    drawn = np.asarray(model.sample(KEY, num, context[0])).reshape(num, -1)
+    share = np.bincount(drawn @ values ** np.arange(size)[::-1], minlength=len(x)) / num
+    p = np.exp(log_prob[:, 0])
+    assert (np.abs(share - p) < 5 * np.sqrt(p * (1 - p) / num) + 1e-3).all()
+
+
+class Plain(afflow.Conditioner):
+    """A conditioner without its steps: decoding takes a full pass for each token."""
+
+    def __init__(self, network):
+        self.network, self.event_shape = network, network.event_shape
+        self.num_params, self.context_shape = network.num_params, network.context_shape
+
+    def __call__(self, x, context=None):
+        return self.network(x, context)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_cached_sampling_equals_full_passes(name, dtype):
+    model, context = make(name), jnp.array([[0.3, -1.0], [2.0, 0.5]], dtype)
+    model = jax.tree.map(lambda a: a.astype(dtype), model)
+    inner = model.model
+    slow = afflow.AutoregressiveModel(Plain(inner.conditioner), inner.conditional)
+    slow = afflow.models.Reshaped(slow, model.event_shape)
+    np.testing.assert_array_equal(model.sample(KEY, 5, context), slow.sample(KEY, 5, context))
+    np.testing.assert_array_equal(model.greedy(context), slow.greedy(context))
+
+
+@pytest.mark.parametrize("name", ["gated", "gated colours"])
+def test_a_raster_prefix_is_completed(name):
+    model, context = make(name), jnp.array([0.3, -1.0])
+    x = model.sample(KEY, (), context)
+    observed = np.zeros(model.token_axes, bool)
+    observed[0] = True
+    drawn = model.complete(x, observed, jax.random.split(KEY, 1)[0], context)
+    np.testing.assert_array_equal(drawn[0], x[0])
+    best = model.complete(x, observed, context=context)
+    assert model.log_prob(best, context) >= model.log_prob(drawn, context) - 2
+    with pytest.raises(ValueError, match="come first"):
+        model.complete(x, observed[::-1], KEY, context)
+
+
+def test_an_image_is_trained_on_and_saved(tmp_path):
+    model = afflow.zoo.gated_pixelcnn(
+        (3, 3), channels=6, num_layers=2, kernel_size=3, dropout=0.2, rngs=nnx.Rngs(0)
+    )
+    x = np.random.default_rng(0).integers(0, 2, (64, 3, 1)) * np.ones((1, 1, 3), int)
+    options = {"key": KEY, "max_epochs": 30, "progress": False, "learning_rate": 0.01}
+    fitted, history = afflow.fit(model, x, **options)
+    assert history.validation[history.best_epoch] < 4  # 9 log 2 is 6.2; 3 log 2 is 2.1
+    afflow.save(fitted, tmp_path / "model.zip")
+    again = afflow.load(tmp_path / "model.zip")
+    np.testing.assert_array_equal(again.log_prob(x[:3]), fitted.log_prob(x[:3]))
+
+
+def test_shapes_that_do_not_fit_are_errors():
+    nade = afflow.nade(6, hidden=3, rngs=nnx.Rngs(0))
+    for shape in [(2, 2), (7,)]:
+        with pytest.raises(ValueError, match="6 elements"):
+            afflow.models.Reshaped(nade, shape)
+    with pytest.raises(ValueError, match="odd number"):
+        gated(kernel_size=4)
+    with pytest.raises(ValueError, match=r"\(H, W\) or \(H, W, C\)"):
+        pixelcnn((4,))
+    with pytest.raises(ValueError, match="channels are features"):
+        gated((2, 2, 3))
+    model = afflow.models.Reshaped(nade, (2, 3))
+    with pytest.raises(ValueError, match="x.shape"):
+        model.log_prob(jnp.zeros((3, 2)))
