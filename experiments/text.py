@@ -24,7 +24,7 @@ import tyro
 from datasets.text import BLOCK, Text, tiny_shakespeare
 from flax import nnx
 from measuring.report import keep_programs, save
-from recipes.sequences import score_by_windows
+from recipes.sequences import continue_by_windows, score_by_windows
 
 import afflow
 
@@ -138,8 +138,8 @@ def main(config: Config) -> None:
     nats = -score(model, text.symbols.test, config)
     blocks = nats[: len(nats) // 1000 * 1000].reshape(-1, 1000).mean(1)  # of nearby characters
     prompt = text.alphabet.encode(config.prompt)
-    sample, _ = model.generate(
-        jax.random.key(config.seed), prompt, 1500, temperature=config.temperature
+    sample = continue_by_windows(
+        model, jax.random.key(config.seed), prompt, 1500, temperature=config.temperature
     )
     results = {
         "test_nats": nats.mean(),
@@ -147,7 +147,7 @@ def main(config: Config) -> None:
         "train": np.array(history.train) / config.length,
         "validation": np.array(history.validation) / config.length,
         "best_epoch": history.best_epoch,
-        "sample": text.alphabet.decode(np.asarray(sample)),
+        "sample": text.alphabet.decode(sample),
     }
     results |= {name: results[name].tolist() for name in ("train", "validation")}
     save(config.out / f"{config.model}.json", config, results)

@@ -1,5 +1,6 @@
-"""Scores of long sequences by models of a fixed number of tokens."""
+"""Long sequences by models of a fixed number of tokens: scores, and continuations."""
 
+import jax
 import numpy as np
 
 import afflow
@@ -22,3 +23,26 @@ def score_by_windows(model: afflow.AutoregressiveModel, symbols: np.ndarray) -> 
         scores[done : start + length] = terms[done - start :]
         done = start + length
     return scores[:size]
+
+
+def continue_by_windows(
+    model: afflow.AutoregressiveModel, key: jax.Array, prompt: np.ndarray, size: int, **options
+) -> np.ndarray:
+    """Return `size` symbols that begin with a prompt, drawn half a window at a time.
+
+    A model of a fixed number of tokens knows no longer sequences. Each part is drawn after the last
+    half of a window.
+
+    Args:
+        model: the model of a window.
+        key: a PRNG key.
+        prompt: the first symbols, at most half a window.
+        size: the number of symbols.
+        **options: see `AutoregressiveModel.generate`.
+    """
+    symbols, half = np.asarray(prompt), model.event_shape[0] // 2
+    while len(symbols) < size:
+        given = symbols[-half:]
+        drawn, _ = model.generate(jax.random.fold_in(key, len(symbols)), given, **options)
+        symbols = np.concatenate([symbols, np.asarray(drawn)[len(given) :]])
+    return symbols[:size]
