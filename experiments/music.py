@@ -185,7 +185,7 @@ def main(config: Config) -> None:
         ("a test piece", "its first 16 frames, continued"),
         strict=True,
     ):
-        axis.imshow(np.asarray(roll).T[10:70], origin="lower", aspect="auto", cmap="Greys")
+        axis.imshow(np.asarray(roll).T[10:80], origin="lower", aspect="auto", cmap="Greys")
         axis.set(title=title, ylabel="key, from the 11th")
     axes[1].axvline(15.5, color="tab:orange")
     axes[1].set(xlabel="frame")
