@@ -12,16 +12,24 @@ SOURCE = "http://yann.lecun.com/exdb/mnist (or https://storage.googleapis.com/cv
 MARGIN = 1e-6
 
 
-def mnist(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
+def mnist(
+    folder: Folder = None,
+    sizes: tuple[int, int, int] = SIZES,
+    *,
+    name: str = "mnist",
+    source: str = SOURCE,
+) -> Split:
     """Return the grey levels `(N, 784)`, `uint8`. The last training images are for validation.
 
     Args:
         folder: the data folder, see `find`.
         sizes: the number of images expected in each part.
+        name: the name of the folder with the files, for a set in the format of MNIST.
+        source: where to get the files.
     """
-    rest, test = (_images(_file(folder, part)) for part in ("train", "t10k"))
+    rest, test = (_images(_file(folder, part, name, source)) for part in ("train", "t10k"))
     split = Split(rest[: sizes[0]], rest[sizes[0] :], test)
-    return checked("MNIST", split, sizes, 784)
+    return checked(name, split, sizes, 784)
 
 
 def mnist_logits(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
@@ -40,9 +48,9 @@ def logits(levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (np.log(p) - np.log1p(-p)).astype(np.float32)
 
 
-def _file(folder: Folder, part: str) -> Path:
-    name = f"mnist/{part}-images-idx3-ubyte"
-    return find(folder, [f"{name}.gz", name], SOURCE)
+def _file(folder: Folder, part: str, name: str, source: str) -> Path:
+    path = f"{name}/{part}-images-idx3-ubyte"
+    return find(folder, [f"{path}.gz", path], source)
 
 
 def _images(path: Path) -> np.ndarray:

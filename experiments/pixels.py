@@ -1,0 +1,148 @@
+"""Fit an autoregressive model of images, score the test images, and draw samples and completions.
+
+    python experiments/pixels.py --model gated --data binarized_mnist --data-dir FOLDER
+
+Validation chooses the epoch; the test images are scored once. A completion is given the upper half
+of a test image.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import jax
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import tyro
+from datasets.images import LEVELS, images
+from flax import nnx
+from measuring.report import keep_programs, save
+
+import afflow
+
+ROOT = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Config:
+    """The network and its training."""
+
+    model: Literal["pixelcnn", "gated"] = "gated"
+    data: Literal["binarized_mnist", "mnist", "fashion", "cifar10"] = "binarized_mnist"
+    channels: int = 32
+    num_layers: int = 10
+    """Layers of a gated network, or blocks of a PixelCNN."""
+    num_components: int = 5
+    """Logistics of a grey level."""
+    dropout: float = 0.0
+    """For a gated network."""
+    batch_size: int = 16
+    epochs: int = 8
+    learning_rate: float = 2e-3
+    minutes: float = 120.0
+    """Training ends after the epoch in which this time is over."""
+    max_images: int | None = None
+    """Use at most this many images of each part, for a quick trial."""
+    seed: int = 0
+    data_dir: Path | None = None
+    out: Path = ROOT / "results" / "pixels"
+    runs: Path = ROOT.parent / "runs"
+
+    @property
+    def label(self) -> str:
+        """The name of the files of this run."""
+        return f"{self.data}_{self.model}"
+
+
+def build(config: Config, shape: tuple[int, ...]) -> afflow.models.Reshaped:
+    """Return the model of an image."""
+    conditional = afflow.conditionals.Bernoulli()
+    if (levels := LEVELS[config.data]) > 2:
+        conditional = afflow.conditionals.DiscretizedLogistics(config.num_components, levels)
+    options = {"conditional": conditional, "channels": config.channels}
+    options["rngs"] = nnx.Rngs(config.seed)
+    if config.model == "pixelcnn":
+        return afflow.zoo.pixelcnn(shape, num_blocks=config.num_layers, **options)
+    sizes = {"num_layers": config.num_layers, "dropout": config.dropout}
+    return afflow.zoo.gated_pixelcnn(shape, **sizes, **options)
+
+
+def make_optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
+    """Return Adam on clipped gradients, with a warm-up and a cosine decay to zero."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(500, num_steps // 4), num_steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+
+
+def score(model: afflow.models.Reshaped, x: np.ndarray) -> np.ndarray:
+    """Return the nats of every image."""
+    parts = [model.log_prob(x[i : i + 100]) for i in range(0, len(x), 100)]
+    return -np.concatenate(parts)
+
+
+def draw(model: afflow.models.Reshaped, x: np.ndarray, config: Config) -> plt.Figure:
+    """Return a figure of samples, and of test images completed from their upper halves."""
+    observed = np.zeros(model.token_axes, bool)
+    observed[: x.shape[1] // 2] = True
+    samples = np.asarray(model.sample(jax.random.key(config.seed), 24))
+    completed = model.complete(
+        np.tile(x[:8], (2, *[1] * (x.ndim - 1))), observed, jax.random.key(1)
+    )
+    rows = [*samples.reshape(3, 8, *x.shape[1:]), x[:8]]
+    rows += [*np.asarray(completed).reshape(2, 8, *x.shape[1:])]
+    names = "sample", "sample", "sample", "test image", "completed", "completed"
+    figure, axes = plt.subplots(len(rows), 8, figsize=(7, 5.4), layout="constrained")
+    for row, shown, name in zip(axes, rows, names, strict=True):
+        for axis, image in zip(row, shown, strict=True):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=LEVELS[config.data] - 1)
+            axis.set(xticks=[], yticks=[])
+            if name == "completed":
+                axis.axhline(x.shape[1] // 2 - 0.5, color="tab:orange", linewidth=0.8)
+        row[0].set_ylabel(name, fontsize=8)
+    return figure
+
+
+def main(config: Config) -> None:
+    """Run the experiment."""
+    keep_programs()
+    data = images(config.data, config.data_dir)
+    data = type(data)(*(part[: config.max_images] for part in data))
+    start = time.perf_counter()
+    model, history = afflow.fit(
+        build(config, data.train.shape[1:]),
+        data.train,
+        key=jax.random.key(config.seed),
+        validation=data.validation,
+        batch_size=config.batch_size,
+        max_epochs=config.epochs,
+        optimizer=partial(make_optimizer, config.learning_rate),
+        checkpoint=afflow.Checkpoint(config.runs / f"pixels_{config.label}", steps=100),
+        callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+        label=config.label,
+    )
+    nats = score(model, data.test)
+    mean, error = nats.mean(), nats.std(ddof=1) / np.sqrt(len(nats))
+    bits = 1 / np.log(2) / np.prod(data.test.shape[1:])
+    results = {
+        "test_nats": mean,
+        "standard_error": error,
+        "test_bits_per_dim": mean * bits,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        "train": history.train,
+        "validation": history.validation,
+        "best_epoch": history.best_epoch,
+    }
+    save(config.out / f"{config.label}.json", config, results)
+    draw(model, data.test[:: max(len(data.test) // 8, 1)], config).savefig(
+        config.out / f"{config.label}.png", dpi=120
+    )
+    print(f"test: {mean:.3f} +- {error:.3f} nats, {mean * bits:.4f} bits per dimension")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
