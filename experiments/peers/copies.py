@@ -53,7 +53,8 @@ class Convolutions(afflow.Conditioner):
         for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             h = jax.nn.selu(h) if i else h
             taps, queue = read_taps(cache[i], h, t, 1, len(kernel[...]))
-            h = sum(tap @ w for tap, w in zip(taps, kernel[...], strict=True)) + bias[...][None]
+            h = jnp.concatenate(taps, axis=1) @ kernel[...].reshape(-1, kernel.shape[2])
+            h = h + bias[...][None]
             new.append(queue)
         return 2 * h, new  # netket normalises the logarithm of a square root
 
