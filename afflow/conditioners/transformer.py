@@ -135,7 +135,7 @@ class Transformer(Conditioner):
 
     def resize(self, cache, size):
         def cut(a):
-            return jnp.pad(a[:size], ((0, max(size - len(a), 0)), (0, 0), (0, 0)))
+            return jnp.pad(a[:, :size], ((0, 0), (0, max(size - a.shape[1], 0)), (0, 0)))
 
         pairs, given = cache
         return jax.tree.map(cut, pairs), given
@@ -160,8 +160,8 @@ class Transformer(Conditioner):
         h, new = self._drop(key, 0, h), []
         for i, (layer, (keys, values)) in enumerate(zip(self.layers, pairs, strict=True)):
             q, k, v = layer.project(h, places)
-            keys = jax.lax.dynamic_update_slice_in_dim(keys, k.astype(keys.dtype), t, 0)
-            values = jax.lax.dynamic_update_slice_in_dim(values, v.astype(keys.dtype), t, 0)
+            keys = jax.lax.dynamic_update_slice_in_dim(keys, k.astype(keys.dtype), t, 1)
+            values = jax.lax.dynamic_update_slice_in_dim(values, v.astype(keys.dtype), t, 1)
             h = h + self._drop(key, 3 * i + 1, layer.attend(q, keys, values, places))
             if others:
                 h = h + self._drop(key, 3 * i + 2, layer.cross.attend(h, *others[i]))

@@ -72,7 +72,8 @@ class Encoder(Outlined, nnx.Module):
         h = context @ self.E[...] + self.places[...]
         everywhere = jnp.full(len(h), len(h) - 1)  # the place from which all rows are seen
         for layer in self.layers:
-            h = h + layer.attend(*layer.project(h, everywhere), everywhere)
+            q, k, v = layer.project(h, everywhere)
+            h = h + layer.attend(q, k, v, everywhere)
             h = h + layer.transform(h)
         return normalize(h, self.norm)
 
@@ -113,16 +114,18 @@ class Layer(nnx.Module):
         self.cross: Any = Cross(width, num_heads, scale=small, rngs=rngs) if crosses else None
 
     def project(self, h: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return queries, keys and values `(N, H, d)` of rows `(N, width)`."""
+        """Return queries `(N, H, d)`, and keys and values `(H, N, d)`, of rows `(N, width)`."""
         rows = normalize(h, self.norm_attention) @ self.qkv[...]
         q, k, v = jnp.moveaxis(rows.reshape(len(h), 3, self.num_heads, -1), 1, 0)
-        return self.positions.turn(q, places), self.positions.turn(k, places), v
+        q, k = self.positions.turn(q, places), self.positions.turn(k, places)
+        return q, k.swapaxes(0, 1), v.swapaxes(0, 1)
 
     def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, places: jax.Array) -> jax.Array:
         """Return the rows that queries `(N, H, d)` at `places` read from keys at `0..places`."""
         weights = None if self.relative is None else self.relative[...]
-        added = self.positions.scores(q, weights, places, len(k))
-        seen = places[:, None] >= jnp.arange(len(k))[None]
+        size = k.shape[1]
+        added = self.positions.scores(q, weights, places, size)
+        seen = places[:, None] >= jnp.arange(size)[None]
         return average(q, k, v, added, seen) @ self.out[...]
 
     def transform(self, h: jax.Array) -> jax.Array:
@@ -131,8 +134,8 @@ class Layer(nnx.Module):
         return jax.nn.gelu(wide) @ self.narrow[...] + self.b_narrow[...][None]
 
     def empty(self, length: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
-        """Return empty keys and values of `length` rows."""
-        zeros = jnp.zeros((length, self.num_heads, len(self.out[...]) // self.num_heads), dtype)
+        """Return empty keys and values `(H, length, d)`."""
+        zeros = jnp.zeros((self.num_heads, length, len(self.out[...]) // self.num_heads), dtype)
         return zeros, zeros
 
 
@@ -154,8 +157,9 @@ class Cross(nnx.Module):
         self.out = draw_weights(rngs, width, width, scale=scale)
 
     def remember(self, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the keys and values `(S, H, d)` of the other sequence `(S, width)`."""
-        k, v = jnp.moveaxis((rows @ self.kv[...]).reshape(len(rows), 2, self.num_heads, -1), 1, 0)
+        """Return the keys and values `(H, S, d)` of the other sequence `(S, width)`."""
+        pairs = (rows @ self.kv[...]).reshape(len(rows), 2, self.num_heads, -1)
+        k, v = pairs.transpose(1, 2, 0, 3)
         return k, v
 
     def attend(self, h: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -169,14 +173,16 @@ def average(q: jax.Array, k: jax.Array, v: jax.Array, added: Any, seen: jax.Arra
 
     Args:
         q: queries `(N, H, d)`.
-        k: keys `(S, H, d)`.
-        v: values `(S, H, d)`.
+        k: keys `(H, S, d)`.
+        v: values `(H, S, d)`.
         added: a term that is added to the products `(H, N, S)` of queries and keys.
         seen: which values a query sees; broadcasts to `(N, S)`.
     """
-    scores = (jnp.einsum("thd,nhd->htn", q, k) + added) / math.sqrt(q.shape[-1])
+    # Heads come first: in another order XLA's CPU backend copies all keys and values at each step
+    # of decoding, to transpose them.
+    scores = (jnp.einsum("thd,hnd->htn", q, k) + added) / math.sqrt(q.shape[-1])
     scores = jnp.where(seen[None], scores, -jnp.inf)
-    return jnp.einsum("htn,nhd->thd", jax.nn.softmax(scores), v).reshape(len(q), -1)
+    return jnp.einsum("htn,hnd->thd", jax.nn.softmax(scores), v).reshape(len(q), -1)
 
 
 def normalize(h: jax.Array, scale: Any) -> jax.Array:
