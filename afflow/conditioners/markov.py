@@ -7,7 +7,7 @@ from flax import nnx
 from afflow._tools.arguments import draw_key
 from afflow._tools.shapes import check_size, check_sizes
 from afflow.core.conditioner import Conditioner
-from afflow.nets.causal import make_queue, read_taps
+from afflow.nets.causal import convolve, make_queue
 
 
 class Markov(Conditioner):
@@ -115,10 +115,8 @@ class ConvolutionalMarkov(Conditioner):
     def prefill(self, x_prev, t, cache, key=None):
         x_prev = x_prev.reshape(len(x_prev), self.features)
         is_first = (t + jnp.arange(len(x_prev)) == 0)[:, None]
-        z = jnp.where(is_first, 0, x_prev)
-        taps, cache = read_taps(cache, z, t, 1, self.order)
-        pairs = zip(taps, self.W[...], strict=True)
-        return sum(tap @ weights for tap, weights in pairs) + self.b[...][None], cache
+        params, cache = convolve(cache, jnp.where(is_first, 0, x_prev), t, self.W[...])
+        return params + self.b[...][None], cache
 
 
 class HiddenMarkov(Conditioner):

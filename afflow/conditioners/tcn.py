@@ -9,7 +9,7 @@ from flax import nnx
 from afflow._tools.arguments import check_number, draw_key
 from afflow._tools.shapes import check_size, check_sizes, check_widths
 from afflow.core.conditioner import Conditioner
-from afflow.nets.causal import make_queue, read_taps
+from afflow.nets.causal import convolve, make_queue
 
 
 class TCN(Conditioner):
@@ -113,8 +113,8 @@ class TCN(Conditioner):
         for i, (block, pair) in enumerate(zip(self.blocks, queues, strict=True)):
             h, after = z, []
             for j, queue in enumerate(pair):
-                taps, queue = read_taps(queue, h, t, block.dilation, self.kernel_size)
-                h = jax.nn.relu(block.convolve(j, taps))
+                h, queue = convolve(queue, h, t, block.kernel(j), block.dilation)
+                h = jax.nn.relu(h + block.biases[j][...][None])
                 h = h * self._drop(key, 2 * i + j, jnp.ones((1, h.shape[1]), h.dtype))
                 after.append(queue)
             z = jax.nn.relu(block.skip(z) + h)
@@ -139,12 +139,10 @@ class _Block(nnx.Module):
         self.biases = nnx.List([nnx.Param(jnp.zeros(channels)) for _ in sizes])
         self.R = draw(num_inputs, channels) if num_inputs != channels else None
 
-    def convolve(self, j, taps):
-        """Return the output of convolution `j` from its inputs at every tap."""
+    def kernel(self, j):
+        """Return the kernel of convolution `j`, from its direction and its lengths."""
         v = self.kernels[j][...]
-        kernel = v * (self.lengths[j][...] / _norms(v))[None, None]
-        pairs = zip(taps, kernel, strict=True)
-        return sum(tap @ weights for tap, weights in pairs) + self.biases[j][...][None]
+        return v * (self.lengths[j][...] / _norms(v))[None, None]
 
     def skip(self, z):
         """Return the input with the channels of the output."""

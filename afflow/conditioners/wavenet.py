@@ -9,7 +9,7 @@ from flax import nnx
 from afflow._tools.arguments import draw_key
 from afflow._tools.shapes import check_size, check_sizes, check_widths
 from afflow.core.conditioner import Conditioner
-from afflow.nets.causal import make_queue, read_taps
+from afflow.nets.causal import convolve, make_queue
 
 
 class WaveNet(Conditioner):
@@ -131,9 +131,8 @@ class WaveNet(Conditioner):
         if self.aligned and context is not None:
             context = jax.lax.dynamic_slice_in_dim(context, t, len(z))
         for layer, (dilation, queue) in enumerate(zip(self.dilations, queues, strict=True)):
-            taps, queue = read_taps(queue, z, t, dilation, self.kernel_size)
-            pairs = zip(taps, self.W[...][layer], strict=True)
-            gates = sum(tap @ kernel for tap, kernel in pairs) + self.b[...][layer][None]
+            gates, queue = convolve(queue, z, t, self.W[...][layer], dilation)
+            gates = gates + self.b[...][layer][None]
             if context is not None:
                 gates = gates + jnp.atleast_2d(context @ self.U[...][layer])
             f, s = jnp.split(gates, 2, axis=-1)

@@ -11,33 +11,38 @@ def make_queue(dilation: int, kernel_size: int, channels: int, dtype: Any) -> ja
     return jnp.zeros(((kernel_size - 1) * dilation, channels), dtype)
 
 
-def read_taps(
-    queue: jax.Array, z: jax.Array, t: jax.Array | int, dilation: int, kernel_size: int
-) -> tuple[list[jax.Array], jax.Array]:
-    """Return the rows that a causal convolution reads, and the queue after them.
+def convolve(
+    queue: jax.Array, z: jax.Array, t: jax.Array | int, kernel: jax.Array, dilation: int = 1
+) -> tuple[jax.Array, jax.Array]:
+    r"""Return rows of a causal convolution `(n, C')`, and the queue after them.
 
-    Row `s` of a series stands at place `s` modulo the size of the queue, so one more row changes
-    one place (Paine et al. 2016, arXiv:1611.09482).
+    $$y_s = \sum_{k=0}^{K-1} z_{s - k d}\, W_k, \qquad s = t, \dots, t + n - 1,$$
+
+    with zeros before row 0. Row `s` of the series stands at place `s` of the queue, modulo the size
+    of the queue, so one more row changes one place (Paine et al. 2016, arXiv:1611.09482).
 
     Args:
         queue: the rows before row `t` of the series, see `make_queue`.
-        z: rows `t, ..., t + n - 1` of the series, `(n, R)`.
+        z: rows `t, ..., t + n - 1` of the series, `(n, C)`.
         t: the number of the first row.
-        dilation: the distance of two taps `d`.
-        kernel_size: the number of taps.
-
-    Returns:
-        For each tap `k` the rows `t - k d, ..., t + n - 1 - k d`, with zeros before row 0.
+        kernel: the weights $W$ `(K, C, C')`, of the present row first.
+        dilation: the distance $d$ of the rows that one row of the result reads.
     """
     n, size, z = len(z), len(queue), z.astype(queue.dtype)
-    if kernel_size == 1:
-        return [z], queue
+    if size == 0:
+        return z @ kernel[0], queue
     if n == 1:
-        places = [(t - k * dilation) % size for k in range(1, kernel_size)]
-        earlier = [jax.lax.dynamic_slice_in_dim(queue, place, 1) for place in places]
-        return [z, *earlier], jax.lax.dynamic_update_slice_in_dim(queue, z, t % size, 0)
-    oldest_first = queue[(t + jnp.arange(size)) % size]
-    series = jnp.concatenate([oldest_first, z])
-    starts = [size - k * dilation for k in range(kernel_size)]
+        places = [(t - k * dilation) % size for k in range(1, len(kernel))]
+        rows = [z, *(jax.lax.dynamic_slice_in_dim(queue, place, 1) for place in places)]
+        queue = jax.lax.dynamic_update_slice_in_dim(queue, z, t % size, 0)
+        return jnp.concatenate(rows, axis=1) @ kernel.reshape(-1, kernel.shape[2]), queue
+    series = jnp.concatenate([queue[(t + jnp.arange(size)) % size], z])
     newest = series[n:][(jnp.arange(size) - t - n) % size]
-    return [series[start : start + n] for start in starts], newest
+    return _convolve(series, kernel, dilation), newest
+
+
+def _convolve(series: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
+    """Return the rows whose inputs are all in the series."""
+    options = {"rhs_dilation": (dilation,), "dimension_numbers": ("NWC", "WIO", "NWC")}
+    kernel = kernel[::-1].astype(series.dtype)
+    return jax.lax.conv_general_dilated(series[None], kernel, (1,), "VALID", **options)[0]

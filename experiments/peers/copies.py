@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import afflow
-from afflow.nets.causal import make_queue, read_taps
+from afflow.nets.causal import convolve, make_queue
 from peers.sequences import Decoder, Sizes
 
 
@@ -52,8 +52,7 @@ class Convolutions(afflow.Conditioner):
         h, new = jnp.where(is_first, 0, x_prev @ self.values[...][:, None]), []  # (n, 1)
         for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             h = jax.nn.selu(h) if i else h
-            taps, queue = read_taps(cache[i], h, t, 1, len(kernel[...]))
-            h = jnp.concatenate(taps, axis=1) @ kernel[...].reshape(-1, kernel.shape[2])
+            h, queue = convolve(cache[i], h, t, kernel[...])
             h = h + bias[...][None]
             new.append(queue)
         return 2 * h, new  # netket normalises the logarithm of a square root
