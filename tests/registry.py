@@ -345,8 +345,6 @@ TRIANGULAR: dict[str, Make] = {
     "recurrent": lambda: tokens(recurrent(context_dim=2)),
     "recurrent T=1 context": lambda: tokens(recurrent(1, context_dim=2)),
     "wavenet": lambda: tokens(wavenet(context_dim=2)),
-    "tcn": lambda: tokens(tcn(4, 4, features=2)),
-    "gated": lambda: tokens(gated((2, 2), 4, features=2)),
     "transformer": lambda: tokens(transformer(context_dim=2)),
     "recurrent spline": lambda: afflow.MaskedAutoregressive(
         recurrent(3, 11), afflow.RationalQuadraticSpline(4)
@@ -452,6 +450,8 @@ BIJECTORS: dict[str, Make] = {
     ),
     "tokens transformer": lambda: tokens(transformer(17, 4, features=2)),
     "tokens wavenet": lambda: tokens(wavenet(3, 4, features=2, context_dim=1)),
+    "tokens tcn": lambda: tokens(tcn(4, 4, features=2)),
+    "tokens gated": lambda: tokens(gated((2, 2), 4, features=2)),
     "tokens nade": lambda: tokens(nade(3, num_params=4, features=2)),
     # continuous flows
     "continuous context": lambda: continuous(2, context_dim=2),
