@@ -24,6 +24,7 @@ import numpy as np
 import tyro
 from datasets.music import KEYS, padded, piano_rolls
 from flax import nnx
+from measuring.bits import estimate_ratio
 from measuring.report import keep_programs, save
 
 import afflow
@@ -139,8 +140,7 @@ def score(model: afflow.AutoregressiveModel, pieces: list[np.ndarray], skipped: 
     counted = ~np.isnan(rows[:, :, 0])
     counted[:, :skipped] = False
     nats, frames = (np.concatenate(terms) * counted).sum(1), counted.sum(1)
-    mean = nats.sum() / frames.sum()
-    error = np.sqrt(np.square(nats - mean * frames).sum()) / frames.sum()
+    mean, error = estimate_ratio(nats, frames)
     return {"nats_per_frame": mean, "standard_error": error}
 
 

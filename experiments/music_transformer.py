@@ -23,6 +23,7 @@ import optax
 import tyro
 from datasets.music import NUM_PITCHES, REST, VOICES, Pieces, chorales
 from flax import nnx
+from measuring.bits import estimate_ratio
 from measuring.report import keep_programs, save
 from recipes.sequences import score_by_windows
 
@@ -129,12 +130,9 @@ def compare(scores: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
     totals = {name: -np.array([terms.sum() for terms in each]) for name, each in scores.items()}
     found, first = {}, next(iter(totals.values()))
 
-    def estimate(total):
-        mean = total.sum() / sizes.sum()
-        return mean, np.sqrt(np.square(total - mean * sizes).sum()) / sizes.sum()
-
     for name, total in totals.items():
-        (mean, error), (more, more_error) = estimate(total), estimate(total - first)
+        mean, error = estimate_ratio(total, sizes)
+        more, more_error = estimate_ratio(total - first, sizes)
         found[name] = {"nats_per_token": mean, "standard_error": error}
         found[name] |= {"more_than_first": more, "standard_error_of_difference": more_error}
     return found

@@ -89,10 +89,6 @@ class Recurrent(Conditioner):
     def __call__(self, x, context=None):
         return self.read(x, self.begin(context, x.dtype))[0]
 
-    def noisy(self, key, x, context=None):
-        key = key if self.dropout else None
-        return self.read(x, self.begin(context, x.dtype), key)[0]
-
     def init_cache(self, context=None, dtype=float):
         start = self.s_first[...]
         start = start if context is None else start + self.U[...] @ context

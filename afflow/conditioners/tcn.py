@@ -87,10 +87,6 @@ class TCN(Conditioner):
     def __call__(self, x, context=None):
         return self.read(x, self.begin(context, x.dtype))[0]
 
-    def noisy(self, key, x, context=None):
-        key = key if self.dropout else None
-        return self.read(x, self.begin(context, x.dtype), key)[0]
-
     def init_cache(self, context=None, dtype=float):
         dtype = jnp.result_type(self.V[...], dtype)
         return [

@@ -117,10 +117,6 @@ class Transformer(Conditioner):
     def __call__(self, x, context=None):
         return self.read(x, self.begin(context, x.dtype))[0]
 
-    def noisy(self, key, x, context=None):
-        key = key if self.dropout else None
-        return self.read(x, self.begin(context, x.dtype), key)[0]
-
     def init_cache(self, context=None, dtype=float):
         length = self.event_shape[0]
         dtype = jnp.result_type(self.E[...], dtype)

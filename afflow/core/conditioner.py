@@ -64,8 +64,13 @@ class Conditioner(Outlined, nnx.Module):
         """Return the parameters `(T, P)` of every token of one event `(T, *token)`."""
 
     def noisy(self, key: jax.Array, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Return the parameters with the noise of training, such as dropout, drawn with `key`."""
-        return self(x, context)
+        """Return the parameters with the noise of training, such as dropout, drawn with `key`.
+
+        With `dropout` the parameters are those of `prefill` with a key.
+        """
+        if not self.dropout:
+            return self(x, context)
+        return self.read(x, self.begin(context, x.dtype), key)[0]
 
     @property
     def is_noisy(self) -> bool:

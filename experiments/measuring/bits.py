@@ -1,21 +1,30 @@
-"""Scores in bits per sample, and the scores of tables of counts."""
+"""Scores per sample with standard errors, and the scores of tables of counts."""
 
 import numpy as np
+
+
+def estimate_ratio(totals: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+    """Return the sum of totals over the sum of sizes, and the standard error of this ratio.
+
+    Args:
+        totals: the total of each unit `(N,)`, a piece or a recording. The units are taken as
+            independent.
+        sizes: the number of samples in each unit `(N,)`.
+    """
+    mean = totals.sum() / sizes.sum()
+    error = np.sqrt(np.square(totals - mean * sizes).sum()) / sizes.sum()
+    return float(mean), float(error)
 
 
 def summarize(bits: np.ndarray, symbols: list[np.ndarray]) -> dict[str, float]:
     """Return the bits per sample of all recordings together, and the standard error.
 
-    The score is a ratio of two sums over recordings. The recordings are taken as independent.
-
     Args:
         bits: the bits of each recording `(N,)`.
         symbols: the symbols of each recording `(T,)`.
     """
-    sizes = np.array([len(row) for row in symbols])
-    mean = bits.sum() / sizes.sum()
-    error = np.sqrt(np.square(bits - mean * sizes).sum()) / sizes.sum()
-    return {"bits_per_sample": float(mean), "standard_error": float(error)}
+    mean, error = estimate_ratio(bits, np.array([len(row) for row in symbols]))
+    return {"bits_per_sample": mean, "standard_error": error}
 
 
 def summarize_groups(
