@@ -5,7 +5,7 @@
 
 Two networks are built by a peer and copied to afflow, weights included: netket's `FastARNNConv1D`,
 and a transformer of flax's `MultiHeadAttention` with its cache. The script asserts that both
-libraries give the same log-probabilities, and that each decoding gives those of its full pass.
+libraries give the same log-probabilities, and that each decoding agrees with its full pass.
 Then it times samples and densities, in turn. netket is left out if it is not installed.
 """
 

@@ -17,8 +17,8 @@ class Independent(Conditional):
 
     $$p(x; \theta) = \prod_{c=1}^C p(x_c; \theta_c).$$
 
-    Such are the keys of a chord in a temporal convolutional network, or the values of a frame. For
-    values that depend on each other within the token there is `models.TokenModel`.
+    Examples are the keys of a chord in a temporal convolutional network, and the values of a frame.
+    For values that depend on each other within the token there is `models.TokenModel`.
 
     Args:
         conditional: the conditional of one value.

@@ -66,7 +66,7 @@ class Conditioner(Outlined, nnx.Module):
     def noisy(self, key: jax.Array, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the parameters with the noise of training, such as dropout, drawn with `key`.
 
-        With `dropout` the parameters are those of `prefill` with a key.
+        With `dropout` the method reads the event by `prefill` with the key.
         """
         if not self.dropout:
             return self(x, context)

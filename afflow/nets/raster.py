@@ -13,7 +13,8 @@ from afflow._tools.shapes import check_size
 class Reach:
     """The pixels that a causal convolution reads at pixel `(i, j)`.
 
-    These are `rows` rows, of which row `i` is the last, and `columns` columns from `j - left` on.
+    The convolution reads `rows` rows, the last of them row `i`, and `columns` columns, the first of
+    them column `j - left`.
     A kernel has the shape `(rows, columns, C, C')`.
     """
 

@@ -75,13 +75,13 @@ class Carried(nnx.Module):
         return AnyLength(self.model.without_noise())
 
     def _start(self):
-        """Return the state at the beginning as a vector, and the function that undoes it."""
+        """Return the first state as a vector, and the function that unflattens such vectors."""
         place = self.model.conditioner.begin()
         return ravel_pytree((place.x_prev, place.cache))
 
 
 class AnyLength(nnx.Module):
-    """A model that scores events of any number of tokens, in nats per event of its own number.
+    """A model that scores events of any number of tokens, in nats per window.
 
     Args:
         model: an `AutoregressiveModel` whose weights know no length.
@@ -91,7 +91,7 @@ class AnyLength(nnx.Module):
         self.model = model
 
     def log_prob(self, x: jax.Array, context: None = None) -> jax.Array:
-        """Return the log-density of events, times the model's number of tokens over theirs."""
+        """Return the log-density of events, scaled from their number of tokens to a window."""
         share = self.model.event_shape[0] / x.shape[1]
         return self.model.with_length(x.shape[1]).log_prob(x) * share
 
