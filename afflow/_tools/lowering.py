@@ -49,9 +49,17 @@ def on_gpu() -> bool:
     On a GPU, launches cost more than arithmetic. One dense product is faster than blocks that skip
     half of the work, and unrolled layers are faster than a loop.
     """
+    return _find_platform() in ("gpu", "cuda", "rocm")
+
+
+def on_cpu() -> bool:
+    """Return whether computations run on a CPU by default."""
+    return _find_platform() == "cpu"
+
+
+def _find_platform() -> str:
     chosen = _CONFIG.jax_default_device
-    platform = getattr(chosen, "platform", chosen) or jax.default_backend()
-    return platform in ("gpu", "cuda", "rocm")
+    return getattr(chosen, "platform", chosen) or jax.default_backend()
 
 
 def multiply(kernel: jax.Array, h: jax.Array) -> jax.Array:

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.convolution import convolve as convolve_valid
+
 
 def make_queue(dilation: int, kernel_size: int, channels: int, dtype: Any) -> jax.Array:
     """Return the empty queue of a convolution, with room for the rows that it reads again."""
@@ -38,11 +40,4 @@ def convolve(
         return jnp.concatenate(rows, axis=1) @ kernel.reshape(-1, kernel.shape[2]), queue
     series = jnp.concatenate([queue[(t + jnp.arange(size)) % size], z])
     newest = series[n:][(jnp.arange(size) - t - n) % size]
-    return _convolve(series, kernel, dilation), newest
-
-
-def _convolve(series: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """Return the rows whose inputs are all in the series."""
-    options = {"rhs_dilation": (dilation,), "dimension_numbers": ("NWC", "WIO", "NWC")}
-    kernel = kernel[::-1].astype(series.dtype)
-    return jax.lax.conv_general_dilated(series[None], kernel, (1,), "VALID", **options)[0]
+    return convolve_valid(series, kernel[::-1], (1,), dilation), newest

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
+from afflow._tools.convolution import convolve
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape
 
@@ -100,7 +101,6 @@ def _spread(context: jax.Array, shape: Shape) -> jax.Array:
 
 def _convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve one `(H, W, C)` image with a `(side, side, C, C')` kernel; keep height and width."""
-    axes = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(
-        image[None], kernel, (1, 1), "SAME", dimension_numbers=axes
-    )[0]
+    margin = len(kernel) // 2
+    padded = jnp.pad(image, ((margin, margin), (margin, margin), (0, 0)))
+    return convolve(padded, kernel, (1, 1))

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.convolution import convolve
 from afflow._tools.shapes import check_size
 
 
@@ -22,11 +23,14 @@ class Reach:
     columns: int
     left: int
 
-    def convolve(self, z: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Return the convolution `(H, W, C')` of an image `(H, W, C)`, with zeros outside of it."""
+    def convolve(self, z: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+        """Return the convolution `(H, W, C')` of an image `(H, W, C)`, with zeros outside of it.
+
+        With a stride, the result has the pixels of every `stride`-th row and column.
+        """
         right = self.columns - 1 - self.left
         padded = jnp.pad(z, ((self.rows - 1, 0), (self.left, right), (0, 0)))
-        return _convolve(padded, kernel.astype(z.dtype))
+        return convolve(padded, kernel, (stride, stride))
 
     def make_buffer(self, width: int, channels: int, dtype: Any) -> jax.Array:
         """Return the empty buffer of the last rows, with margins: `(rows, W + columns - 1, C)`."""
@@ -49,13 +53,16 @@ class Reach:
         window = jax.lax.dynamic_slice_in_dim(buffer, j, self.columns, 1)[self._order(i)]
         return jnp.tensordot(window, kernel.astype(buffer.dtype), 3)[None, None]
 
-    def add_row(
-        self, buffer: jax.Array, z: jax.Array, i: jax.Array, kernel: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return row `i` of the convolution `(W, C')`, and the buffer with row `z` `(W, C)`."""
-        z = z.astype(buffer.dtype)[None]
-        buffer = jax.lax.dynamic_update_slice(buffer, z, (i % self.rows, self.left, 0))
-        return _convolve(buffer[self._order(i)], kernel.astype(buffer.dtype))[0], buffer
+    def put_row(self, buffer: jax.Array, z: jax.Array, i: jax.Array) -> jax.Array:
+        """Return the buffer with row `i` of an image, `z` `(1, W, C)`."""
+        z = z.astype(buffer.dtype)
+        return jax.lax.dynamic_update_slice(buffer, z, (i % self.rows, self.left, 0))
+
+    def convolve_row(
+        self, buffer: jax.Array, i: jax.Array, kernel: jax.Array, stride: int = 1
+    ) -> jax.Array:
+        """Return row `i` of the convolution, `(1, W, C')`, with every `stride`-th column."""
+        return convolve(buffer[self._order(i)], kernel, (1, stride))
 
     def _order(self, i: jax.Array) -> jax.Array:
         """Return the places of the rows in the buffer, the oldest first."""
@@ -72,11 +79,3 @@ def find_square_reach(size: int) -> Reach:
     if size % 2 == 0:
         raise ValueError(f"Expected kernels with an odd number of columns, got {size}.")
     return Reach(size // 2 + 1, size, size // 2)
-
-
-def _convolve(z: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Return the convolution of an image where the kernel lies within it."""
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(
-        z[None], kernel, (1, 1), "VALID", dimension_numbers=numbers
-    )[0]

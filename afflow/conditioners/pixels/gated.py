@@ -125,13 +125,14 @@ class GatedPixelCNN(Conditioner):
         image_row = jax.lax.dynamic_update_slice(image_row, x_prev, (0, (t - 1) % width, 0))
 
         def start_row(above, rows):
-            v, new_above, new_rows = image_row[0], [], []
+            v, new_above, new_rows = image_row, [], []
             for layer, buffer in zip(self.layers, above, strict=True):
-                row, buffer = layer.vertical.add_row(buffer, v, i, layer.W[...])
-                a = layer.add_vertical(row[None], context)
+                buffer = layer.vertical.put_row(buffer, v, i)
+                row = layer.vertical.convolve_row(buffer, i, layer.W[...])
+                a = layer.add_vertical(row, context)
                 new_above.append(buffer)
                 new_rows.append(a)
-                v = gate(a)[0]
+                v = gate(a)
             return new_above, new_rows
 
         above, rows = jax.lax.cond(j == 0, start_row, lambda *same: same, above, rows)
