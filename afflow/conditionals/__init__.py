@@ -2,6 +2,7 @@
 
 from afflow.conditionals.bernoulli import Bernoulli
 from afflow.conditionals.categorical import Categorical
+from afflow.conditionals.channel_logistics import ChannelLogistics
 from afflow.conditionals.discretized import DiscretizedLogistics
 from afflow.conditionals.independent import Independent
 from afflow.conditionals.mixture import MixtureOf
@@ -10,6 +11,7 @@ from afflow.core.conditional import Conditional
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "ChannelLogistics",
     "Conditional",
     "DiscretizedLogistics",
     "Independent",

@@ -72,20 +72,16 @@ class DiscretizedLogistics(Conditional):
 
     def log_prob(self, x, params):
         log_pi, mu, log_s = mixture_parameters(self, params)
-        width = 2 / (self.num_levels - 1) * jnp.exp(-log_s)
-        a = (self.encode(x).astype(mu.dtype) - mu) * jnp.exp(-log_s) - width / 2
-        below = jnp.where(x == self.num_levels - 1, 0.0, log_sigmoid(a + width))
-        above = jnp.where(x == 0, 0.0, log_sigmoid(-a))
-        at_end = (x == 0) | (x == self.num_levels - 1)
-        between = jnp.where(at_end, 0.0, jnp.log(-jnp.expm1(-width)))
-        return check_support(log_sum_exp(log_pi + below + above + between), x, self.num_levels)
+        log_cells = find_log_cells(x, mu, log_s, self.num_levels)
+        return check_support(log_sum_exp(log_pi + log_cells), x, self.num_levels)
 
     def sample(self, key, params, temperature=1.0):
         log_pi, mu, log_s = mixture_parameters(self, params)
         which, noise = jax.random.split(key)
         k = jax.random.categorical(which, log_pi / temperature)
         scale = jnp.exp(log_s[k]) * jnp.sqrt(temperature)
-        return self._nearest(mu[k] + scale * jax.random.logistic(noise, (), mu.dtype))
+        drawn = mu[k] + scale * jax.random.logistic(noise, (), mu.dtype)
+        return find_level(drawn, self.num_levels)
 
     def mode(self, params):
         levels = jnp.arange(self.num_levels)
@@ -99,8 +95,32 @@ class DiscretizedLogistics(Conditional):
         return jnp.where(x < self.num_levels - 1, inside, 1.0)
 
     def encode(self, x):
-        return 2 * as_float(x) / (self.num_levels - 1) - 1
+        return centre(x, self.num_levels)
 
-    def _nearest(self, centred):
-        level = jnp.round((centred + 1) / 2 * (self.num_levels - 1))
-        return jnp.clip(level, 0, self.num_levels - 1).astype(int)
+
+def centre(x: jax.Array, num_levels: int) -> jax.Array:
+    r"""Return $\tilde x = 2x/(L-1) - 1$, which lies in [-1, 1]."""
+    return 2 * as_float(x) / (num_levels - 1) - 1
+
+
+def find_level(centred: jax.Array, num_levels: int) -> jax.Array:
+    """Return the level whose cell contains a value; the first and last cell have no outer end."""
+    level = jnp.round((centred + 1) / 2 * (num_levels - 1))
+    return jnp.clip(level, 0, num_levels - 1).astype(int)
+
+
+def find_log_cells(x: jax.Array, mu: jax.Array, log_s: jax.Array, num_levels: int) -> jax.Array:
+    r"""Return $\log[\sigma(b) - \sigma(a)]$ of the cell of level `x` under logistics.
+
+    Args:
+        x: a level in `0..L-1`.
+        mu: locations of logistics, of any shape.
+        log_s: their log-scales.
+        num_levels: the number of levels `L`.
+    """
+    width = 2 / (num_levels - 1) * jnp.exp(-log_s)
+    a = (centre(x, num_levels).astype(mu.dtype) - mu) * jnp.exp(-log_s) - width / 2
+    below = jnp.where(x == num_levels - 1, 0.0, log_sigmoid(a + width))
+    above = jnp.where(x == 0, 0.0, log_sigmoid(-a))
+    at_end = (x == 0) | (x == num_levels - 1)
+    return below + above + jnp.where(at_end, 0.0, jnp.log(-jnp.expm1(-width)))
