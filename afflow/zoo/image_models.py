@@ -223,8 +223,8 @@ def _join_pixels(
     token: Any = conditional
     if len(event_shape) == 3:
         width, *hidden = widths
-        sizes = {"features": conditional.features, "context_dim": width}
-        inner = MADE(colours, conditional.num_params, tuple(hidden), **sizes, rngs=rngs)
+        sizes = colours, conditional.num_params, tuple(hidden)
+        inner = MADE(*sizes, features=conditional.features, context_dim=width, rngs=rngs)
         token = TokenModel(AutoregressiveModel(inner, conditional))
     network = build(tuple(shape), token.num_params, features=token.features)
     return Reshaped(AutoregressiveModel(network, token), event_shape)

@@ -9,7 +9,14 @@ from flax import nnx
 
 from afflow._tools.arguments import check_number
 from afflow._tools.shapes import Shape, check_size, check_sizes
-from afflow.conditioners.pixels.lstm import First, Gates, Readout, Residual, draw, update
+from afflow.conditioners.pixels.lstm import (
+    FirstConvolution,
+    PixelGates,
+    PixelReadout,
+    ResidualSum,
+    draw,
+    update,
+)
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
 
@@ -87,9 +94,11 @@ class DiagonalLSTM(Conditioner):
         self.event_shape = (tokens,) if features == 1 else (tokens, features)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params, self.dropout = num_params, float(dropout)
-        self.first = First(features, 2 * channels, kernel_size, rngs)
-        self.layers = nnx.List([_Layer(channels, context_dim, rngs) for _ in range(num_layers)])
-        self.readout = Readout(2 * channels, num_params, rngs)
+        self.first = FirstConvolution(features, 2 * channels, kernel_size, rngs)
+        self.layers = nnx.List(
+            [_DiagonalLayer(channels, context_dim, rngs) for _ in range(num_layers)]
+        )
+        self.readout = PixelReadout(2 * channels, num_params, rngs)
 
     def __call__(self, x, context=None):
         return self._pass(x, context, None)
@@ -136,7 +145,7 @@ class DiagonalLSTM(Conditioner):
         return h, new
 
 
-class _State(NamedTuple):
+class _DiagonalState(NamedTuple):
     """The state of decoding of a layer, with places for `W + 1` columns."""
 
     inputs: jax.Array  # the features of the present row, (W + 1, 2 C)
@@ -145,12 +154,12 @@ class _State(NamedTuple):
     back: jax.Array  # hidden states of the second LSTM in the row above, (W + 1, C)
 
 
-class _Layer(nnx.Module):
+class _DiagonalLayer(nnx.Module):
     """The two LSTMs of a layer, and the residual sum."""
 
     def __init__(self, channels, context_dim, rngs):
-        self.forth, self.back = (_LSTM(channels, context_dim, rngs) for _ in range(2))
-        self.join = Residual(channels, rngs)
+        self.forth, self.back = (_DiagonalHalf(channels, context_dim, rngs) for _ in range(2))
+        self.join = ResidualSum(channels, rngs)
 
     def run(self, h, height, context):
         """Return the sum of both maps of hidden states, `(H W, C)`."""
@@ -167,7 +176,7 @@ class _Layer(nnx.Module):
         """Return the state of decoding before the first pixel."""
         channels = self.join.O.shape[0]
         sizes = (width, 2 * channels), (width, channels), (1, channels), (width, channels)
-        return _State(*(jnp.zeros(size, dtype) for size in sizes))
+        return _DiagonalState(*(jnp.zeros(size, dtype) for size in sizes))
 
     def step(self, h, j, state, context):
         """Return the next features `(1, 2 C)` of column `j`, and the next state."""
@@ -179,14 +188,14 @@ class _Layer(nnx.Module):
         inputs = jax.lax.dynamic_update_slice_in_dim(state.inputs, h, j, 0)
         forth = jax.lax.dynamic_update_slice_in_dim(state.forth, hidden, j, 0)
         back = jax.lax.dynamic_slice_in_dim(state.back, j, 1)
-        return self.join(h, hidden + back), _State(inputs, forth, cell, state.back)
+        return self.join(h, hidden + back), _DiagonalState(inputs, forth, cell, state.back)
 
 
-class _LSTM(nnx.Module):
+class _DiagonalHalf(nnx.Module):
     """The weights of an LSTM that runs from the left."""
 
     def __init__(self, channels, context_dim, rngs):
-        self.gates = Gates(2 * channels, channels, context_dim, rngs)
+        self.gates = PixelGates(2 * channels, channels, context_dim, rngs)
         self.U, self.V = (draw(rngs, 2 * channels, channels, 4 * channels) for _ in range(2))
 
     def read(self, beside, above):

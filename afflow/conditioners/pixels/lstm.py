@@ -15,7 +15,7 @@ from afflow._tools.shapes import check_size
 from afflow.nets.raster import find_square_reach
 
 
-class First(nnx.Module):
+class FirstConvolution(nnx.Module):
     """A masked convolution of type A: the features of a pixel see nearby pixels before it."""
 
     def __init__(self, inputs: int, outputs: int, size: int, rngs: nnx.Rngs):
@@ -45,7 +45,7 @@ class First(nnx.Module):
         return jnp.where(self.mask()[..., None, None], self.kernel[...], 0)
 
 
-class Gates(nnx.Module):
+class PixelGates(nnx.Module):
     """The weights from the features and the context of a pixel to its gates."""
 
     def __init__(self, inputs: int, channels: int, context_dim: int, rngs: nnx.Rngs):
@@ -59,7 +59,7 @@ class Gates(nnx.Module):
         return a if context is None else a + (context @ self.C[...])[None]
 
 
-class Residual(nnx.Module):
+class ResidualSum(nnx.Module):
     """The sum of the features and a linear map of the hidden state."""
 
     def __init__(self, channels: int, rngs: nnx.Rngs):
@@ -71,7 +71,7 @@ class Residual(nnx.Module):
         return h + hidden @ self.O[...] + self.o[...][None]
 
 
-class Readout(nnx.Module):
+class PixelReadout(nnx.Module):
     """Two linear maps with rectifiers. The weights of the second map start at zero."""
 
     def __init__(self, channels: int, num_params: int, rngs: nnx.Rngs):

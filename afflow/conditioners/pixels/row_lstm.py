@@ -8,7 +8,14 @@ from flax import nnx
 
 from afflow._tools.arguments import check_number
 from afflow._tools.shapes import Shape, check_size, check_sizes
-from afflow.conditioners.pixels.lstm import First, Gates, Readout, Residual, draw, update
+from afflow.conditioners.pixels.lstm import (
+    FirstConvolution,
+    PixelGates,
+    PixelReadout,
+    ResidualSum,
+    draw,
+    update,
+)
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach, find_square_reach
@@ -81,10 +88,10 @@ class RowLSTM(Conditioner):
         self.event_shape = (tokens,) if features == 1 else (tokens, features)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params, self.dropout = num_params, float(dropout)
-        self.first = First(features, 2 * channels, kernel_size, rngs)
+        self.first = FirstConvolution(features, 2 * channels, kernel_size, rngs)
         sizes = channels, state_kernel_size, context_dim
-        self.layers = nnx.List([_Layer(*sizes, rngs) for _ in range(num_layers)])
-        self.readout = Readout(2 * channels, num_params, rngs)
+        self.layers = nnx.List([_RowLayer(*sizes, rngs) for _ in range(num_layers)])
+        self.readout = PixelReadout(2 * channels, num_params, rngs)
 
     def __call__(self, x, context=None):
         return self._pass(x, context, None)
@@ -119,7 +126,7 @@ class RowLSTM(Conditioner):
         return self.readout(h)[0], (pixels, new, context)
 
 
-class _Layer(nnx.Module):
+class _RowLayer(nnx.Module):
     """The weights of an LSTM over the rows.
 
     The state of decoding is the features of the pixel to the left, the hidden states of the last
@@ -128,9 +135,9 @@ class _Layer(nnx.Module):
 
     def __init__(self, channels, size, context_dim, rngs):
         self.reach = Reach(2, size, find_square_reach(size).left)
-        self.gates = Gates(4 * channels, channels, context_dim, rngs)
+        self.gates = PixelGates(4 * channels, channels, context_dim, rngs)
         self.U = draw(rngs, size * channels, size * channels, 4 * channels)
-        self.join = Residual(channels, rngs)
+        self.join = ResidualSum(channels, rngs)
 
     def run(self, gates):
         """Return the hidden states `(H, W, C)` from the gates of the features `(H, W, 4 C)`."""
