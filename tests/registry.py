@@ -150,7 +150,7 @@ def row_lstm(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.RowLS
     """Return a small Row LSTM with random weights."""
     options = {"channels": 6, "num_layers": 2} | options
     return randomize(
-        afflow.conditioners.RowLSTM(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.5
+        afflow.conditioners.RowLSTM(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.3
     )
 
 
@@ -158,7 +158,7 @@ def diagonal_lstm(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.
     """Return a small diagonal LSTM with random weights."""
     options = {"channels": 6, "num_layers": 2, "kernel_size": 3} | options
     return randomize(
-        afflow.conditioners.DiagonalLSTM(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.5
+        afflow.conditioners.DiagonalLSTM(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.3
     )
 
 
