@@ -234,6 +234,22 @@ def test_an_image_is_trained_on_and_saved(tmp_path, name):
     np.testing.assert_array_equal(again.log_prob(x[:3]), fitted.log_prob(x[:3]))
 
 
+@pytest.mark.parametrize("make_network", [gated, row_lstm, diagonal_lstm])
+def test_dropout_is_noise_of_training_alone(make_network):
+    network = make_network(dropout=0.5)
+    x = jax.random.normal(KEY, network.event_shape)
+    params = network(x)
+    keys = jax.random.split(KEY, 2)
+    first, second = (network.noisy(key, x) for key in keys)
+    assert (first != params).all()
+    assert (first != second).all()
+    np.testing.assert_array_equal(first, network.noisy(keys[0], x))
+    np.testing.assert_array_equal(network.without_noise().noisy(KEY, x), params)
+    jacobian = jax.jacfwd(lambda x: network.noisy(KEY, x))(x)
+    after = np.triu(np.ones((len(x), len(x)), bool))
+    assert (jacobian.swapaxes(1, 2)[after] == 0).all()
+
+
 def test_shapes_that_do_not_fit_are_errors():
     nade = afflow.nade(6, hidden=3, rngs=nnx.Rngs(0))
     for shape in [(2, 2), (7,)]:
