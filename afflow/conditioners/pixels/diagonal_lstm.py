@@ -203,21 +203,19 @@ class _DiagonalHalf(nnx.Module):
         return beside @ self.U[...] + above @ self.V[...]
 
     def run(self, gates):
-        """Return the hidden states `(H, W, C)` from the gates of the features `(H, W, 4 C)`."""
-        height, width, _ = gates.shape
+        """Return the hidden states `(H, W, C)` from the gates of the features `(H, W, 4 C)`.
 
-        def body(state, scanned):
+        Places to the left of the image have zeros as gates, and therefore as states.
+        """
+
+        def body(state, gates):
             hidden, cell = state
-            gates, inside = scanned
             above = jnp.pad(hidden, ((1, 0), (0, 0)))[:-1]
             state = update(gates + self.read(hidden, above), cell)
-            state = jax.tree.map(lambda new: jnp.where(inside, new, 0), state)
             return state, state[0]
 
-        zeros = jnp.zeros((height, gates.shape[2] // 4), gates.dtype)
-        inside = jnp.arange(height + width - 1)[:, None] >= jnp.arange(height)[None]
-        diagonals = skew(gates).swapaxes(0, 1), inside[..., None]
-        hidden = jax.lax.scan(body, (zeros, zeros), diagonals)[1]
+        zeros = jnp.zeros((gates.shape[0], gates.shape[2] // 4), gates.dtype)
+        hidden = jax.lax.scan(body, (zeros, zeros), skew(gates).swapaxes(0, 1))[1]
         return unskew(hidden.swapaxes(0, 1))
 
 
