@@ -27,21 +27,26 @@ from measuring.report import keep_programs, save
 import afflow
 
 ROOT = Path(__file__).parent
+FACTORIES = {
+    "gated": afflow.zoo.gated_pixelcnn,
+    "row_lstm": afflow.zoo.row_lstm,
+    "diagonal_lstm": afflow.zoo.diagonal_lstm,
+}
 
 
 @dataclass(frozen=True)
 class Config:
     """The network and its training."""
 
-    model: Literal["pixelcnn", "gated"] = "gated"
+    model: Literal["pixelcnn", "gated", "row_lstm", "diagonal_lstm"] = "gated"
     data: Literal["binarized_mnist", "mnist", "fashion", "cifar10"] = "binarized_mnist"
     channels: int = 32
     num_layers: int = 10
-    """Layers of a gated network, or blocks of a PixelCNN."""
+    """Layers of a gated network or of a PixelRNN, or blocks of a PixelCNN."""
     num_components: int = 5
     """Logistics of a grey level."""
     dropout: float = 0.0
-    """For a gated network."""
+    """For a gated network or a PixelRNN."""
     batch_size: int = 16
     epochs: int = 8
     learning_rate: float = 2e-3
@@ -70,7 +75,7 @@ def build(config: Config, shape: tuple[int, ...]) -> afflow.models.Reshaped:
     if config.model == "pixelcnn":
         return afflow.zoo.pixelcnn(shape, num_blocks=config.num_layers, **options)
     sizes = {"num_layers": config.num_layers, "dropout": config.dropout}
-    return afflow.zoo.gated_pixelcnn(shape, **sizes, **options)
+    return FACTORIES[config.model](shape, **sizes, **options)
 
 
 def make_optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:

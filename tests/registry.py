@@ -146,6 +146,22 @@ def gated(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.GatedPix
     )
 
 
+def row_lstm(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.RowLSTM:
+    """Return a small Row LSTM with random weights."""
+    options = {"channels": 6, "num_layers": 2} | options
+    return randomize(
+        afflow.conditioners.RowLSTM(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.3
+    )
+
+
+def diagonal_lstm(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.DiagonalLSTM:
+    """Return a small diagonal LSTM with random weights."""
+    options = {"channels": 6, "num_layers": 2, "kernel_size": 3} | options
+    return randomize(
+        afflow.conditioners.DiagonalLSTM(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.3
+    )
+
+
 def transformer(length=5, num_params=2, **options) -> afflow.conditioners.Transformer:
     """Return a small transformer with random weights."""
     options = {"width": 12, "num_layers": 2, "num_heads": 2} | options
@@ -452,6 +468,8 @@ BIJECTORS: dict[str, Make] = {
     "tokens wavenet": lambda: tokens(wavenet(3, 4, features=2, context_dim=1)),
     "tokens tcn": lambda: tokens(tcn(4, 4, features=2)),
     "tokens gated": lambda: tokens(gated((2, 2), 4, features=2)),
+    "tokens row lstm": lambda: tokens(row_lstm((2, 2), 4, num_layers=1, features=2)),
+    "tokens diagonal lstm": lambda: tokens(diagonal_lstm((2, 2), 4, num_layers=1, features=2)),
     "tokens nade": lambda: tokens(nade(3, num_params=4, features=2)),
     # continuous flows
     "continuous context": lambda: continuous(2, context_dim=2),
@@ -552,6 +570,14 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "gated context": lambda: gated(context_dim=2),
     "gated row": lambda: gated((1, 4), 1),
     "gated column tokens": lambda: gated((4, 1), 3, features=3),
+    "row lstm context": lambda: row_lstm(context_dim=2),
+    "row lstm T=1 context": lambda: row_lstm((1, 1), 1, context_dim=1),
+    "row lstm row": lambda: row_lstm((1, 4), 1),
+    "row lstm column tokens": lambda: row_lstm((4, 1), 3, features=3),
+    "diagonal lstm context": lambda: diagonal_lstm(context_dim=2),
+    "diagonal lstm T=1 context": lambda: diagonal_lstm((1, 1), 1, context_dim=1),
+    "diagonal lstm row": lambda: diagonal_lstm((1, 4), 1),
+    "diagonal lstm column tokens": lambda: diagonal_lstm((4, 1), 3, features=3),
     "transformer context": lambda: transformer(context_dim=2),
     "transformer T=1 context": lambda: transformer(1, context_dim=1),
     "transformer tokens": lambda: transformer(4, 4, features=2, positions=afflow.nets.Relative(2)),

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from flax import nnx
 
 import afflow
 
@@ -55,6 +56,16 @@ def test_no_name_hides_a_module():
         module = import_module(info.name)
         parent, _, leaf = info.name.rpartition(".")
         assert getattr(import_module(parent), leaf) is module
+
+
+def test_no_two_modules_of_a_model_have_one_name():
+    """Check that a name in a saved file, which omits the module, means one class."""
+    places = {}
+    for info in pkgutil.walk_packages([str(ROOT)], "afflow."):
+        for name, value in vars(import_module(info.name)).items():
+            if isinstance(value, type) and issubclass(value, nnx.Module):
+                places.setdefault(name, set()).add(value.__module__)
+    assert not {name: found for name, found in places.items() if len(found) > 1}
 
 
 def test_each_name_is_at_the_top_or_in_the_package_of_its_role():

@@ -9,8 +9,10 @@ from afflow.conditioners.made import MADE
 from afflow.conditioners.markov import ConvolutionalMarkov, HiddenMarkov, Markov
 from afflow.conditioners.nade import NADE
 from afflow.conditioners.periodic import Periodic
+from afflow.conditioners.pixels.diagonal_lstm import DiagonalLSTM
 from afflow.conditioners.pixels.gated import GatedPixelCNN
 from afflow.conditioners.pixels.pixelcnn import PixelCNN
+from afflow.conditioners.pixels.row_lstm import RowLSTM
 from afflow.conditioners.recurrent import Recurrent
 from afflow.conditioners.tcn import TCN
 from afflow.conditioners.transformer import Transformer
@@ -26,6 +28,7 @@ __all__ = [
     "Conditioner",
     "ConvolutionalMarkov",
     "DeepNADE",
+    "DiagonalLSTM",
     "Draw",
     "FixedSum",
     "GatedPixelCNN",
@@ -37,6 +40,7 @@ __all__ = [
     "Periodic",
     "PixelCNN",
     "Recurrent",
+    "RowLSTM",
     "Transformer",
     "WaveNet",
 ]

@@ -15,7 +15,7 @@ from afflow.zoo.density_models import (
     rnade,
 )
 from afflow.zoo.gaussianization import gaussianization_flow
-from afflow.zoo.image_models import gated_pixelcnn, pixelcnn
+from afflow.zoo.image_models import diagonal_lstm, gated_pixelcnn, pixelcnn, row_lstm
 from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "cnf",
     "coupling_flow",
     "deep_nade",
+    "diagonal_lstm",
     "eonade",
     "fvsbn",
     "gated_pixelcnn",
@@ -45,6 +46,7 @@ __all__ = [
     "pixelcnn",
     "realnvp",
     "rnade",
+    "row_lstm",
     "sospf",
     "triangular_spline_flow",
     "umnn",

@@ -1,5 +1,7 @@
 """Factories: autoregressive models of images."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 from flax import nnx
@@ -7,9 +9,12 @@ from flax import nnx
 from afflow._tools.shapes import Shape
 from afflow.conditionals.bernoulli import Bernoulli
 from afflow.conditioners.made import MADE
+from afflow.conditioners.pixels.diagonal_lstm import DiagonalLSTM
 from afflow.conditioners.pixels.gated import GatedPixelCNN
 from afflow.conditioners.pixels.pixelcnn import PixelCNN, check_image
+from afflow.conditioners.pixels.row_lstm import RowLSTM
 from afflow.core.conditional import Conditional
+from afflow.core.conditioner import Conditioner
 from afflow.models.autoregressive import AutoregressiveModel
 from afflow.models.reshaped import Reshaped
 from afflow.models.token_model import TokenModel
@@ -32,6 +37,21 @@ class GatedOptions(TypedDict, total=False):
     kernel_size: int
     layer_kernel_size: int
     dropout: float
+
+
+class DiagonalOptions(TypedDict, total=False):
+    """The options of a `DiagonalLSTM` that `diagonal_lstm` passes on."""
+
+    channels: int
+    num_layers: int
+    kernel_size: int
+    dropout: float
+
+
+class RowOptions(DiagonalOptions, total=False):
+    """The options of a `RowLSTM` that `row_lstm` passes on."""
+
+    state_kernel_size: int
 
 
 def pixelcnn(
@@ -101,13 +121,110 @@ def gated_pixelcnn(
         >>> model.sample(jax.random.key(0), 2).shape
         (2, 4, 4, 3)
     """
+    build = partial(GatedPixelCNN, context_dim=context_dim, rngs=rngs, **options)
+    width = options.get("channels", 64)
+    return _join_pixels(build, event_shape, conditional, (width, *pixel_hidden), rngs)
+
+
+def row_lstm(
+    event_shape: Shape,
+    *,
+    conditional: Conditional = Bernoulli(),
+    context_dim: int = 0,
+    pixel_hidden: tuple[int, ...] = (64,),
+    rngs: nnx.Rngs,
+    **options: Unpack[RowOptions],
+) -> Reshaped:
+    """Return a PixelRNN: a model of images with LSTMs over the rows, a `conditioners.RowLSTM`.
+
+    A pixel sees a triangle of pixels above it. With several channels, the values of a pixel depend
+    on each other by a MADE, as in `gated_pixelcnn`.
+
+    van den Oord et al. 2016, arXiv:1601.06759.
+
+    Args:
+        event_shape: `(H, W)` or `(H, W, C)`.
+        conditional: the distribution of a value.
+        context_dim: length of the context vector, a class say; 0 for none.
+        pixel_hidden: widths of the MADE of a pixel, for several channels.
+        rngs: its `params` stream draws the initial weights.
+        **options: `channels`, `num_layers`, `kernel_size`, `state_kernel_size`, `dropout`, see
+            `RowLSTM`.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> model = afflow.zoo.row_lstm((4, 4), channels=8, num_layers=1, rngs=nnx.Rngs(0))
+        >>> model.sample(jax.random.key(0), 2).shape
+        (2, 4, 4)
+    """
+    build = partial(RowLSTM, context_dim=context_dim, rngs=rngs, **options)
+    width = options.get("channels", 32)
+    return _join_pixels(build, event_shape, conditional, (width, *pixel_hidden), rngs)
+
+
+def diagonal_lstm(
+    event_shape: Shape,
+    *,
+    conditional: Conditional = Bernoulli(),
+    context_dim: int = 0,
+    pixel_hidden: tuple[int, ...] = (64,),
+    rngs: nnx.Rngs,
+    **options: Unpack[DiagonalOptions],
+) -> Reshaped:
+    """Return a PixelRNN: a model of images with LSTMs over the diagonals of the image.
+
+    The network is a `conditioners.DiagonalLSTM`, the Diagonal BiLSTM of the paper. A pixel sees
+    every pixel before it. With several channels, the values of a pixel depend on each other by a
+    MADE, as in `gated_pixelcnn`.
+
+    van den Oord et al. 2016, arXiv:1601.06759.
+
+    Args:
+        event_shape: `(H, W)` or `(H, W, C)`.
+        conditional: the distribution of a value.
+        context_dim: length of the context vector, a class say; 0 for none.
+        pixel_hidden: widths of the MADE of a pixel, for several channels.
+        rngs: its `params` stream draws the initial weights.
+        **options: `channels`, `num_layers`, `kernel_size`, `dropout`, see `DiagonalLSTM`.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> model = afflow.zoo.diagonal_lstm((4, 4), channels=8, num_layers=1, rngs=nnx.Rngs(0))
+        >>> model.sample(jax.random.key(0), 2).shape
+        (2, 4, 4)
+    """
+    build = partial(DiagonalLSTM, context_dim=context_dim, rngs=rngs, **options)
+    width = options.get("channels", 32)
+    return _join_pixels(build, event_shape, conditional, (width, *pixel_hidden), rngs)
+
+
+def _join_pixels(
+    build: Callable[..., Conditioner],
+    event_shape: Shape,
+    conditional: Conditional,
+    widths: tuple[int, ...],
+    rngs: nnx.Rngs,
+) -> Reshaped:
+    """Return a model of images over a network whose tokens are whole pixels.
+
+    With several channels, a MADE joins the values of a pixel.
+
+    Args:
+        build: `build(shape, num_params, features=features)` returns the network.
+        event_shape: `(H, W)` or `(H, W, C)`.
+        conditional: the distribution of a value.
+        widths: the number of parameters of a pixel, which the MADE takes as its context, and then
+            the widths of the MADE.
+        rngs: draws the weights of the MADE.
+    """
     *shape, colours = check_image(event_shape)
     token: Any = conditional
     if len(event_shape) == 3:
-        sizes = colours, conditional.num_params, pixel_hidden
-        width = options.get("channels", 64)
+        width, *hidden = widths
+        sizes = colours, conditional.num_params, tuple(hidden)
         inner = MADE(*sizes, features=conditional.features, context_dim=width, rngs=rngs)
         token = TokenModel(AutoregressiveModel(inner, conditional))
-    sizes = {"features": token.features, "context_dim": context_dim}
-    network = GatedPixelCNN(tuple(shape), token.num_params, **sizes, **options, rngs=rngs)
+    network = build(tuple(shape), token.num_params, features=token.features)
     return Reshaped(AutoregressiveModel(network, token), event_shape)

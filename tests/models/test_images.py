@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import gated, pixelcnn, randomize
+from registry import diagonal_lstm, gated, pixelcnn, randomize, row_lstm
 
 import afflow
 
@@ -77,6 +77,30 @@ def test_a_gated_pixelcnn_sees_its_reach_and_no_further():
         assert (found[a, b] >= (beside | shifted)).all()
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (4, 6), (1, 8), (7, 1)])
+def test_a_row_lstm_sees_triangles(shape):
+    beside = [(0, 0), (0, -1)]
+    up = [[(-1, d) for d in (-1, 0, 1)]] * shape[0]
+    triangle = sum((walk(shape, up[:rows]).astype(int) for rows in range(shape[0])), start=0)
+    layer = triangle @ walk(shape, [beside]) + np.eye(len(triangle), dtype=int)
+    first = walk(shape, [masked_moves(3, present=False)])
+    for num_layers in (1, 2):
+        found = find_seen(row_lstm(shape, num_layers=num_layers, kernel_size=3))
+        expected = np.linalg.matrix_power(layer, num_layers) @ first > 0
+        np.testing.assert_array_equal(found, expected)
+    before = np.tri(len(found), k=-1, dtype=bool)
+    assert not (found & ~before).any()
+    if shape == (5, 7):  # far to the right, a row above, is out of reach
+        assert not found[4 * 7, 3 * 7 + 6]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (6, 4), (1, 8), (7, 1), (3, 3)])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_diagonal_lstm_sees_every_pixel_before(shape, num_layers):
+    found = find_seen(diagonal_lstm(shape, num_layers=num_layers))
+    np.testing.assert_array_equal(found, np.tri(len(found), k=-1, dtype=bool))
+
+
 def test_colours_see_the_colours_before():
     found = find_seen(pixelcnn((3, 3, 3), 1, num_blocks=1)).reshape(9, 3, 9, 3)
     own = found[np.arange(9), :, np.arange(9)]  # (pixel, colour, colour)
@@ -103,6 +127,18 @@ def make(name):
         "gated colours": lambda: afflow.zoo.gated_pixelcnn(
             (2, 2, 2), channels=6, num_layers=2, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
         ),
+        "row lstm": lambda: afflow.zoo.row_lstm(
+            (3, 3), channels=4, num_layers=2, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
+        ),
+        "diagonal lstm": lambda: afflow.zoo.diagonal_lstm(
+            (3, 3), channels=4, num_layers=2, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
+        ),
+        "row lstm colours": lambda: afflow.zoo.row_lstm(
+            (2, 2, 2), channels=4, num_layers=1, context_dim=2, rngs=nnx.Rngs(0)
+        ),
+        "diagonal lstm colours": lambda: afflow.zoo.diagonal_lstm(
+            (2, 2, 2), channels=4, num_layers=1, context_dim=2, rngs=nnx.Rngs(0)
+        ),
         "gated levels": lambda: afflow.zoo.gated_pixelcnn(
             (2, 2),
             conditional=afflow.conditionals.DiscretizedLogistics(2, 4),
@@ -115,7 +151,17 @@ def make(name):
     return randomize(models[name](), 0.7)
 
 
-NAMES = ["pixelcnn", "gated", "pixelcnn colours", "gated colours", "gated levels"]
+NAMES = [
+    "pixelcnn",
+    "gated",
+    "row lstm",
+    "diagonal lstm",
+    "pixelcnn colours",
+    "gated colours",
+    "row lstm colours",
+    "diagonal lstm colours",
+    "gated levels",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,7 +207,7 @@ def test_cached_sampling_equals_full_passes(name, dtype):
     np.testing.assert_array_equal(model.greedy(context), slow.greedy(context))
 
 
-@pytest.mark.parametrize("name", ["gated", "gated colours"])
+@pytest.mark.parametrize("name", ["gated", "gated colours", "diagonal lstm"])
 def test_a_raster_prefix_is_completed(name):
     model, context = make(name), jnp.array([0.3, -1.0])
     x = model.sample(KEY, (), context)
@@ -175,10 +221,10 @@ def test_a_raster_prefix_is_completed(name):
         model.complete(x, observed[::-1], KEY, context)
 
 
-def test_an_image_is_trained_on_and_saved(tmp_path):
-    model = afflow.zoo.gated_pixelcnn(
-        (3, 3), channels=6, num_layers=2, kernel_size=3, dropout=0.2, rngs=nnx.Rngs(0)
-    )
+@pytest.mark.parametrize("name", ["gated_pixelcnn", "row_lstm", "diagonal_lstm"])
+def test_an_image_is_trained_on_and_saved(tmp_path, name):
+    sizes = {"channels": 6, "num_layers": 2, "kernel_size": 3}
+    model = getattr(afflow.zoo, name)((3, 3), **sizes, dropout=0.2, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).integers(0, 2, (64, 3, 1)) * np.ones((1, 1, 3), int)
     options = {"key": KEY, "max_epochs": 30, "progress": False, "learning_rate": 0.01}
     fitted, history = afflow.fit(model, x, **options)
@@ -186,6 +232,22 @@ def test_an_image_is_trained_on_and_saved(tmp_path):
     afflow.save(fitted, tmp_path / "model.zip")
     again = afflow.load(tmp_path / "model.zip")
     np.testing.assert_array_equal(again.log_prob(x[:3]), fitted.log_prob(x[:3]))
+
+
+@pytest.mark.parametrize("make_network", [gated, row_lstm, diagonal_lstm])
+def test_dropout_is_noise_of_training_alone(make_network):
+    network = make_network(dropout=0.5)
+    x = jax.random.normal(KEY, network.event_shape)
+    params = network(x)
+    keys = jax.random.split(KEY, 2)
+    first, second = (network.noisy(key, x) for key in keys)
+    assert (first != params).all()
+    assert (first != second).all()
+    np.testing.assert_array_equal(first, network.noisy(keys[0], x))
+    np.testing.assert_array_equal(network.without_noise().noisy(KEY, x), params)
+    jacobian = jax.jacfwd(lambda x: network.noisy(KEY, x))(x)
+    after = np.triu(np.ones((len(x), len(x)), bool))
+    assert (jacobian.swapaxes(1, 2)[after] == 0).all()
 
 
 def test_shapes_that_do_not_fit_are_errors():
@@ -199,6 +261,13 @@ def test_shapes_that_do_not_fit_are_errors():
         pixelcnn((4,))
     with pytest.raises(ValueError, match="channels are features"):
         gated((2, 2, 3))
+    for make_lstm in (row_lstm, diagonal_lstm):
+        with pytest.raises(ValueError, match="channels are features"):
+            make_lstm((2, 2, 3))
+        with pytest.raises(ValueError, match="kernel_size >= 3"):
+            make_lstm(kernel_size=1)
+    with pytest.raises(ValueError, match="odd number"):
+        row_lstm(state_kernel_size=2)
     model = afflow.models.Reshaped(nade, (2, 3))
     with pytest.raises(ValueError, match="x.shape"):
         model.log_prob(jnp.zeros((3, 2)))

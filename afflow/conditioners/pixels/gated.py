@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import check_number, draw_key
-from afflow._tools.shapes import Shape, check_shape, check_size, check_sizes
+from afflow._tools.shapes import Shape, check_size, check_sizes
+from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach, find_square_reach
 
@@ -70,9 +71,7 @@ class GatedPixelCNN(Conditioner):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        self.shape = check_shape("shape", shape)
-        if len(self.shape) != 2:
-            raise ValueError(f"Expected shape (H, W), got {self.shape}: channels are features.")
+        self.shape = check_plane(shape)
         tokens = math.prod(self.shape)
         check_sizes(tokens, num_params, (channels,), context_dim, features)
         check_size("num_layers", num_layers)

@@ -200,3 +200,11 @@ def check_image(shape: Shape) -> tuple[int, int, int]:
         raise ValueError(f"Expected shape (H, W) or (H, W, C), got {sizes}.")
     height, width, *colours = sizes
     return height, width, colours[0] if colours else 1
+
+
+def check_plane(shape: Shape) -> tuple[int, int]:
+    """Return `(H, W)`, or raise `ValueError`."""
+    sizes = check_shape("shape", shape)
+    if len(sizes) != 2:
+        raise ValueError(f"Expected shape (H, W), got {sizes}: channels are features.")
+    return sizes
