@@ -28,7 +28,9 @@ import afflow
 
 ROOT = Path(__file__).parent
 FACTORIES = {
+    "pixelcnn": afflow.zoo.pixelcnn,
     "gated": afflow.zoo.gated_pixelcnn,
+    "pixelcnn_pp": afflow.zoo.pixelcnn_pp,
     "row_lstm": afflow.zoo.row_lstm,
     "diagonal_lstm": afflow.zoo.diagonal_lstm,
 }
@@ -38,15 +40,19 @@ FACTORIES = {
 class Config:
     """The network and its training."""
 
-    model: Literal["pixelcnn", "gated", "row_lstm", "diagonal_lstm"] = "gated"
+    model: Literal["pixelcnn", "gated", "pixelcnn_pp", "row_lstm", "diagonal_lstm"] = "gated"
     data: Literal["binarized_mnist", "mnist", "fashion", "cifar10"] = "binarized_mnist"
     channels: int = 32
     num_layers: int = 10
     """Layers of a gated network or of a PixelRNN, or blocks of a PixelCNN."""
+    num_blocks: tuple[int, ...] = (1, 1, 2)
+    """Blocks at each resolution of a PixelCNN++."""
     num_components: int = 5
     """Logistics of a grey level."""
     dropout: float = 0.0
-    """For a gated network or a PixelRNN."""
+    """For all models but a PixelCNN."""
+    ema: float | None = None
+    """The decay of an average of the parameters, which is then scored."""
     batch_size: int = 16
     epochs: int = 8
     learning_rate: float = 2e-3
@@ -67,15 +73,23 @@ class Config:
 
 def build(config: Config, shape: tuple[int, ...]) -> afflow.models.Reshaped:
     """Return the model of an image."""
-    conditional = afflow.conditionals.Bernoulli()
-    if (levels := LEVELS[config.data]) > 2:
-        conditional = afflow.conditionals.DiscretizedLogistics(config.num_components, levels)
-    options = {"conditional": conditional, "channels": config.channels}
-    options["rngs"] = nnx.Rngs(config.seed)
-    if config.model == "pixelcnn":
-        return afflow.zoo.pixelcnn(shape, num_blocks=config.num_layers, **options)
-    sizes = {"num_layers": config.num_layers, "dropout": config.dropout}
-    return FACTORIES[config.model](shape, **sizes, **options)
+    options = {"channels": config.channels, "rngs": nnx.Rngs(config.seed)}
+    options["conditional"] = make_conditional(config, shape)
+    depth = config.num_blocks if config.model == "pixelcnn_pp" else config.num_layers
+    options["num_blocks" if "pixelcnn" in config.model else "num_layers"] = depth
+    if config.model != "pixelcnn":
+        options["dropout"] = config.dropout
+    return FACTORIES[config.model](shape, **options)
+
+
+def make_conditional(config: Config, shape: tuple[int, ...]) -> afflow.conditionals.Conditional:
+    """Return the distribution of a value, or of the colour pixels of a PixelCNN++."""
+    levels, number = LEVELS[config.data], config.num_components
+    if levels == 2:
+        return afflow.conditionals.Bernoulli()
+    if config.model == "pixelcnn_pp" and len(shape) == 3:
+        return afflow.conditionals.ChannelLogistics(shape[2], number, levels)
+    return afflow.conditionals.DiscretizedLogistics(number, levels)
 
 
 def make_optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
@@ -126,6 +140,7 @@ def main(config: Config) -> None:
         batch_size=config.batch_size,
         max_epochs=config.epochs,
         optimizer=partial(make_optimizer, config.learning_rate),
+        ema=config.ema,
         checkpoint=afflow.Checkpoint(config.runs / f"pixels_{config.label}", steps=100),
         callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
         label=config.label,

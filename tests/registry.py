@@ -146,6 +146,14 @@ def gated(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.GatedPix
     )
 
 
+def pixelcnn_pp(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.PixelCNNPP:
+    """Return a small PixelCNN++ with random weights."""
+    options = {"channels": 4, "num_blocks": (1, 1)} | options
+    return randomize(
+        afflow.conditioners.PixelCNNPP(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.2
+    )
+
+
 def row_lstm(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.RowLSTM:
     """Return a small Row LSTM with random weights."""
     options = {"channels": 6, "num_layers": 2} | options
@@ -468,6 +476,7 @@ BIJECTORS: dict[str, Make] = {
     "tokens wavenet": lambda: tokens(wavenet(3, 4, features=2, context_dim=1)),
     "tokens tcn": lambda: tokens(tcn(4, 4, features=2)),
     "tokens gated": lambda: tokens(gated((2, 2), 4, features=2)),
+    "tokens pixelcnn pp": lambda: tokens(pixelcnn_pp((2, 2), 4, features=2)),
     "tokens row lstm": lambda: tokens(row_lstm((2, 2), 4, num_layers=1, features=2)),
     "tokens diagonal lstm": lambda: tokens(diagonal_lstm((2, 2), 4, num_layers=1, features=2)),
     "tokens nade": lambda: tokens(nade(3, num_params=4, features=2)),
@@ -570,6 +579,9 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "gated context": lambda: gated(context_dim=2),
     "gated row": lambda: gated((1, 4), 1),
     "gated column tokens": lambda: gated((4, 1), 3, features=3),
+    "pixelcnn pp context": lambda: pixelcnn_pp(context_dim=2),
+    "pixelcnn pp row": lambda: pixelcnn_pp((1, 4), 1),
+    "pixelcnn pp column tokens": lambda: pixelcnn_pp((4, 1), 3, features=3, num_blocks=(1,)),
     "row lstm context": lambda: row_lstm(context_dim=2),
     "row lstm T=1 context": lambda: row_lstm((1, 1), 1, context_dim=1),
     "row lstm row": lambda: row_lstm((1, 4), 1),

@@ -12,6 +12,7 @@ from afflow.conditioners.periodic import Periodic
 from afflow.conditioners.pixels.diagonal_lstm import DiagonalLSTM
 from afflow.conditioners.pixels.gated import GatedPixelCNN
 from afflow.conditioners.pixels.pixelcnn import PixelCNN
+from afflow.conditioners.pixels.pixelcnn_pp import PixelCNNPP
 from afflow.conditioners.pixels.row_lstm import RowLSTM
 from afflow.conditioners.recurrent import Recurrent
 from afflow.conditioners.tcn import TCN
@@ -39,6 +40,7 @@ __all__ = [
     "OrderAgnostic",
     "Periodic",
     "PixelCNN",
+    "PixelCNNPP",
     "Recurrent",
     "RowLSTM",
     "Transformer",

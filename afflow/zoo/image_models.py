@@ -12,6 +12,7 @@ from afflow.conditioners.made import MADE
 from afflow.conditioners.pixels.diagonal_lstm import DiagonalLSTM
 from afflow.conditioners.pixels.gated import GatedPixelCNN
 from afflow.conditioners.pixels.pixelcnn import PixelCNN, check_image
+from afflow.conditioners.pixels.pixelcnn_pp import PixelCNNPP
 from afflow.conditioners.pixels.row_lstm import RowLSTM
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
@@ -36,6 +37,14 @@ class GatedOptions(TypedDict, total=False):
     num_layers: int
     kernel_size: int
     layer_kernel_size: int
+    dropout: float
+
+
+class PlusOptions(TypedDict, total=False):
+    """The options of a `PixelCNNPP` that `pixelcnn_pp` passes on."""
+
+    channels: int
+    num_blocks: tuple[int, ...]
     dropout: float
 
 
@@ -126,6 +135,46 @@ def gated_pixelcnn(
     return _join_pixels(build, event_shape, conditional, (width, *pixel_hidden), rngs)
 
 
+def pixelcnn_pp(
+    event_shape: Shape,
+    *,
+    conditional: Conditional = Bernoulli(),
+    context_dim: int = 0,
+    pixel_hidden: tuple[int, ...] = (64,),
+    rngs: nnx.Rngs,
+    **options: Unpack[PlusOptions],
+) -> Reshaped:
+    """Return a PixelCNN++: a model of images at several resolutions, a `conditioners.PixelCNNPP`.
+
+    With several channels, the conditional is a `ChannelLogistics`, as in the paper, or a
+    conditional of one value; a MADE then joins the values of a pixel, as in `gated_pixelcnn`.
+
+    Salimans et al. 2017, arXiv:1701.05517.
+
+    Args:
+        event_shape: `(H, W)` or `(H, W, C)`.
+        conditional: the distribution of a value, or of a pixel.
+        context_dim: length of the context vector, a class say; 0 for none.
+        pixel_hidden: widths of the MADE of a pixel, for several channels.
+        rngs: its `params` stream draws the initial weights.
+        **options: `channels`, `num_blocks`, `dropout`, see `PixelCNNPP`.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> pixel = afflow.conditionals.ChannelLogistics(3, 5)
+        >>> sizes = {"channels": 8, "num_blocks": (1, 1)}
+        >>> model = afflow.zoo.pixelcnn_pp(
+        ...     (4, 4, 3), conditional=pixel, **sizes, rngs=nnx.Rngs(0)
+        ... )
+        >>> model.log_prob(jax.numpy.zeros((2, 4, 4, 3), int)).shape
+        (2,)
+    """
+    build = partial(PixelCNNPP, context_dim=context_dim, rngs=rngs, **options)
+    width = options.get("channels", 64)
+    return _join_pixels(build, event_shape, conditional, (width, *pixel_hidden), rngs)
+
+
 def row_lstm(
     event_shape: Shape,
     *,
@@ -209,7 +258,8 @@ def _join_pixels(
 ) -> Reshaped:
     """Return a model of images over a network whose tokens are whole pixels.
 
-    With several channels, a MADE joins the values of a pixel.
+    With several channels, a MADE joins the values of a pixel, unless the conditional is one of
+    whole pixels.
 
     Args:
         build: `build(shape, num_params, features=features)` returns the network.
@@ -221,7 +271,7 @@ def _join_pixels(
     """
     *shape, colours = check_image(event_shape)
     token: Any = conditional
-    if len(event_shape) == 3:
+    if len(event_shape) == 3 and not conditional.event_shape:
         width, *hidden = widths
         sizes = colours, conditional.num_params, tuple(hidden)
         inner = MADE(*sizes, features=conditional.features, context_dim=width, rngs=rngs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import diagonal_lstm, gated, pixelcnn, randomize, row_lstm
+from registry import diagonal_lstm, gated, pixelcnn, pixelcnn_pp, randomize, row_lstm
 
 import afflow
 
@@ -77,6 +77,15 @@ def test_a_gated_pixelcnn_sees_its_reach_and_no_further():
         assert (found[a, b] >= (beside | shifted)).all()
 
 
+@pytest.mark.parametrize(
+    ("shape", "num_blocks"),
+    [((6, 5), (2, 1)), ((4, 6), (2, 1, 1)), ((1, 8), (2, 1)), ((7, 1), (1,))],
+)
+def test_a_pixelcnn_pp_sees_every_pixel_before(shape, num_blocks):
+    found = find_seen(pixelcnn_pp(shape, num_blocks=num_blocks))
+    np.testing.assert_array_equal(found, np.tri(len(found), k=-1, dtype=bool))
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (4, 6), (1, 8), (7, 1)])
 def test_a_row_lstm_sees_triangles(shape):
     beside = [(0, 0), (0, -1)]
@@ -127,6 +136,17 @@ def make(name):
         "gated colours": lambda: afflow.zoo.gated_pixelcnn(
             (2, 2, 2), channels=6, num_layers=2, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
         ),
+        "pixelcnn pp": lambda: afflow.zoo.pixelcnn_pp(
+            (3, 3), channels=4, num_blocks=(1, 1), context_dim=2, rngs=nnx.Rngs(0)
+        ),
+        "pixelcnn pp colours": lambda: afflow.zoo.pixelcnn_pp(
+            (2, 1, 2),
+            conditional=afflow.conditionals.ChannelLogistics(2, 2, 4),
+            channels=4,
+            num_blocks=(1, 1),
+            context_dim=2,
+            rngs=nnx.Rngs(0),
+        ),
         "row lstm": lambda: afflow.zoo.row_lstm(
             (3, 3), channels=4, num_layers=2, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
         ),
@@ -148,14 +168,16 @@ def make(name):
             rngs=nnx.Rngs(0),
         ),
     }
-    return randomize(models[name](), 0.7)
+    return randomize(models[name](), 0.3 if "pp" in name else 0.7)
 
 
 NAMES = [
     "pixelcnn",
     "gated",
+    "pixelcnn pp",
     "row lstm",
     "diagonal lstm",
+    "pixelcnn pp colours",
     "pixelcnn colours",
     "gated colours",
     "row lstm colours",
@@ -167,7 +189,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_probabilities_of_small_images_sum_to_one(name):
     model, context = make(name), jnp.array([[0.3, -1.0], [2.0, 0.5]])
-    values = 4 if "levels" in name else 2
+    values = 4 if "levels" in name or name == "pixelcnn pp colours" else 2
     size = int(np.prod(model.event_shape))
     x = np.array(list(itertools.product(range(values), repeat=size))).reshape(
         -1, *model.event_shape
@@ -234,7 +256,7 @@ def test_an_image_is_trained_on_and_saved(tmp_path, name):
     np.testing.assert_array_equal(again.log_prob(x[:3]), fitted.log_prob(x[:3]))
 
 
-@pytest.mark.parametrize("make_network", [gated, row_lstm, diagonal_lstm])
+@pytest.mark.parametrize("make_network", [gated, pixelcnn_pp, row_lstm, diagonal_lstm])
 def test_dropout_is_noise_of_training_alone(make_network):
     network = make_network(dropout=0.5)
     x = jax.random.normal(KEY, network.event_shape)

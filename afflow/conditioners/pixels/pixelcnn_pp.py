@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import check_number, draw_key
-from afflow._tools.shapes import Shape, check_shape, check_size, check_sizes
+from afflow._tools.shapes import Shape, check_size, check_sizes
+from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach
 from afflow.nets.regions import Pixel, Row, Whole
@@ -75,9 +76,7 @@ class PixelCNNPP(Conditioner):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        self.shape = check_shape("shape", shape)
-        if len(self.shape) != 2:
-            raise ValueError(f"Expected shape (H, W), got {self.shape}: channels are features.")
+        self.shape = check_plane(shape)
         tokens = math.prod(self.shape)
         check_sizes(tokens, num_params, (channels,), context_dim, features)
         for number in num_blocks:
@@ -87,13 +86,13 @@ class PixelCNNPP(Conditioner):
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params, self.dropout, self.channels = num_params, float(dropout), channels
         inputs = features + 1
-        self.start_down = _Convolution(DOWN, inputs, channels, rngs=rngs)
-        self.start_above = _Convolution(ABOVE, inputs, channels, rngs=rngs)
-        self.start_left = _Convolution(LEFT, inputs, channels, rngs=rngs)
+        self.start_down = _ShiftedConvolution(DOWN, inputs, channels, rngs=rngs)
+        self.start_above = _ShiftedConvolution(ABOVE, inputs, channels, rngs=rngs)
+        self.start_left = _ShiftedConvolution(LEFT, inputs, channels, rngs=rngs)
         options = {"context_dim": context_dim, "rngs": rngs}
         numbers = itertools.count()
-        self.down = _Level(DOWN, channels, num_blocks, numbers, reads=0, **options)
-        self.right = _Level(RIGHT, channels, num_blocks, numbers, reads=1, **options)
+        self.down = _Resolution(DOWN, channels, num_blocks, numbers, reads=0, **options)
+        self.right = _Resolution(RIGHT, channels, num_blocks, numbers, reads=1, **options)
         self.B = nnx.Param(jnp.zeros((channels, num_params)))
         self.b = nnx.Param(jnp.zeros(num_params))
 
@@ -171,7 +170,7 @@ class _State(NamedTuple):
     inner: Any  # the state of the next level
 
 
-class _Level(nnx.Module):
+class _Resolution(nnx.Module):
     """The blocks of a stream at one resolution, and the next level at half of it."""
 
     def __init__(self, reach, channels, num_blocks, numbers, *, reads, **options):
@@ -181,15 +180,15 @@ class _Level(nnx.Module):
         def make_blocks(reads):
             beside = reads * channels
             blocks = range(number)
-            return [_Block(reach, channels, beside, next(numbers), **options) for _ in blocks]
+            return [_GatedBlock(reach, channels, beside, next(numbers), **options) for _ in blocks]
 
         self.blocks = nnx.List(make_blocks(reads) + make_blocks(reads + 1))
         self.inner: Any = (
-            _Level(reach, channels, rest, numbers, reads=reads, **options) if rest else None
+            _Resolution(reach, channels, rest, numbers, reads=reads, **options) if rest else None
         )
         if rest:
             rngs = options["rngs"]
-            self.shrink = _Convolution(reach, channels, channels, rngs=rngs)
+            self.shrink = _ShiftedConvolution(reach, channels, channels, rngs=rngs)
             self.grow = nnx.Param(_draw(rngs, 1 / channels, 2, 2, channels, channels))
 
     def make_state(self, width, dtype):
@@ -233,14 +232,14 @@ class _Level(nnx.Module):
         return self.inner(half, z, None if beside is None else beside.inner, state, extras)
 
 
-class _Block(nnx.Module):
+class _GatedBlock(nnx.Module):
     """A gated residual block; its number tells its dropout from the dropout of others."""
 
     def __init__(self, reach, channels, beside, number, *, context_dim, rngs):
         self.number = number
         two = 2 * channels
-        self.W_1 = _Convolution(reach, two, channels, rngs=rngs)
-        self.W_2 = _Convolution(reach, two, two, gain=0.1, rngs=rngs)
+        self.W_1 = _ShiftedConvolution(reach, two, channels, rngs=rngs)
+        self.W_2 = _ShiftedConvolution(reach, two, two, gain=0.1, rngs=rngs)
         self.A = nnx.Param(_draw(rngs, 1 / max(beside, 1), 2 * beside, channels))
         self.D = nnx.Param(_draw(rngs, 1 / max(context_dim, 1), context_dim, two))
 
@@ -261,7 +260,7 @@ class _Block(nnx.Module):
         return z + b_1 * jax.nn.sigmoid(b_2), [first, second]
 
 
-class _Convolution(nnx.Module):
+class _ShiftedConvolution(nnx.Module):
     """The weights of a causal convolution."""
 
     def __init__(self, reach, inputs, outputs, *, gain=1.0, rngs):
