@@ -154,6 +154,14 @@ def pixelcnn_pp(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.Pi
     )
 
 
+def multiscale(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.Multiscale:
+    """Return a small multiscale network with random weights."""
+    options = {"channels": 12, "num_blocks": 2} | options
+    return randomize(
+        afflow.conditioners.Multiscale(shape, num_params, **options, rngs=nnx.Rngs(0)), 0.3
+    )
+
+
 def row_lstm(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.RowLSTM:
     """Return a small Row LSTM with random weights."""
     options = {"channels": 6, "num_layers": 2} | options
@@ -477,6 +485,7 @@ BIJECTORS: dict[str, Make] = {
     "tokens tcn": lambda: tokens(tcn(4, 4, features=2)),
     "tokens gated": lambda: tokens(gated((2, 2), 4, features=2)),
     "tokens pixelcnn pp": lambda: tokens(pixelcnn_pp((2, 2), 4, features=2)),
+    "tokens multiscale": lambda: tokens(multiscale((2, 2), 4, num_blocks=1, features=2)),
     "tokens row lstm": lambda: tokens(row_lstm((2, 2), 4, num_layers=1, features=2)),
     "tokens diagonal lstm": lambda: tokens(diagonal_lstm((2, 2), 4, num_layers=1, features=2)),
     "tokens nade": lambda: tokens(nade(3, num_params=4, features=2)),
@@ -582,6 +591,9 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "pixelcnn pp context": lambda: pixelcnn_pp(context_dim=2),
     "pixelcnn pp row": lambda: pixelcnn_pp((1, 4), 1),
     "pixelcnn pp column tokens": lambda: pixelcnn_pp((4, 1), 3, features=3, num_blocks=(1,)),
+    "multiscale context": lambda: multiscale(context_dim=2),
+    "multiscale row": lambda: multiscale((1, 4), 1),
+    "multiscale column tokens": lambda: multiscale((4, 1), 3, features=3),
     "row lstm context": lambda: row_lstm(context_dim=2),
     "row lstm T=1 context": lambda: row_lstm((1, 1), 1, context_dim=1),
     "row lstm row": lambda: row_lstm((1, 4), 1),

@@ -11,6 +11,7 @@ from afflow.conditioners.nade import NADE
 from afflow.conditioners.periodic import Periodic
 from afflow.conditioners.pixels.diagonal_lstm import DiagonalLSTM
 from afflow.conditioners.pixels.gated import GatedPixelCNN
+from afflow.conditioners.pixels.multiscale import Multiscale
 from afflow.conditioners.pixels.pixelcnn import PixelCNN
 from afflow.conditioners.pixels.pixelcnn_pp import PixelCNNPP
 from afflow.conditioners.pixels.row_lstm import RowLSTM
@@ -37,6 +38,7 @@ __all__ = [
     "HiddenMarkov",
     "IndependentMLPs",
     "Markov",
+    "Multiscale",
     "OrderAgnostic",
     "Periodic",
     "PixelCNN",

@@ -184,9 +184,7 @@ class Conditioner(Outlined, nnx.Module):
         self, emit: Emit, inputs: Any, context: jax.Array | None = None
     ) -> tuple[jax.Array, Any]:
         """Run the serial direction: `x[t], aux[t] = emit(inputs[t], c_t(x[:t], context))`."""
-        dtype = jax.tree.leaves(inputs)[0].dtype
-        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else float
-        nothing = jnp.zeros((0, *self.event_shape[1:]), dtype)
+        nothing = jnp.zeros((0, *self.event_shape[1:]), find_dtype(inputs))
         return self.decode_after(nothing, emit, inputs, context)
 
     def decode_after(
@@ -308,6 +306,12 @@ def run_steps(
     scanned = start + jnp.arange(size), inputs
     (x_prev, cache), out = jax.lax.scan(body, (x_prev.astype(x_t.dtype), cache), scanned)
     return Place(x_prev, start + size, cache), out
+
+
+def find_dtype(inputs: Any) -> Any:
+    """Return the float type of the first array, or the default one if its numbers are integers."""
+    dtype = jax.tree.leaves(inputs)[0].dtype
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else float
 
 
 def given(x_t: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:

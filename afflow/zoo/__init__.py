@@ -18,6 +18,7 @@ from afflow.zoo.gaussianization import gaussianization_flow
 from afflow.zoo.image_models import (
     diagonal_lstm,
     gated_pixelcnn,
+    multiscale,
     pixelcnn,
     pixelcnn_pp,
     row_lstm,
@@ -44,6 +45,7 @@ __all__ = [
     "made_ensemble",
     "made_model",
     "maf",
+    "multiscale",
     "nade",
     "naf",
     "nice",

@@ -11,6 +11,7 @@ from afflow.conditionals.bernoulli import Bernoulli
 from afflow.conditioners.made import MADE
 from afflow.conditioners.pixels.diagonal_lstm import DiagonalLSTM
 from afflow.conditioners.pixels.gated import GatedPixelCNN
+from afflow.conditioners.pixels.multiscale import Multiscale
 from afflow.conditioners.pixels.pixelcnn import PixelCNN, check_image
 from afflow.conditioners.pixels.pixelcnn_pp import PixelCNNPP
 from afflow.conditioners.pixels.row_lstm import RowLSTM
@@ -45,6 +46,14 @@ class PlusOptions(TypedDict, total=False):
 
     channels: int
     num_blocks: tuple[int, ...]
+    dropout: float
+
+
+class MultiscaleOptions(TypedDict, total=False):
+    """The options of a `Multiscale` network that `multiscale` passes on."""
+
+    channels: int
+    num_blocks: int
     dropout: float
 
 
@@ -175,6 +184,43 @@ def pixelcnn_pp(
     return _join_pixels(build, event_shape, conditional, (width, *pixel_hidden), rngs)
 
 
+def multiscale(
+    event_shape: Shape,
+    *,
+    conditional: Conditional = Bernoulli(),
+    context_dim: int = 0,
+    pixel_hidden: tuple[int, ...] = (64,),
+    rngs: nnx.Rngs,
+    **options: Unpack[MultiscaleOptions],
+) -> Reshaped:
+    """Return a model of images from coarse to fine, a `conditioners.Multiscale`.
+
+    An image of `N x N` pixels is drawn in `1 + 3 log2(N)` steps. `complete` draws the fine pixels
+    of a coarse image. With several channels, the values of a pixel depend on each other by a MADE,
+    as in `gated_pixelcnn`.
+
+    Reed et al. 2017, arXiv:1703.03664.
+
+    Args:
+        event_shape: `(H, W)` or `(H, W, C)`.
+        conditional: the distribution of a value.
+        context_dim: length of the context vector, a class say; 0 for none.
+        pixel_hidden: widths of the MADE of a pixel, for several channels.
+        rngs: its `params` stream draws the initial weights.
+        **options: `channels`, `num_blocks`, `dropout`, see `Multiscale`.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> model = afflow.zoo.multiscale((4, 4), channels=8, num_blocks=1, rngs=nnx.Rngs(0))
+        >>> model.sample(jax.random.key(0), 2).shape
+        (2, 4, 4)
+    """
+    build = partial(Multiscale, context_dim=context_dim, rngs=rngs, **options)
+    width = options.get("channels", 64)
+    return _join_pixels(build, event_shape, conditional, (width, *pixel_hidden), rngs)
+
+
 def row_lstm(
     event_shape: Shape,
     *,
@@ -277,4 +323,5 @@ def _join_pixels(
         inner = MADE(*sizes, features=conditional.features, context_dim=width, rngs=rngs)
         token = TokenModel(AutoregressiveModel(inner, conditional))
     network = build(tuple(shape), token.num_params, features=token.features)
-    return Reshaped(AutoregressiveModel(network, token), event_shape)
+    order = getattr(network, "order", None)
+    return Reshaped(AutoregressiveModel(network, token, order), event_shape)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import diagonal_lstm, gated, pixelcnn, pixelcnn_pp, randomize, row_lstm
+from registry import diagonal_lstm, gated, multiscale, pixelcnn, pixelcnn_pp, randomize, row_lstm
 
 import afflow
 
@@ -86,6 +86,25 @@ def test_a_pixelcnn_pp_sees_every_pixel_before(shape, num_blocks):
     np.testing.assert_array_equal(found, np.tri(len(found), k=-1, dtype=bool))
 
 
+@pytest.mark.parametrize("shape", [(5, 6), (4, 4), (1, 7), (5, 1), (2, 2), (1, 1)])
+def test_a_multiscale_network_sees_the_groups_before(shape):
+    i, j = np.indices(shape).reshape(2, -1)
+    joined = i | j
+    strides = np.where(joined, joined & -joined, 2 * max(shape))  # of the level of each pixel
+    places = 2 * (i // strides % 2) + j // strides % 2
+    number = -4 * np.log2(strides) + places
+    network = multiscale(shape, num_blocks=4)
+    order = np.array(network.order)
+    found = find_seen(network)[np.argsort(order)][:, np.argsort(order)]
+    np.testing.assert_array_equal(found, number[:, None] > number)
+    assert (np.diff(number[order]) >= 0).all()
+    assert network.num_groups == len(np.unique(number))
+
+
+def test_a_multiscale_network_takes_few_steps():
+    assert multiscale((28, 28), num_blocks=1, channels=2).num_groups == 16
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (4, 6), (1, 8), (7, 1)])
 def test_a_row_lstm_sees_triangles(shape):
     beside = [(0, 0), (0, -1)]
@@ -147,6 +166,12 @@ def make(name):
             context_dim=2,
             rngs=nnx.Rngs(0),
         ),
+        "multiscale": lambda: afflow.zoo.multiscale(
+            (3, 3), channels=4, num_blocks=1, context_dim=2, rngs=nnx.Rngs(0)
+        ),
+        "multiscale colours": lambda: afflow.zoo.multiscale(
+            (2, 2, 2), channels=4, num_blocks=1, context_dim=2, rngs=nnx.Rngs(0)
+        ),
         "row lstm": lambda: afflow.zoo.row_lstm(
             (3, 3), channels=4, num_layers=2, kernel_size=3, context_dim=2, rngs=nnx.Rngs(0)
         ),
@@ -175,6 +200,8 @@ NAMES = [
     "pixelcnn",
     "gated",
     "pixelcnn pp",
+    "multiscale",
+    "multiscale colours",
     "row lstm",
     "diagonal lstm",
     "pixelcnn pp colours",
@@ -223,7 +250,7 @@ def test_cached_sampling_equals_full_passes(name, dtype):
     model, context = make(name), jnp.array([[0.3, -1.0], [2.0, 0.5]], dtype)
     model = jax.tree.map(lambda a: a.astype(dtype), model)
     inner = model.model
-    slow = afflow.AutoregressiveModel(Plain(inner.conditioner), inner.conditional)
+    slow = afflow.AutoregressiveModel(Plain(inner.conditioner), inner.conditional, inner.order)
     slow = afflow.models.Reshaped(slow, model.event_shape)
     np.testing.assert_array_equal(model.sample(KEY, 5, context), slow.sample(KEY, 5, context))
     np.testing.assert_array_equal(model.greedy(context), slow.greedy(context))
@@ -256,7 +283,7 @@ def test_an_image_is_trained_on_and_saved(tmp_path, name):
     np.testing.assert_array_equal(again.log_prob(x[:3]), fitted.log_prob(x[:3]))
 
 
-@pytest.mark.parametrize("make_network", [gated, pixelcnn_pp, row_lstm, diagonal_lstm])
+@pytest.mark.parametrize("make_network", [gated, pixelcnn_pp, row_lstm, diagonal_lstm, multiscale])
 def test_dropout_is_noise_of_training_alone(make_network):
     network = make_network(dropout=0.5)
     x = jax.random.normal(KEY, network.event_shape)
