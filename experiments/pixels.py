@@ -31,6 +31,7 @@ FACTORIES = {
     "pixelcnn": afflow.zoo.pixelcnn,
     "gated": afflow.zoo.gated_pixelcnn,
     "pixelcnn_pp": afflow.zoo.pixelcnn_pp,
+    "multiscale": afflow.zoo.multiscale,
     "row_lstm": afflow.zoo.row_lstm,
     "diagonal_lstm": afflow.zoo.diagonal_lstm,
 }

@@ -50,8 +50,11 @@ class Reach:
         self, buffer: jax.Array, i: jax.Array, j: jax.Array, kernel: jax.Array
     ) -> jax.Array:
         """Return pixel `(i, j)` of the convolution, `(1, 1, C')`."""
-        window = jax.lax.dynamic_slice_in_dim(buffer, j, self.columns, 1)[self._order(i)]
-        return jnp.tensordot(window, kernel.astype(buffer.dtype), 3)[None, None]
+        size = (1, self.columns, buffer.shape[2])
+        places = [(i + 1 + row) % self.rows for row in range(self.rows)]  # the oldest first
+        rows = [jax.lax.dynamic_slice(buffer, (place, j, 0), size).ravel() for place in places]
+        weights = kernel.astype(buffer.dtype).reshape(-1, kernel.shape[3])
+        return (jnp.concatenate(rows) @ weights)[None, None]
 
     def put_row(self, buffer: jax.Array, z: jax.Array, i: jax.Array) -> jax.Array:
         """Return the buffer with row `i` of an image, `z` `(1, W, C)`."""
