@@ -13,6 +13,7 @@ from afflow.conditioners.pixels.diagonal_lstm import DiagonalLSTM
 from afflow.conditioners.pixels.gated import GatedPixelCNN
 from afflow.conditioners.pixels.pixelcnn import PixelCNN
 from afflow.conditioners.pixels.row_lstm import RowLSTM
+from afflow.conditioners.pixels.subscale import Subscale
 from afflow.conditioners.recurrent import Recurrent
 from afflow.conditioners.tcn import TCN
 from afflow.conditioners.transformer import Transformer
@@ -41,6 +42,7 @@ __all__ = [
     "PixelCNN",
     "Recurrent",
     "RowLSTM",
+    "Subscale",
     "Transformer",
     "WaveNet",
 ]

@@ -15,7 +15,13 @@ from afflow.zoo.density_models import (
     rnade,
 )
 from afflow.zoo.gaussianization import gaussianization_flow
-from afflow.zoo.image_models import diagonal_lstm, gated_pixelcnn, pixelcnn, row_lstm
+from afflow.zoo.image_models import (
+    diagonal_lstm,
+    gated_pixelcnn,
+    pixelcnn,
+    row_lstm,
+    subscale,
+)
 from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
 
 __all__ = [
@@ -48,6 +54,7 @@ __all__ = [
     "rnade",
     "row_lstm",
     "sospf",
+    "subscale",
     "triangular_spline_flow",
     "umnn",
 ]
