@@ -45,7 +45,7 @@ class SliceEmbedder(nnx.Module):
         self.U = draw(rngs, context_dim, 0 if plane else context_dim, width)
         self.e = draw(rngs, 1, slices.number, width)
         scale = num_blocks * width  # the sum of all blocks starts with variance one or less
-        self.blocks = nnx.List([_Block(width, scale, rngs) for _ in range(num_blocks)])
+        self.blocks = nnx.List([_EmbedderBlock(width, scale, rngs) for _ in range(num_blocks)])
 
     def __call__(self, image: jax.Array, number: jax.Array, context: jax.Array | None) -> jax.Array:
         """Return the features `(cells, width)` of a slice from the slices before it.
@@ -68,7 +68,7 @@ class SliceEmbedder(nnx.Module):
         return z
 
 
-class _Block(nnx.Module):
+class _EmbedderBlock(nnx.Module):
     """The weights of a residual block."""
 
     def __init__(self, width, scale, rngs):
