@@ -3,7 +3,7 @@
     python experiments/pixels.py --model gated --data binarized_mnist --data-dir FOLDER
 
 Validation chooses the epoch; the test images are scored once. A completion is given the upper half
-of a test image.
+of a test image, or the first slice of it for a subscale network.
 """
 
 import time
@@ -38,15 +38,19 @@ FACTORIES = {
 class Config:
     """The network and its training."""
 
-    model: Literal["pixelcnn", "gated", "row_lstm", "diagonal_lstm"] = "gated"
+    model: Literal["pixelcnn", "gated", "row_lstm", "diagonal_lstm", "subscale"] = "gated"
     data: Literal["binarized_mnist", "mnist", "fashion", "cifar10"] = "binarized_mnist"
     channels: int = 32
     num_layers: int = 10
-    """Layers of a gated network or of a PixelRNN, or blocks of a PixelCNN."""
+    """Layers of the network, of its decoder for a subscale network; blocks of a PixelCNN."""
+    num_blocks: int = 2
+    """Residual blocks of the embedder of a subscale network."""
+    factor: int = 4
+    """The distance of the rows, and of the columns, of a slice of a subscale network."""
     num_components: int = 5
     """Logistics of a grey level."""
     dropout: float = 0.0
-    """For a gated network or a PixelRNN."""
+    """For every model but the PixelCNN."""
     batch_size: int = 16
     epochs: int = 8
     learning_rate: float = 2e-3
@@ -70,12 +74,15 @@ def build(config: Config, shape: tuple[int, ...]) -> afflow.models.Reshaped:
     conditional = afflow.conditionals.Bernoulli()
     if (levels := LEVELS[config.data]) > 2:
         conditional = afflow.conditionals.DiscretizedLogistics(config.num_components, levels)
-    options = {"conditional": conditional, "channels": config.channels}
-    options["rngs"] = nnx.Rngs(config.seed)
+    options = {"conditional": conditional, "rngs": nnx.Rngs(config.seed)}
+    width, layers = config.channels, config.num_layers
     if config.model == "pixelcnn":
-        return afflow.zoo.pixelcnn(shape, num_blocks=config.num_layers, **options)
-    sizes = {"num_layers": config.num_layers, "dropout": config.dropout}
-    return FACTORIES[config.model](shape, **sizes, **options)
+        return afflow.zoo.pixelcnn(shape, channels=width, num_blocks=layers, **options)
+    options |= {"num_layers": layers, "dropout": config.dropout}
+    if config.model == "subscale":
+        sizes = {"width": width, "num_blocks": config.num_blocks, "factor": config.factor}
+        return afflow.zoo.subscale(shape, **sizes, **options)
+    return FACTORIES[config.model](shape, channels=width, **options)
 
 
 def make_optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
@@ -90,10 +97,19 @@ def score(model: afflow.models.Reshaped, x: np.ndarray) -> np.ndarray:
     return -np.concatenate(parts)
 
 
+def find_observed(config: Config, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the pixels that a completion is given: the upper half, or the first slice."""
+    observed = np.zeros(shape, bool)
+    if config.model == "subscale":
+        observed[:: config.factor, :: config.factor] = True
+    else:
+        observed[: shape[0] // 2] = True
+    return observed
+
+
 def draw(model: afflow.models.Reshaped, x: np.ndarray, config: Config) -> plt.Figure:
-    """Return a figure of samples, and of test images completed from their upper halves."""
-    observed = np.zeros(model.token_axes, bool)
-    observed[: x.shape[1] // 2] = True
+    """Return a figure of samples, and of completed test images."""
+    observed = find_observed(config, model.token_axes)
     samples = np.asarray(model.sample(jax.random.key(config.seed), 24))
     completed = model.complete(
         np.tile(x[:8], (2, *[1] * (x.ndim - 1))), observed, jax.random.key(1)
@@ -106,7 +122,7 @@ def draw(model: afflow.models.Reshaped, x: np.ndarray, config: Config) -> plt.Fi
         for axis, image in zip(row, shown, strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=LEVELS[config.data] - 1)
             axis.set(xticks=[], yticks=[])
-            if name == "completed":
+            if name == "completed" and config.model != "subscale":
                 axis.axhline(x.shape[1] // 2 - 0.5, color="tab:orange", linewidth=0.8)
         row[0].set_ylabel(name, fontsize=8)
     return figure

@@ -70,6 +70,7 @@ def image_networks(config: Config) -> dict[str, afflow.Conditioner]:
         "pixelcnn": C.PixelCNN(shape, 1, **sizes, num_blocks=8, rngs=nnx.Rngs(0)),
         "gated pixelcnn": C.GatedPixelCNN(shape, 1, **sizes, num_layers=8, rngs=nnx.Rngs(0)),
         "row lstm": C.RowLSTM(shape, 1, **sizes, num_layers=7, rngs=nnx.Rngs(0)),
+        "subscale": C.Subscale(shape, 1, rngs=nnx.Rngs(0)),
         "diagonal lstm": C.DiagonalLSTM(shape, 1, **sizes, num_layers=7, rngs=nnx.Rngs(0)),
     }
 

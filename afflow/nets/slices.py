@@ -1,7 +1,8 @@
 """Interleaved slices of an image, and the windows around the pixels of a slice."""
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,12 +77,25 @@ class Slices:
         slices, cell = labels[order], i // rows * self.grid[1] + j // columns
         return Tokens(order, slices, cell, np.arange(len(order)) - np.searchsorted(slices, slices))
 
-    def find_table(self) -> np.ndarray:
-        """Return the tokens of each slice `(slices, cells)`, then `T` in place of missing ones."""
-        tokens = self.find_tokens()
-        table = np.full((self.number, self.grid[0] * self.grid[1]), len(tokens.slice))
-        table[tokens.slice, tokens.index] = np.arange(len(tokens.slice))
-        return table
+    def cut(self, x: Any) -> jax.Array:
+        """Return the rows of each slice `(slices, cells, C)`, with zeros after a smaller slice.
+
+        Args:
+            x: rows `(T, C)` of the tokens.
+        """
+        size, cells = self.number, math.prod(self.grid)
+        # The derivative of indexing is slow on a CPU.
+        if self.is_even:
+            return jnp.reshape(x, (size, cells, -1))
+        tokens, table = self.find_tokens(), np.full((size, cells), len(x))
+        table[tokens.slice, tokens.index] = np.arange(len(x))
+        return jnp.pad(x, ((0, 1), (0, 0)))[table]
+
+    def join(self, rows: jax.Array) -> jax.Array:
+        """Return the rows `(T, C)` of the tokens, from the rows of each slice."""
+        tokens, (size, cells, _) = self.find_tokens(), rows.shape
+        flat = rows.reshape(size * cells, -1)
+        return flat if self.is_even else flat[tokens.slice * cells + tokens.index]
 
     def cut_windows(self, image: jax.Array, number: jax.Array) -> jax.Array:
         """Return the windows around the pixels of a slice, `(grid rows + 2, grid columns + 2, C')`.

@@ -119,23 +119,19 @@ class Subscale(Conditioner):
         return self._pass(x, context, key if self.dropout else None)
 
     def _pass(self, x, context, key):
-        tokens, table = self.slices.find_tokens(), self.slices.find_table()
+        slices, tokens = self.slices, self.slices.find_tokens()
         x = x.reshape(-1, self.features).astype(self._find_dtype(x.dtype))
-        image = x[np.argsort(tokens.raster)].reshape(*self.slices.shape, -1)
-        number, length = table.shape
-        pixels = jnp.pad(x, ((0, 1), (0, 0)))[table]  # (slices, cells, features)
-        before = jnp.pad(pixels, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-        cells = np.append(tokens.cell, 0)[table]
-        keys = None if key is None else jax.random.split(key, number)
+        image = x[np.argsort(tokens.raster)].reshape(*slices.shape, -1)
+        before = jnp.pad(slices.cut(x), ((0, 0), (1, 0), (0, 0)))[:, :-1]
+        cells = slices.cut(tokens.cell[:, None])[..., 0]  # (slices, cells)
+        keys = None if key is None else jax.random.split(key, slices.number)
 
         def read(number, before, cells, key):
             z = self.embedder(image, number, context) + self.places[...]
-            # The derivative of indexing is slow on a CPU.
-            z = z if self.slices.is_even else z[cells]
+            z = z if slices.is_even else z[cells]
             return self._read_rows(z, before, 0, self._make_pairs(z.dtype), key)[0]
 
-        params = jax.vmap(read)(jnp.arange(number), before, cells, keys)
-        return params.reshape(number * length, -1)[tokens.slice * length + tokens.index]
+        return slices.join(jax.vmap(read)(jnp.arange(slices.number), before, cells, keys))
 
     def init_cache(self, context=None, dtype=float):
         dtype, cells = self._find_dtype(dtype), math.prod(self.slices.grid)
@@ -150,8 +146,8 @@ class Subscale(Conditioner):
         image = jax.lax.dynamic_update_slice_in_dim(image, x_prev, raster[t - 1], 0)
 
         def start_slice(_):
-            plane = image.reshape(*self.slices.shape, -1)
-            return self.embedder(plane, number[t], context) + self.places[...]
+            seen = image.reshape(*self.slices.shape, -1)
+            return self.embedder(seen, number[t], context) + self.places[...]
 
         z = jax.lax.cond(index[t] == 0, start_slice, lambda z: z, z)
         here = jax.lax.dynamic_slice_in_dim(z, cell[t], 1)
