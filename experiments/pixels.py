@@ -3,7 +3,7 @@
     python experiments/pixels.py --model gated --data binarized_mnist --data-dir FOLDER
 
 Validation chooses the epoch; the test images are scored once. A completion is given the upper half
-of a test image.
+of a test image, or a coarse image for networks with another order.
 """
 
 import time
@@ -31,23 +31,29 @@ FACTORIES = {
     "pixelcnn": afflow.zoo.pixelcnn,
     "gated": afflow.zoo.gated_pixelcnn,
     "pixelcnn_pp": afflow.zoo.pixelcnn_pp,
-    "multiscale": afflow.zoo.multiscale,
     "row_lstm": afflow.zoo.row_lstm,
     "diagonal_lstm": afflow.zoo.diagonal_lstm,
+    "multiscale": afflow.zoo.multiscale,
+    "subscale": afflow.zoo.subscale,
 }
+Model = Literal[
+    "pixelcnn", "gated", "pixelcnn_pp", "row_lstm", "diagonal_lstm", "multiscale", "subscale"
+]
 
 
 @dataclass(frozen=True)
 class Config:
     """The network and its training."""
 
-    model: Literal["pixelcnn", "gated", "pixelcnn_pp", "row_lstm", "diagonal_lstm"] = "gated"
+    model: Model = "gated"
     data: Literal["binarized_mnist", "mnist", "fashion", "cifar10"] = "binarized_mnist"
     channels: int = 32
     num_layers: int = 10
-    """Layers of a gated network or of a PixelRNN, or blocks of a PixelCNN."""
+    """Layers of the network; blocks of a PixelCNN or of a multiscale network."""
     num_blocks: tuple[int, ...] = (1, 1, 2)
-    """Blocks at each resolution of a PixelCNN++."""
+    """Blocks at each resolution of a PixelCNN++, or of the embedder of a subscale network."""
+    factor: int = 4
+    """The distance of the rows, and of the columns, of a slice of a subscale network."""
     num_components: int = 5
     """Logistics of a grey level."""
     dropout: float = 0.0
@@ -74,13 +80,23 @@ class Config:
 
 def build(config: Config, shape: tuple[int, ...]) -> afflow.models.Reshaped:
     """Return the model of an image."""
-    options = {"channels": config.channels, "rngs": nnx.Rngs(config.seed)}
-    options["conditional"] = make_conditional(config, shape)
-    depth = config.num_blocks if config.model == "pixelcnn_pp" else config.num_layers
-    options["num_blocks" if "pixelcnn" in config.model else "num_layers"] = depth
+    options = {"conditional": make_conditional(config, shape), "rngs": nnx.Rngs(config.seed)}
+    options["width" if config.model == "subscale" else "channels"] = config.channels
     if config.model != "pixelcnn":
         options["dropout"] = config.dropout
-    return FACTORIES[config.model](shape, **options)
+    return FACTORIES[config.model](shape, **options, **choose_depths(config))
+
+
+def choose_depths(config: Config) -> dict:
+    """Return the options of the factory that say how deep the network is."""
+    if config.model in ("pixelcnn", "multiscale"):
+        return {"num_blocks": config.num_layers}
+    if config.model == "pixelcnn_pp":
+        return {"num_blocks": config.num_blocks}
+    if config.model == "subscale":
+        blocks = config.num_blocks[0]
+        return {"num_layers": config.num_layers, "num_blocks": blocks, "factor": config.factor}
+    return {"num_layers": config.num_layers}
 
 
 def make_conditional(config: Config, shape: tuple[int, ...]) -> afflow.conditionals.Conditional:
@@ -105,10 +121,19 @@ def score(model: afflow.models.Reshaped, x: np.ndarray) -> np.ndarray:
     return -np.concatenate(parts)
 
 
+def find_observed(config: Config, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the pixels that a completion is given: the upper half, or a coarse image."""
+    observed = np.zeros(shape, bool)
+    if step := {"multiscale": 4, "subscale": config.factor}.get(config.model):
+        observed[::step, ::step] = True
+    else:
+        observed[: shape[0] // 2] = True
+    return observed
+
+
 def draw(model: afflow.models.Reshaped, x: np.ndarray, config: Config) -> plt.Figure:
-    """Return a figure of samples, and of test images completed from their upper halves."""
-    observed = np.zeros(model.token_axes, bool)
-    observed[: x.shape[1] // 2] = True
+    """Return a figure of samples, and of completed test images."""
+    observed = find_observed(config, model.token_axes)
     samples = np.asarray(model.sample(jax.random.key(config.seed), 24))
     completed = model.complete(
         np.tile(x[:8], (2, *[1] * (x.ndim - 1))), observed, jax.random.key(1)
@@ -121,7 +146,7 @@ def draw(model: afflow.models.Reshaped, x: np.ndarray, config: Config) -> plt.Fi
         for axis, image in zip(row, shown, strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=LEVELS[config.data] - 1)
             axis.set(xticks=[], yticks=[])
-            if name == "completed":
+            if name == "completed" and config.model not in ("multiscale", "subscale"):
                 axis.axhline(x.shape[1] // 2 - 0.5, color="tab:orange", linewidth=0.8)
         row[0].set_ylabel(name, fontsize=8)
     return figure

@@ -72,6 +72,7 @@ def image_networks(config: Config) -> dict[str, afflow.Conditioner]:
         "pixelcnn++": C.PixelCNNPP(shape, 1, **sizes, num_blocks=(2, 2, 2), rngs=nnx.Rngs(0)),
         "multiscale": C.Multiscale(shape, 1, **sizes, num_blocks=4, rngs=nnx.Rngs(0)),
         "row lstm": C.RowLSTM(shape, 1, **sizes, num_layers=7, rngs=nnx.Rngs(0)),
+        "subscale": C.Subscale(shape, 1, rngs=nnx.Rngs(0)),
         "diagonal lstm": C.DiagonalLSTM(shape, 1, **sizes, num_layers=7, rngs=nnx.Rngs(0)),
     }
 

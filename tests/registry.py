@@ -178,6 +178,14 @@ def diagonal_lstm(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.
     )
 
 
+def subscale(shape=(3, 4), num_params=2, **options) -> afflow.conditioners.Subscale:
+    """Return a small subscale pixel network with random weights."""
+    sizes = {"factor": 2, "width": 6, "num_layers": 1, "num_heads": 2, "num_blocks": 1}
+    return randomize(
+        afflow.conditioners.Subscale(shape, num_params, **sizes | options, rngs=nnx.Rngs(0)), 0.3
+    )
+
+
 def transformer(length=5, num_params=2, **options) -> afflow.conditioners.Transformer:
     """Return a small transformer with random weights."""
     options = {"width": 12, "num_layers": 2, "num_heads": 2} | options
@@ -488,6 +496,7 @@ BIJECTORS: dict[str, Make] = {
     "tokens multiscale": lambda: tokens(multiscale((2, 2), 4, num_blocks=1, features=2)),
     "tokens row lstm": lambda: tokens(row_lstm((2, 2), 4, num_layers=1, features=2)),
     "tokens diagonal lstm": lambda: tokens(diagonal_lstm((2, 2), 4, num_layers=1, features=2)),
+    "tokens subscale": lambda: tokens(subscale((2, 2), 4, features=2)),
     "tokens nade": lambda: tokens(nade(3, num_params=4, features=2)),
     # continuous flows
     "continuous context": lambda: continuous(2, context_dim=2),
@@ -602,6 +611,11 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "diagonal lstm T=1 context": lambda: diagonal_lstm((1, 1), 1, context_dim=1),
     "diagonal lstm row": lambda: diagonal_lstm((1, 4), 1),
     "diagonal lstm column tokens": lambda: diagonal_lstm((4, 1), 3, features=3),
+    "subscale context": lambda: subscale(context_dim=2),
+    "subscale image context": lambda: subscale((2, 3), context_dim=(2, 3, 2)),
+    "subscale T=1 context": lambda: subscale((1, 1), 1, context_dim=1),
+    "subscale row": lambda: subscale((1, 5), 1),
+    "subscale column tokens": lambda: subscale((4, 1), 3, features=3),
     "transformer context": lambda: transformer(context_dim=2),
     "transformer T=1 context": lambda: transformer(1, context_dim=1),
     "transformer tokens": lambda: transformer(4, 4, features=2, positions=afflow.nets.Relative(2)),

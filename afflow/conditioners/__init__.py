@@ -15,6 +15,7 @@ from afflow.conditioners.pixels.multiscale import Multiscale
 from afflow.conditioners.pixels.pixelcnn import PixelCNN
 from afflow.conditioners.pixels.pixelcnn_pp import PixelCNNPP
 from afflow.conditioners.pixels.row_lstm import RowLSTM
+from afflow.conditioners.pixels.subscale import Subscale
 from afflow.conditioners.recurrent import Recurrent
 from afflow.conditioners.tcn import TCN
 from afflow.conditioners.transformer import Transformer
@@ -45,6 +46,7 @@ __all__ = [
     "PixelCNNPP",
     "Recurrent",
     "RowLSTM",
+    "Subscale",
     "Transformer",
     "WaveNet",
 ]

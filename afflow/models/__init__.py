@@ -3,6 +3,7 @@
 from afflow.models.any_order import OrderAgnosticModel
 from afflow.models.autoregressive import AutoregressiveModel
 from afflow.models.columns import Above, Between, Categories, Columns, Real, Whole
+from afflow.models.depth_upscaled import DepthUpscaled
 from afflow.models.dequantization import (
     Dequantized,
     VariationalDequantization,
@@ -21,6 +22,7 @@ __all__ = [
     "Between",
     "Categories",
     "Columns",
+    "DepthUpscaled",
     "Dequantized",
     "Flow",
     "OrderAgnosticModel",

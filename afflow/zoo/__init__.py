@@ -22,6 +22,7 @@ from afflow.zoo.image_models import (
     pixelcnn,
     pixelcnn_pp,
     row_lstm,
+    subscale,
 )
 from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
 
@@ -57,6 +58,7 @@ __all__ = [
     "rnade",
     "row_lstm",
     "sospf",
+    "subscale",
     "triangular_spline_flow",
     "umnn",
 ]

@@ -15,6 +15,7 @@ from afflow.conditioners.pixels.multiscale import Multiscale
 from afflow.conditioners.pixels.pixelcnn import PixelCNN, check_image
 from afflow.conditioners.pixels.pixelcnn_pp import PixelCNNPP
 from afflow.conditioners.pixels.row_lstm import RowLSTM
+from afflow.conditioners.pixels.subscale import Subscale
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
 from afflow.models.autoregressive import AutoregressiveModel
@@ -70,6 +71,16 @@ class RowOptions(DiagonalOptions, total=False):
     """The options of a `RowLSTM` that `row_lstm` passes on."""
 
     state_kernel_size: int
+
+
+class SubscaleOptions(TypedDict, total=False):
+    """The options of a `Subscale` network that `subscale` passes on."""
+
+    width: int
+    num_layers: int
+    num_heads: int
+    num_blocks: int
+    dropout: float
 
 
 def pixelcnn(
@@ -293,6 +304,47 @@ def diagonal_lstm(
     build = partial(DiagonalLSTM, context_dim=context_dim, rngs=rngs, **options)
     width = options.get("channels", 32)
     return _join_pixels(build, event_shape, conditional, (width, *pixel_hidden), rngs)
+
+
+def subscale(
+    event_shape: Shape,
+    *,
+    conditional: Conditional = Bernoulli(),
+    context_dim: int | Shape = 0,
+    factor: int = 4,
+    pixel_hidden: tuple[int, ...] = (64,),
+    rngs: nnx.Rngs,
+    **options: Unpack[SubscaleOptions],
+) -> Reshaped:
+    """Return a subscale pixel network: a model of images with a `conditioners.Subscale`.
+
+    The order of the pixels is not raster order: the slices `x[a::factor, b::factor]` come one after
+    another. With several channels, the values of a pixel depend on each other by a MADE, as in
+    `gated_pixelcnn`.
+
+    Menick and Kalchbrenner 2019, arXiv:1812.01608.
+
+    Args:
+        event_shape: `(H, W)` or `(H, W, C)`.
+        conditional: the distribution of a value.
+        context_dim: length of the context vector, a class say; 0 for none. Or the shape
+            `(H, W, C)` of a context image.
+        factor: the distance of the rows, and of the columns, of a slice.
+        pixel_hidden: widths of the MADE of a pixel, for several channels.
+        rngs: its `params` stream draws the initial weights.
+        **options: `width`, `num_layers`, `num_heads`, `num_blocks`, `dropout`, see `Subscale`.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> sizes = {"width": 8, "num_layers": 1, "num_heads": 2, "num_blocks": 1}
+        >>> model = afflow.zoo.subscale((4, 4), factor=2, **sizes, rngs=nnx.Rngs(0))
+        >>> model.sample(jax.random.key(0), 2).shape
+        (2, 4, 4)
+    """
+    build = partial(Subscale, context_dim=context_dim, factor=factor, rngs=rngs, **options)
+    widths = options.get("width", 64), *pixel_hidden
+    return _join_pixels(build, event_shape, conditional, widths, rngs)
 
 
 def _join_pixels(

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from registry import diagonal_lstm, gated, multiscale, pixelcnn, pixelcnn_pp, randomize, row_lstm
+from registry import (
+    diagonal_lstm,
+    gated,
+    multiscale,
+    pixelcnn,
+    pixelcnn_pp,
+    randomize,
+    row_lstm,
+    subscale,
+)
 
 import afflow
 
@@ -283,7 +292,9 @@ def test_an_image_is_trained_on_and_saved(tmp_path, name):
     np.testing.assert_array_equal(again.log_prob(x[:3]), fitted.log_prob(x[:3]))
 
 
-@pytest.mark.parametrize("make_network", [gated, pixelcnn_pp, row_lstm, diagonal_lstm, multiscale])
+@pytest.mark.parametrize(
+    "make_network", [gated, pixelcnn_pp, row_lstm, diagonal_lstm, multiscale, subscale]
+)
 def test_dropout_is_noise_of_training_alone(make_network):
     network = make_network(dropout=0.5)
     x = jax.random.normal(KEY, network.event_shape)
