@@ -51,10 +51,12 @@ class DepthUpscaled(Outlined, nnx.Module):
 
     def __init__(self, high: Any, low: Any, num_levels: int = 256, low_bits: int = 5):
         check_size("low_bits", low_bits)
-        self.step = 2**low_bits
-        check_size("num_levels", num_levels, least=2 * self.step)
-        if num_levels % self.step:
-            raise ValueError(f"Expected a multiple of {self.step} as num_levels, got {num_levels}.")
+        self.low_levels = 2**low_bits
+        check_size("num_levels", num_levels, least=2 * self.low_levels)
+        if num_levels % self.low_levels:
+            raise ValueError(
+                f"Expected a multiple of {self.low_levels} as num_levels, got {num_levels}."
+            )
         if low.event_shape != high.event_shape:
             raise ValueError(f"Expected low.event_shape {high.event_shape}, got {low.event_shape}.")
         size = math.prod(high.event_shape)
@@ -102,19 +104,18 @@ class DepthUpscaled(Outlined, nnx.Module):
         high_key, low_key = jax.random.split(key)
         high = self.high.sample(high_key, shape, context, temperature=temperature)
         low = self.low.sample(low_key, (), self._scale(high), temperature=temperature)
-        return self.step * high + low
+        return self.low_levels * high + low
 
     def _cut(self, x):
         """Return the high and the low bits of events."""
         x = check_ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
-        return [jnp.where(jnp.isinf(x), x, part) for part in (x // self.step, x % self.step)]
+        parts = x // self.low_levels, x % self.low_levels
+        return [jnp.where(jnp.isinf(x), x, part) for part in parts]
 
     def _scale(self, high):
         """Return the context of the low bits, from the high bits."""
-        leading, last = (
-            high.shape[: high.ndim - len(self.event_shape)],
-            self.num_levels // self.step - 1,
-        )
+        leading = high.shape[: high.ndim - len(self.event_shape)]
+        last = self.num_levels // self.low_levels - 1
         # Events outside of the support have a finite context, so that their density is zero.
         scaled = 2 * jnp.clip(jnp.asarray(high, float), 0, last) / last - 1
         return scaled.reshape(*leading, *self.low.context_shape)

@@ -84,7 +84,6 @@ class Slices:
             x: rows `(T, C)` of the tokens.
         """
         size, cells = self.number, math.prod(self.grid)
-        # The derivative of indexing is slow on a CPU.
         if self.is_even:
             return jnp.reshape(x, (size, cells, -1))
         tokens, table = self.find_tokens(), np.full((size, cells), len(x))
@@ -95,6 +94,7 @@ class Slices:
         """Return the rows `(T, C)` of the tokens, from the rows of each slice."""
         tokens, (size, cells, _) = self.find_tokens(), rows.shape
         flat = rows.reshape(size * cells, -1)
+        # The derivative of indexing, a loop over the tokens on a CPU, is for uneven slices only.
         return flat if self.is_even else flat[tokens.slice * cells + tokens.index]
 
     def cut_windows(self, image: jax.Array, number: jax.Array) -> jax.Array:

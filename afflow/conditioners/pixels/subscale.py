@@ -128,7 +128,7 @@ class Subscale(Conditioner):
 
         def read(number, before, cells, key):
             z = self.embedder(image, number, context) + self.places[...]
-            z = z if slices.is_even else z[cells]
+            z = z if slices.is_even else z[cells]  # not always, for the reason in `Slices.join`
             return self._read_rows(z, before, 0, self._make_pairs(z.dtype), key)[0]
 
         return slices.join(jax.vmap(read)(jnp.arange(slices.number), before, cells, keys))
