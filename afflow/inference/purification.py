@@ -109,7 +109,8 @@ def _rank(log_prob, reference):
 
 @per_event
 def _purify(model, item, context, radius):
-    return _purify_tokens(model, *item, radius, context)
+    (x,) = item
+    return _purify_tokens(model, x, radius, context)
 
 
 def _purify_tokens(model, x, radius, context):
@@ -120,8 +121,8 @@ def _purify_tokens(model, x, radius, context):
 
 def _emit_purified(conditional, radius, inputs, params):
     """Return the code and the value of one purified token."""
-    conditional = conditional()
-    z = _find_mode_near(conditional, *inputs, radius, params)
+    (x,), conditional = inputs, conditional()
+    z = _find_mode_near(conditional, x, radius, params)
     return conditional.encode(z).astype(params.dtype), z
 
 
@@ -148,7 +149,8 @@ def _check_values(conditional: Any, x: jax.Array) -> None:
     check_whole(conditional, x, jnp.ones((), bool))
     if isinstance(x, Tracer):
         return
-    outside = np.asarray(x)[np.asarray((x < 0) | (x >= num))]
+    values = np.asarray(x)  # JAX would wrap the number 256 around in comparisons with bytes
+    outside = values[(values < 0) | (values >= num)]
     if outside.size:
         raise ValueError(f"Expected values from 0 to {num - 1}, got {outside[0]}: clip them.")
 

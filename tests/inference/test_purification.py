@@ -60,12 +60,12 @@ def list_values(model):
 def search(model, x, radius, context=None, num=8):
     """Purify one event: try every value of each token, given the tokens before."""
     find_terms, order = list_values(model)
-    z = x.copy().reshape(-1)
+    z = x.astype(int).reshape(-1)
     for t in order:
         candidates = np.repeat(z[None], num, axis=0)
         candidates[:, t] = np.arange(num)
         terms = find_terms(candidates.reshape(num, *x.shape), context)[:, t]
-        near = np.abs(np.arange(num) - x.reshape(-1)[t]) <= radius
+        near = np.abs(np.arange(num) - int(x.reshape(-1)[t])) <= radius
         z[t] = np.argmax(np.where(near, terms, -np.inf))
     return z.reshape(x.shape)
 
@@ -156,6 +156,14 @@ def test_other_values_are_errors(value, message):
     x[3, 1, 2] = value
     with pytest.raises(ValueError, match=message):
         purify(images(), x, 1)
+
+
+def test_bytes_are_purified_at_all_256_levels():
+    model = made(afflow.conditionals.DiscretizedLogistics(1))
+    x = np.array([[0, 255, 128, 3], [255, 0, 7, 200]], np.uint8)
+    found = purify(model, x, 9)
+    np.testing.assert_array_equal(found, [search(model, row, 9, num=256) for row in x])
+    assert found.max() > 127  # beyond the range of signed bytes
 
 
 def test_other_arguments_are_errors():
