@@ -69,6 +69,8 @@ class Config:
     """Use at most this many images of each part, for a quick trial."""
     seed: int = 0
     data_dir: Path | None = None
+    save: Path | None = None
+    """Where to save the model, for `afflow.load`."""
     out: Path = ROOT / "results" / "pixels"
     runs: Path = ROOT.parent / "runs"
 
@@ -171,6 +173,9 @@ def main(config: Config) -> None:
         callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
         label=config.label,
     )
+    if config.save:
+        config.save.parent.mkdir(parents=True, exist_ok=True)
+        afflow.save(model, config.save)
     nats = score(model, data.test)
     mean, error = nats.mean(), nats.std(ddof=1) / np.sqrt(len(nats))
     bits = 1 / np.log(2) / np.prod(data.test.shape[1:])

@@ -131,6 +131,8 @@ CALLS = {
     "fit_ensemble num": lambda: afflow.fit_ensemble(
         lambda r: afflow.made(2, rngs=r), X, num=0, **OPTIONS
     ),
+    "purify swapped": lambda: afflow.inference.purify(X, NADE, 1),
+    "p-value scalar": lambda: afflow.inference.find_p_value(3.0, 2.0),
     "ess scalar": lambda: afflow.inference.effective_sample_size(3.0),
     "moments": lambda: afflow.inference.moments(FLOW, key=KEY, num_samples=1),
     "StudentT": lambda: afflow.distributions.StudentT(2, -1.0),

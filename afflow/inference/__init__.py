@@ -1,4 +1,4 @@
-"""Uses of a density: importance sampling, divergences, variational inference."""
+"""Uses of a density: importance sampling, divergences, variational inference, purification."""
 
 from afflow.inference.divergences import (
     Divergence,
@@ -17,6 +17,7 @@ from afflow.inference.importance import (
 )
 from afflow.inference.moment_estimates import Moments, moments
 from afflow.inference.pareto import pareto_k, pareto_smoothed
+from afflow.inference.purification import find_p_value, purify
 from afflow.inference.variational import fit_to_density
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "doubly_reparameterized",
     "effective_sample_size",
     "elbo",
+    "find_p_value",
     "fit_to_density",
     "forward_kl",
     "importance_weighted",
@@ -34,6 +36,7 @@ __all__ = [
     "moments",
     "pareto_k",
     "pareto_smoothed",
+    "purify",
     "reverse_kl",
     "sticking_the_landing",
 ]

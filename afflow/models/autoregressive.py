@@ -13,7 +13,7 @@ from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation
 from afflow.core.conditional import Conditional
-from afflow.core.conditioner import Conditioner, Place
+from afflow.core.conditioner import Conditioner, Emit, Place
 from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
 from afflow.models.generation import Drawing, beam_search, complete_by_beam, generate, stream
 
@@ -437,6 +437,26 @@ def decode(
     The observed tokens are first in the order of the model.
     """
     emit, *keys = emit_and_keys(model.conditional, temperature, len(x), *key)
-    inputs = model._sort(x), model._sort(observed), *keys
+    return decode_with(model, emit, context, x, observed, keys=keys)
+
+
+def decode_with(
+    model: AutoregressiveModel,
+    emit: Emit,
+    context: jax.Array | None,
+    *values: jax.Array,
+    keys: Sequence[jax.Array] = (),
+) -> jax.Array:
+    """Decode one event: its tokens are the second results of `emit`, in the order of the model.
+
+    Args:
+        model: the model of the event.
+        emit: as in `Conditioner.decode`. The input of a step is the tuple of the values of its
+            token, followed by its keys.
+        context: the context of the event.
+        *values: arrays `(T, ...)` with an entry for each token, in the natural order.
+        keys: arrays `(T, ...)` with an entry for each step.
+    """
+    inputs = *map(model._sort, values), *keys
     _, x = model.conditioner.decode(emit, inputs, context)
     return model._unsort(x)

@@ -9,6 +9,7 @@ from datasets.files import Folder, Split, checked, find
 
 SIZES = 50_000, 10_000, 10_000
 SOURCE = "http://yann.lecun.com/exdb/mnist (or https://storage.googleapis.com/cvdf-datasets/mnist)"
+PARTS = "train", "t10k"
 MARGIN = 1e-6
 
 
@@ -27,9 +28,21 @@ def mnist(
         name: the name of the folder with the files, for a set in the format of MNIST.
         source: where to get the files.
     """
-    rest, test = (_images(_file(folder, part, name, source)) for part in ("train", "t10k"))
-    split = Split(rest[: sizes[0]], rest[sizes[0] :], test)
+    rest, test = (_read(_file(folder, part, "images", name, source)) for part in PARTS)
+    split = Split(*(part.reshape(len(part), -1) for part in (*_cut(rest, sizes), test)))
     return checked(name, split, sizes, 784)
+
+
+def mnist_digits(
+    folder: Folder = None,
+    sizes: tuple[int, int, int] = SIZES,
+    *,
+    name: str = "mnist",
+    source: str = SOURCE,
+) -> Split:
+    """Return the digits `(N,)`, 0 to 9, of the images of `mnist`, by the arguments of `mnist`."""
+    rest, test = (_read(_file(folder, part, "labels", name, source)) for part in PARTS)
+    return Split(*_cut(rest, sizes), test)
 
 
 def mnist_logits(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
@@ -48,18 +61,28 @@ def logits(levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (np.log(p) - np.log1p(-p)).astype(np.float32)
 
 
-def _file(folder: Folder, part: str, name: str, source: str) -> Path:
-    path = f"{name}/{part}-images-idx3-ubyte"
+def _cut(rows: np.ndarray, sizes: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    return rows[: sizes[0]], rows[sizes[0] :]
+
+
+def _file(folder: Folder, part: str, kind: str, name: str, source: str) -> Path:
+    path = f"{name}/{part}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
     return find(folder, [f"{path}.gz", path], source)
 
 
-def _images(path: Path) -> np.ndarray:
-    """Return the images of a file in the IDX format: four big-endian integers, then bytes."""
+def _read(path: Path) -> np.ndarray:
+    """Return the array of a file in the IDX format: big-endian integers, then bytes.
+
+    The first integer is 2048 plus the number of axes. The sizes of the axes follow.
+    """
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    magic, *shape = np.frombuffer(content, ">i4", 4)
-    if magic != 2051 or len(content) != 16 + np.prod(shape):
-        raise ValueError(f"Expected an IDX file of images, got {path.name} with other content.")
-    return np.frombuffer(content, np.uint8, offset=16).reshape(shape[0], -1)
+    num_axes = 3 if "idx3" in path.name else 1
+    magic, *shape = np.frombuffer(content, ">i4", 1 + num_axes)
+    if magic != 2048 + num_axes or len(content) != 4 * (1 + num_axes) + np.prod(shape):
+        raise ValueError(
+            f"Expected an IDX file with {num_axes} axes, got {path.name} with other content."
+        )
+    return np.frombuffer(content, np.uint8, offset=4 * (1 + num_axes)).reshape(shape)
 
 
 def bits_per_dim(log_probs: np.ndarray, x: np.ndarray) -> float:

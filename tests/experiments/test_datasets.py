@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from datasets import Split, files
 from datasets.binary import Published
-from datasets.mnist import bits_per_dim
+from datasets.mnist import bits_per_dim, mnist_digits
 
 RNG = np.random.default_rng(0)
 
@@ -179,8 +179,8 @@ def test_miniboone(tmp_path):
 
 
 def idx(images):
-    """Return images in the format of the MNIST files."""
-    return np.array([2051, *images.shape], ">i4").tobytes() + images.tobytes()
+    """Return images or labels in the format of the MNIST files."""
+    return np.array([2048 + images.ndim, *images.shape], ">i4").tobytes() + images.tobytes()
 
 
 def test_mnist(tmp_path):
@@ -194,6 +194,20 @@ def test_mnist(tmp_path):
     noise = levels - np.concatenate(got)
     assert -1e-2 < noise.min() < 0.05
     assert 0.95 < noise.max() < 1.01
+
+
+def test_mnist_digits(tmp_path):
+    digits = RNG.integers(0, 10, 12).astype(np.uint8)
+    write(tmp_path / "mnist/train-labels-idx1-ubyte.gz", gzip.compress(idx(digits[:9])))
+    write(tmp_path / "mnist/t10k-labels-idx1-ubyte", idx(digits[9:]))
+    got = mnist_digits(tmp_path, (7, 2, 3))
+    assert list(map(len, got)) == [7, 2, 3]
+    np.testing.assert_array_equal(np.concatenate(got), digits)
+    write(
+        tmp_path / "mnist/t10k-labels-idx1-ubyte", idx(digits[9:]).replace(b"\x08\x01", b"\x08\x03")
+    )
+    with pytest.raises(ValueError, match="Expected an IDX file with 1 axes"):
+        mnist_digits(tmp_path, (7, 2, 3))
 
 
 def test_the_uniform_density_takes_eight_bits():
