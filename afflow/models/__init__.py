@@ -10,6 +10,7 @@ from afflow.models.dequantization import (
     dequantize,
     quantize,
 )
+from afflow.models.discrete_vae import DiscreteVAE
 from afflow.models.flow import Flow
 from afflow.models.prefix import prefix_log_prob, sample_rest
 from afflow.models.reshaped import Reshaped
@@ -22,6 +23,7 @@ __all__ = [
     "Categories",
     "Columns",
     "Dequantized",
+    "DiscreteVAE",
     "Flow",
     "OrderAgnosticModel",
     "Real",

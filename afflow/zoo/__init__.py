@@ -15,6 +15,7 @@ from afflow.zoo.density_models import (
     rnade,
 )
 from afflow.zoo.gaussianization import gaussianization_flow
+from afflow.zoo.image_codes import discrete_vae
 from afflow.zoo.image_models import gated_pixelcnn, pixelcnn
 from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
 
@@ -26,6 +27,7 @@ __all__ = [
     "cnf",
     "coupling_flow",
     "deep_nade",
+    "discrete_vae",
     "eonade",
     "fvsbn",
     "gated_pixelcnn",
