@@ -125,10 +125,20 @@ class DiscreteVAE(Outlined, nnx.Module):
         Raises:
             ValueError: for another shape, or codes that are not of an integer type.
         """
-        codes = check_ending("codes", jnp.asarray(codes), self.codes_shape)
-        if not jnp.issubdtype(codes.dtype, jnp.integer):
-            raise ValueError(f"Expected codes of an integer type, got {codes.dtype}.")
-        return call(_decode, self, (self._padded(codes),), key=key)
+        return call(_decode, self, (self._padded(self._codes(codes)),), key=key)
+
+    def decode_mean(self, codes: jax.Array) -> jax.Array:
+        """Return the means `(..., *event_shape)` of the values, given codes `(..., h, w)`.
+
+        A mean of grey levels is not a whole number. Thin strokes stay grey where every mode is
+        white.
+
+        Raises:
+            ValueError: as `decode`, or for a conditional that is not over `0, ..., K - 1`.
+        """
+        if self.conditional.num_values is None:
+            raise ValueError(f"Expected a conditional of whole numbers, got {self.conditional}.")
+        return call(_decode_mean, self, (self._padded(self._codes(codes)),))
 
     def elbo(self, key: jax.Array, x: jax.Array, num_samples: int = 1) -> jax.Array:
         r"""Return an unbiased estimate `(...)` of a lower bound on $\log p(x)$, in nats.
@@ -185,6 +195,12 @@ class DiscreteVAE(Outlined, nnx.Module):
     def _images(self, x):
         return check_ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
 
+    def _codes(self, codes):
+        codes = check_ending("codes", jnp.asarray(codes), self.codes_shape)
+        if not jnp.issubdtype(codes.dtype, jnp.integer):
+            raise ValueError(f"Expected codes of an integer type, got {codes.dtype}.")
+        return codes
+
     def _padded(self, codes):
         """Return codes with as many axes as an image, for `call`."""
         return codes.reshape(*codes.shape, *(1 for _ in self.event_shape[2:]))
@@ -198,11 +214,26 @@ def _encode(model, item, context):
 @per_event
 def _decode(model, item, context):
     codes, *keys = item
-    params = model.compute_params(_indicate(model, codes.reshape(model.codes_shape), float))
+    params = _compute_params_of(model, codes)
     if not keys:
         return _map_values(model, model.conditional.mode, params)
     keys = jax.random.split(*keys, math.prod(model.event_shape)).reshape(model.event_shape)
     return _map_values(model, model.conditional.sample, keys, params)
+
+
+@per_event
+def _decode_mean(model, item, context):
+    values = jnp.arange(model.conditional.num_values, dtype=float)
+
+    def average(params):
+        return jnp.exp(model.conditional.log_probs(params)) @ values
+
+    return _map_values(model, average, _compute_params_of(model, *item))
+
+
+def _compute_params_of(model, codes):
+    """Return the parameters of the values, given codes that `_padded` returned."""
+    return model.compute_params(_indicate(model, codes.reshape(model.codes_shape), float))
 
 
 @lru_cache

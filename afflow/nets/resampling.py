@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
+from afflow._tools.lowering import on_gpu
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_shape, check_size, check_widths
 
@@ -144,11 +145,30 @@ class _Convolution(nnx.Module):
 
     def __call__(self, h: jax.Array, stride: int = 1) -> jax.Array:
         """Return the convolution of an image `(H, W, num_inputs)`."""
-        kernel, axes = self.kernel[...].astype(h.dtype), ("NHWC", "HWIO", "NHWC")
-        out = jax.lax.conv_general_dilated(
-            h[None], kernel, (stride, stride), "SAME", dimension_numbers=axes
-        )[0]
+        convolve = convolve_at_once if on_gpu() else convolve_by_patches
+        out = convolve(h, self.kernel[...].astype(h.dtype), stride)
         return out + self.bias[...].astype(h.dtype)[None, None]
+
+
+def convolve_at_once(h: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Return the convolution of an image `(H, W, C)` with zeros around it, by XLA's convolution."""
+    strides, axes = (stride, stride), ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(h[None], kernel, strides, "SAME", dimension_numbers=axes)[0]
+
+
+def convolve_by_patches(h: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Return the convolution of `convolve_at_once`, by a matrix product of patches and kernel.
+
+    The stride divides the height and the width.
+    """
+    # Inside a scan, XLA's CPU backend has no fast code for the gradient by the kernel: 108 ms for
+    # 64 images of 14 x 14 x 32 values in place of 2 ms outside. Patches take 5 ms in both places.
+    height, width, _ = h.shape
+    side, rest = len(kernel), len(kernel) - stride
+    edge = rest // 2, rest - rest // 2
+    h, steps = jnp.pad(h, (edge, edge, (0, 0))), range(side)
+    parts = [h[i : i + height : stride, j : j + width : stride] for i in steps for j in steps]
+    return jnp.concatenate(parts, -1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _spread(h: jax.Array) -> jax.Array:

@@ -32,6 +32,20 @@ def mnist(
     return checked(name, split, sizes, 784)
 
 
+def mnist_labels(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
+    """Return the digits `(N,)`, `uint8`, of the images of `mnist`.
+
+    Args:
+        folder: the data folder, see `find`.
+        sizes: the number of images expected in each part.
+    """
+    rest, test = (_labels(_file(folder, part, kind="labels")) for part in ("train", "t10k"))
+    split = Split(rest[: sizes[0]], rest[sizes[0] :], test)
+    if tuple(map(len, split)) != tuple(sizes):
+        raise ValueError(f"Expected {sizes} labels of mnist, got {[len(part) for part in split]}.")
+    return split
+
+
 def mnist_logits(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:
     r"""Return MNIST as modelled by Papamakarios et al. 2017 (arXiv:1705.07057, appendix D).
 
@@ -48,18 +62,33 @@ def logits(levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (np.log(p) - np.log1p(-p)).astype(np.float32)
 
 
-def _file(folder: Folder, part: str, name: str, source: str) -> Path:
-    path = f"{name}/{part}-images-idx3-ubyte"
+def _file(
+    folder: Folder, part: str, name: str = "mnist", source: str = SOURCE, kind: str = "images"
+) -> Path:
+    path = f"{name}/{part}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
     return find(folder, [f"{path}.gz", path], source)
 
 
 def _images(path: Path) -> np.ndarray:
-    """Return the images of a file in the IDX format: four big-endian integers, then bytes."""
+    """Return the images `(N, D)` of a file in the IDX format."""
+    pixels = _read(path, 3)
+    return pixels.reshape(len(pixels), -1)
+
+
+def _labels(path: Path) -> np.ndarray:
+    """Return the labels `(N,)` of a file in the IDX format."""
+    return _read(path, 1)
+
+
+def _read(path: Path, num_axes: int) -> np.ndarray:
+    """Return the bytes of a file in the IDX format: big-endian integers, the shape, then bytes."""
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    magic, *shape = np.frombuffer(content, ">i4", 4)
-    if magic != 2051 or len(content) != 16 + np.prod(shape):
-        raise ValueError(f"Expected an IDX file of images, got {path.name} with other content.")
-    return np.frombuffer(content, np.uint8, offset=16).reshape(shape[0], -1)
+    start = 4 * (1 + num_axes)
+    magic, *shape = np.frombuffer(content[:start], ">i4")
+    if magic != 2048 + num_axes or len(content) != start + np.prod(shape):
+        kind = "images" if num_axes == 3 else "labels"
+        raise ValueError(f"Expected an IDX file of {kind}, got {path.name} with other content.")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def bits_per_dim(log_probs: np.ndarray, x: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from registry import cast, randomize
 
 import afflow
 from afflow.models.discrete_vae import relax
+from afflow.nets.resampling import convolve_at_once, convolve_by_patches
 
 KEY = jax.random.key(0)
 BINARY = afflow.conditionals.Bernoulli()
@@ -143,6 +144,17 @@ def test_the_straight_gradient_is_the_gradient_by_the_relaxed_code():
     assert jnp.abs(found).max() > 1e-3
 
 
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (3, 1), (4, 2)])
+def test_patches_give_the_convolution(side, stride):
+    rng = np.random.default_rng(0)
+    h, kernel = (
+        jnp.asarray(rng.normal(size=(6, 4, 3))),
+        jnp.asarray(rng.normal(size=(side, side, 3, 2))),
+    )
+    found = convolve_by_patches(h, kernel, stride)
+    np.testing.assert_allclose(found, convolve_at_once(h, kernel, stride), atol=1e-12)
+
+
 @cache
 def colour(dtype):
     """Return a model of images `(4, 8, 2)` of four levels."""
@@ -168,6 +180,9 @@ def test_batches_are_images_one_by_one(dtype):
     drawn = model.decode(codes, KEY)
     assert (drawn != image).any()
     assert ((drawn >= 0) & (drawn < 4)).all()
+    mean = model.decode_mean(codes)
+    many = model.decode(jnp.broadcast_to(codes[1, 2], (4000, 1, 2)), KEY)
+    assert (jnp.abs(many.mean(0) - mean[1, 2]) < 5 * many.std(0) / 4000**0.5 + 1e-6).all()
     bound = model.elbo(KEY, x)
     assert bound.shape == (2, 3)
     assert bound.dtype == model.training_log_prob(KEY, x).dtype

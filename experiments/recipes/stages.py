@@ -1,0 +1,93 @@
+"""Trainings one after the other, each kept in a file when it has ended."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import afflow
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Trainings whose models are kept in a folder.
+
+    A stage that has ended is read from its file. A stage that was stopped goes on from its
+    checkpoint.
+
+    Attributes:
+        folder: the folder of the models and checkpoints.
+        minutes: the time limit of a stage.
+        settings: the settings that decide the models; a file of other settings is refused.
+    """
+
+    folder: Path
+    minutes: float
+    settings: dict[str, Any]
+
+    def train(
+        self,
+        name: str,
+        make: Callable[[], Any],
+        x: np.ndarray,
+        changes: Sequence[Callable[[Any], Any]] = (lambda model: model,),
+        **options: Any,
+    ) -> Any:
+        """Return the trained model of a stage.
+
+        The model is fitted after each of the changes. Each of the `n` fits has an equal share of
+        the time. It ends after the epoch in which its share is over.
+
+        Args:
+            name: the name of the stage.
+            make: returns the model before training.
+            x: the rows.
+            changes: functions from a model to a model, called before a fit.
+            **options: the options of `fit`.
+
+        Raises:
+            ValueError: for a file of other settings.
+        """
+        model_path, record_path = (self.folder / f"{name}.{kind}" for kind in ("zip", "json"))
+        if record_path.exists():  # written last
+            self._check(json.loads(record_path.read_text()))
+            return afflow.load(model_path)
+        model, start = make(), time.perf_counter()
+        losses: dict[str, list[float]] = {"train": [], "validation": []}
+        for number, change in enumerate(changes):
+            share = 60 * self.minutes * (number + 1) / len(changes)
+            model, history = afflow.fit(
+                change(model),
+                x,
+                checkpoint=afflow.Checkpoint(self.folder / f"{name}_{number}", steps=100),
+                callbacks=[lambda _, share=share: time.perf_counter() - start > share],
+                label=f"{name} {number + 1}/{len(changes)}",
+                **options,
+            )
+            losses["train"] += history.train
+            losses["validation"] += history.validation
+        record = {"settings": self.settings, **losses, "seconds": time.perf_counter() - start}
+        afflow.save(model, model_path)
+        record_path.write_text(json.dumps(record, indent=1))
+        return model
+
+    def read_records(self) -> dict[str, dict[str, Any]]:
+        """Return the losses and the seconds of the stages that have ended, by name."""
+        records = {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
+        for record in records.values():
+            del record["settings"]
+        return records
+
+    def _check(self, record: dict[str, Any]) -> None:
+        """Raise `ValueError` for the record of a stage with other settings."""
+        wanted, found = json.loads(json.dumps(self.settings)), record["settings"]
+        differ = sorted(name for name in found if found[name] != wanted.get(name))
+        if differ:
+            raise ValueError(
+                f"Expected models of these settings in {self.folder}, got one with another "
+                f"{', '.join(differ)}: give another folder, or delete it."
+            )
