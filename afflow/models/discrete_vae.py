@@ -217,7 +217,7 @@ def _decode(model, item, context):
     params = _compute_params_of(model, codes)
     if not keys:
         return _map_values(model, model.conditional.mode, params)
-    keys = jax.random.split(*keys, math.prod(model.event_shape)).reshape(model.event_shape)
+    keys = jax.random.split(keys[0], model.event_shape)
     return _map_values(model, model.conditional.sample, keys, params)
 
 
