@@ -13,7 +13,7 @@ pytest.importorskip("tyro")
 
 import text_to_image  # noqa: E402
 from datasets import mnist_labels  # noqa: E402
-from datasets.captions import LENGTH, WORDS, Captions, encode, write  # noqa: E402
+from datasets.captions import LENGTH, WORDS, Captions, captioned_digits, encode, write  # noqa: E402
 from measuring.strokes import measure_slant, measure_thickness  # noqa: E402
 from recipes.captioned_digits import rank, summarize  # noqa: E402
 from recipes.critic import Critic  # noqa: E402
@@ -162,13 +162,13 @@ def write_digits(folder, num_train=60_000, num_test=10_000):
             (folder / "mnist" / name).write_bytes(content)
 
 
-def test_the_smallest_experiment_runs_and_resumes(tmp_path, monkeypatch):
+def test_the_smallest_experiment_runs(tmp_path, monkeypatch):
     write_digits(tmp_path)
     monkeypatch.setattr(text_to_image, "keep_programs", lambda: None)
     config = text_to_image.Config(
         num_codes=4,
         channels=(4, 4),
-        temperatures=(1.0, 0.5),
+        temperatures=(1.0,),
         vae_epochs=1,
         width=8,
         num_layers=1,
@@ -189,8 +189,11 @@ def test_the_smallest_experiment_runs_and_resumes(tmp_path, monkeypatch):
     first = json.loads(path.read_text())["results"]
     assert (tmp_path / "out" / "draws.png").exists()
     assert set(first["trainings"]) == {"vae", "transformer", "critic", "classifier"}
-    assert len(first["trainings"]["vae"]["validation"]) == 2
+    assert len(first["trainings"]["vae"]["validation"]) == 1
     assert first["draws"]["captions"] == 2 * first["draws"]["different_captions"]
     assert 0 <= first["draws"]["one_draw"]["digit"]["share"] <= 1
-    text_to_image.main(config)
-    assert json.loads(path.read_text())["results"] == first
+    monkeypatch.setattr(afflow, "fit", None)  # a second run trains nothing
+    data, stages = captioned_digits(tmp_path, 60), text_to_image.plan(config)
+    text_to_image.train_painter(stages, config, data)
+    text_to_image.train_critic(stages, config, data)
+    text_to_image.train_classifier(stages, config, data)

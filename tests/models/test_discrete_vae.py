@@ -216,6 +216,18 @@ def test_a_few_images_are_learned(tmp_path):
     assert again.temperature[...] == 0.5
 
 
+def test_an_upsampler_fills_each_square_from_its_place():
+    """With kernels that see one place, the squares follow the places of the grid."""
+    network = randomize(afflow.nets.Upsampler((2, 2, 3), 1, (4,), num_blocks=0, rngs=nnx.Rngs(0)))
+    kernel = network.doublings[0].kernel
+    kernel[...] = kernel[...] * jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1)
+    z = jnp.zeros((2, 2, 3)).at[0, 1, 2].set(1.0)
+    changed = network(z)[..., 0] != network(jnp.zeros((2, 2, 3)))[..., 0]
+    expected = np.zeros((4, 4), bool)
+    expected[:2, 2:] = True
+    np.testing.assert_array_equal(changed, expected)
+
+
 def test_networks_that_do_not_fit_are_errors():
     encoder, decoder = Linear((2, 2, 1), (1, 2, 3), 0), Linear((1, 2, 3), (2, 2, 1), 1)
     make = afflow.models.DiscreteVAE
