@@ -80,12 +80,12 @@ def test_labels_are_read_beside_their_images(tmp_path):
 def test_words_weigh_an_eighth():
     vae = build_vae(3, (2, 2), 1.0, 0)
     model = build_transformer(vae, 4, 1, nnx.Rngs(0))
+    model.conditioner.b[...] = jnp.where(jnp.arange(len(WORDS) + 3) == 2, 4.0, 0)
     tokens = np.r_[np.arange(LENGTH), np.full(49, len(WORDS))][None]
     terms = -model.log_conditionals(tokens)
     found = caption_and_codes(model, jax.random.key(0), tokens)
     expected = terms[:, :LENGTH].mean(1) / 8 + 7 * terms[:, LENGTH:].mean(1) / 8
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-    model.conditioner.b[...] = jnp.where(jnp.arange(len(WORDS) + 3) == 2, 4.0, 0)
     drawn, is_whole = Painter(vae, model).draw(jax.random.key(0), np.array([[7, 2, 0]]), 2, 1.0)
     assert drawn.shape == (1, 2, 28, 28)
     assert not is_whole.any()  # some tokens are word 2
