@@ -65,7 +65,7 @@ class Config:
     batch_size: int = 64
     learning_rate: float = 1e-3
     minutes: float = 40.0
-    """The time limit of each training."""
+    """The time limit of each training, in minutes of one CPU core."""
     repeats: int = 4
     """How often each caption is drawn for."""
     num_draws: int = 16

@@ -82,7 +82,7 @@ def measure_test_images(
     """Return scores of the test images: the bound of the autoencoder, and limits of the judge."""
     x, wanted = data.images.test, data.attributes.test
     bounds = in_parts(partial(painter.vae.elbo, jax.random.key(0)), x)
-    decoded = in_parts(lambda x: painter.vae.decode_mean(painter.vae.encode(x)), x)
+    decoded = in_parts(lambda x: painter.vae.decode_median(painter.vae.encode(x)), x)
     return {
         "classifier_accuracy": np.mean(classify(classifier, x) == wanted[:, 0]),
         "encoded_and_decoded": summarize(obeys(decoded, wanted)[:, None]),

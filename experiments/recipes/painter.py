@@ -36,7 +36,7 @@ class Painter(NamedTuple):
         tokens, _ = self.transformer.generate(key, prompts, shape=num, **options)
         codes = np.asarray(tokens).swapaxes(0, 1)[..., LENGTH:] - len(WORDS)
         grids = np.maximum(codes, 0).reshape(-1, *self.vae.codes_shape)
-        images = in_parts(self.vae.decode_mean, grids)
+        images = in_parts(self.vae.decode_median, grids)
         return images.reshape(*codes.shape[:2], *images.shape[1:]), (codes >= 0).all(-1)
 
 

@@ -12,6 +12,26 @@ import numpy as np
 import afflow
 
 
+class Clock:
+    """The CPU time of this process and of earlier runs, kept in a file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.spent = float(path.read_text()) if path.exists() else 0.0
+        self.start = time.process_time()
+
+    def tick(self) -> float:
+        """Return the seconds so far, and write them to the file."""
+        seconds = self.spent + time.process_time() - self.start
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(str(seconds))
+        return seconds
+
+
 @dataclass(frozen=True)
 class Stages:
     """Trainings whose models are kept in a folder.
@@ -21,7 +41,7 @@ class Stages:
 
     Attributes:
         folder: the folder of the models and checkpoints.
-        minutes: the time limit of a stage.
+        minutes: the time limit of a stage, in minutes of one CPU core.
         settings: the settings that decide the models; a file of other settings is refused.
     """
 
@@ -40,7 +60,8 @@ class Stages:
         """Return the trained model of a stage.
 
         The model is fitted after each of the changes. Each of the `n` fits has an equal share of
-        the time. It ends after the epoch in which its share is over.
+        the time. It ends after the epoch in which its share is over. The epochs of earlier runs
+        count.
 
         Args:
             name: the name of the stage.
@@ -56,21 +77,21 @@ class Stages:
         if record_path.exists():  # written last
             self._check(json.loads(record_path.read_text()))
             return afflow.load(model_path)
-        model, start = make(), time.perf_counter()
+        model, clock = make(), Clock(self.folder / f"{name}.seconds")
         losses: dict[str, list[float]] = {"train": [], "validation": []}
         for number, change in enumerate(changes):
-            share = 60 * self.minutes * (number + 1) / len(changes)
+            share = self.minutes * (number + 1) / len(changes)
             model, history = afflow.fit(
                 change(model),
                 x,
                 checkpoint=afflow.Checkpoint(self.folder / f"{name}_{number}", steps=100),
-                callbacks=[lambda _, share=share: time.perf_counter() - start > share],
+                callbacks=[lambda _, share=share: clock.tick() > 60 * share],
                 label=f"{name} {number + 1}/{len(changes)}",
                 **options,
             )
             losses["train"] += history.train
             losses["validation"] += history.validation
-        record = {"settings": self.settings, **losses, "seconds": time.perf_counter() - start}
+        record = {"settings": self.settings, **losses, "core_seconds": clock.tick()}
         afflow.save(model, model_path)
         record_path.write_text(json.dumps(record, indent=1))
         return model
