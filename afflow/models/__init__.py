@@ -11,6 +11,7 @@ from afflow.models.dequantization import (
     dequantize,
     quantize,
 )
+from afflow.models.discrete_vae import DiscreteVAE
 from afflow.models.flow import Flow
 from afflow.models.prefix import prefix_log_prob, sample_rest
 from afflow.models.reshaped import Reshaped
@@ -24,6 +25,7 @@ __all__ = [
     "Columns",
     "DepthUpscaled",
     "Dequantized",
+    "DiscreteVAE",
     "Flow",
     "OrderAgnosticModel",
     "Real",

@@ -15,6 +15,7 @@ from afflow.zoo.density_models import (
     rnade,
 )
 from afflow.zoo.gaussianization import gaussianization_flow
+from afflow.zoo.image_codes import discrete_vae
 from afflow.zoo.image_models import (
     diagonal_lstm,
     gated_pixelcnn,
@@ -35,6 +36,7 @@ __all__ = [
     "coupling_flow",
     "deep_nade",
     "diagonal_lstm",
+    "discrete_vae",
     "eonade",
     "fvsbn",
     "gated_pixelcnn",

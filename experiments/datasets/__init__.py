@@ -11,7 +11,7 @@ from datasets.files import Split
 from datasets.gas import gas
 from datasets.hepmass import hepmass
 from datasets.miniboone import miniboone, miniboone_small
-from datasets.mnist import mnist, mnist_logits
+from datasets.mnist import mnist, mnist_digits, mnist_logits
 from datasets.power import power
 from datasets.rnade import RNADE, fold, rnade
 
@@ -40,6 +40,7 @@ __all__ = [
     "miniboone",
     "miniboone_small",
     "mnist",
+    "mnist_digits",
     "mnist_logits",
     "power",
     "rnade",

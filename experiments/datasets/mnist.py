@@ -42,7 +42,10 @@ def mnist_digits(
 ) -> Split:
     """Return the digits `(N,)`, 0 to 9, of the images of `mnist`, by the arguments of `mnist`."""
     rest, test = (_read(_file(folder, part, "labels", name, source)) for part in PARTS)
-    return Split(*_cut(rest, sizes), test)
+    split = Split(*_cut(rest, sizes), test)
+    if (got := tuple(map(len, split))) != tuple(sizes):
+        raise ValueError(f"Expected {tuple(sizes)} labels of {name}, got {got}.")
+    return split
 
 
 def mnist_logits(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split:

@@ -203,6 +203,8 @@ def test_mnist_digits(tmp_path):
     got = mnist_digits(tmp_path, (7, 2, 3))
     assert list(map(len, got)) == [7, 2, 3]
     np.testing.assert_array_equal(np.concatenate(got), digits)
+    with pytest.raises(ValueError, match="labels of mnist"):
+        mnist_digits(tmp_path)
     write(
         tmp_path / "mnist/t10k-labels-idx1-ubyte", idx(digits[9:]).replace(b"\x08\x01", b"\x08\x03")
     )

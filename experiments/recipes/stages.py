@@ -1,0 +1,114 @@
+"""Trainings one after the other, each kept in a file when it has ended."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import afflow
+
+
+class Clock:
+    """The CPU time of this process and of earlier runs, kept in a file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.spent = float(path.read_text()) if path.exists() else 0.0
+        self.start = time.process_time()
+
+    def tick(self) -> float:
+        """Return the seconds so far, and write them to the file."""
+        seconds = self.spent + time.process_time() - self.start
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(str(seconds))
+        return seconds
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Trainings whose models are kept in a folder.
+
+    A stage that has ended is read from its file. A stage that was stopped goes on from its
+    checkpoint.
+
+    Attributes:
+        folder: the folder of the models and checkpoints.
+        minutes: the time limit of a stage, in minutes of one CPU core.
+        settings: the settings that decide the models; a file of other settings is refused.
+    """
+
+    folder: Path
+    minutes: float
+    settings: dict[str, Any]
+
+    def train(
+        self,
+        name: str,
+        make: Callable[[], Any],
+        x: np.ndarray,
+        changes: Sequence[Callable[[Any], Any]] = (lambda model: model,),
+        **options: Any,
+    ) -> Any:
+        """Return the trained model of a stage.
+
+        The model is fitted after each of the changes. Each of the `n` fits has an equal share of
+        the time. It ends after the epoch in which its share is over. The epochs of earlier runs
+        count.
+
+        Args:
+            name: the name of the stage.
+            make: returns the model before training.
+            x: the rows.
+            changes: functions from a model to a model, called before a fit.
+            **options: the options of `fit`.
+
+        Raises:
+            ValueError: for a file of other settings.
+        """
+        model_path, record_path = (self.folder / f"{name}.{kind}" for kind in ("zip", "json"))
+        if record_path.exists():  # written last
+            self._check(json.loads(record_path.read_text()))
+            return afflow.load(model_path)
+        model, clock = make(), Clock(self.folder / f"{name}.seconds")
+        losses: dict[str, list[float]] = {"train": [], "validation": []}
+        for number, change in enumerate(changes):
+            share = self.minutes * (number + 1) / len(changes)
+            model, history = afflow.fit(
+                change(model),
+                x,
+                checkpoint=afflow.Checkpoint(self.folder / f"{name}_{number}", steps=100),
+                callbacks=[lambda _, share=share: clock.tick() > 60 * share],
+                label=f"{name} {number + 1}/{len(changes)}",
+                **options,
+            )
+            losses["train"] += history.train
+            losses["validation"] += history.validation
+        record = {"settings": self.settings, **losses, "core_seconds": clock.tick()}
+        afflow.save(model, model_path)
+        record_path.write_text(json.dumps(record, indent=1))
+        return model
+
+    def read_records(self) -> dict[str, dict[str, Any]]:
+        """Return the losses and the seconds of the stages that have ended, by name."""
+        records = {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
+        for record in records.values():
+            del record["settings"]
+        return records
+
+    def _check(self, record: dict[str, Any]) -> None:
+        """Raise `ValueError` for the record of a stage with other settings."""
+        wanted, found = json.loads(json.dumps(self.settings)), record["settings"]
+        differ = sorted(name for name in found if found[name] != wanted.get(name))
+        if differ:
+            raise ValueError(
+                f"Expected models of these settings in {self.folder}, got one with another "
+                f"{', '.join(differ)}: give another folder, or delete it."
+            )
