@@ -11,7 +11,7 @@ from afflow.nets.raster import Reach
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeImage:
     """The whole image. A buffer is the image, so nothing is kept from before."""
 
     shape: tuple[int, int]
@@ -37,7 +37,7 @@ class Whole:
     def at_half(self, compute: Callable, state: Any) -> Any:
         """Return `compute(half, state)` with the region `half` of the image of half the size."""
         height, width = self.shape
-        return compute(Whole(((height + 1) // 2, (width + 1) // 2)), state)
+        return compute(WholeImage(((height + 1) // 2, (width + 1) // 2)), state)
 
     def grow(self, low: jax.Array, kernel: jax.Array) -> jax.Array:
         """Return the region from features kept at half the size.
@@ -52,8 +52,8 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Row:
-    """Row `i` of an image with `width` columns, after the rows above it. See `Whole`."""
+class ImageRow:
+    """Row `i` of an image with `width` columns, after the rows above it. See `WholeImage`."""
 
     width: int
     i: jax.Array
@@ -73,7 +73,7 @@ class Row:
         return kept
 
     def at_half(self, compute: Callable, state: Any) -> Any:
-        half = Row((self.width + 1) // 2, self.i // 2)
+        half = ImageRow((self.width + 1) // 2, self.i // 2)
         return jax.lax.cond(
             self.i % 2 == 0, lambda state: compute(half, state), lambda state: state, state
         )
@@ -85,8 +85,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Pixel:
-    """Pixel `(i, j)` of an image, after all pixels before it in raster order. See `Whole`."""
+class ImagePixel:
+    """Pixel `(i, j)` of an image, after all pixels before it in raster order. See `WholeImage`."""
 
     i: jax.Array
     j: jax.Array
@@ -106,7 +106,7 @@ class Pixel:
         return jax.lax.dynamic_slice_in_dim(kept, self.j, 1, 1)
 
     def at_half(self, compute: Callable, state: Any) -> Any:
-        half = Pixel(self.i // 2, self.j // 2)
+        half = ImagePixel(self.i // 2, self.j // 2)
         return jax.lax.cond(
             (self.i % 2 == 0) & (self.j % 2 == 0),
             lambda state: compute(half, state),

@@ -14,7 +14,7 @@ from afflow._tools.shapes import Shape, check_size, check_sizes
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach
-from afflow.nets.regions import Pixel, Row, Whole
+from afflow.nets.regions import ImagePixel, ImageRow, WholeImage
 
 DOWN = Reach(2, 3, 1)  # reads two rows
 RIGHT = Reach(2, 2, 1)  # reads two rows up to the column of the pixel
@@ -103,7 +103,7 @@ class PixelCNNPP(Conditioner):
         return self._pass(x, context, key if self.dropout else None)
 
     def _pass(self, x, context, key):
-        region, state = Whole(self.shape), self._make_state(x.dtype)
+        region, state = WholeImage(self.shape), self._make_state(x.dtype)
         image = _mark(x.reshape(*self.shape, self.features))
         above = jnp.pad(image, ((1, 0), (0, 0), (0, 0)))[:-1]
         left = jnp.pad(image, ((0, 0), (1, 0), (0, 0)))[:, :-1]
@@ -123,7 +123,7 @@ class PixelCNNPP(Conditioner):
         x_prev = _mark(jnp.atleast_1d(x_prev).astype(row.dtype)[None, None])
         x_prev = jnp.where(t == 0, 0, x_prev)
         row = jax.lax.dynamic_update_slice_in_dim(row, x_prev, (t - 1) % width, 1)
-        region = Row(width, i)
+        region = ImageRow(width, i)
         state = jax.lax.cond(
             j == 0,
             lambda state: self._go_down(region, row, state, extras),
@@ -131,7 +131,7 @@ class PixelCNNPP(Conditioner):
             state,
         )
         left = jnp.where(j == 0, 0, x_prev)
-        params, state = self._go_right(Pixel(i, j), left, state, extras)
+        params, state = self._go_right(ImagePixel(i, j), left, state, extras)
         return params[0], (row, state, context)
 
     def _make_state(self, dtype):
