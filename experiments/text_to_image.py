@@ -157,7 +157,7 @@ def measure_draws(
     order = rank(critic, drawn, wanted)
     ranked = np.take_along_axis(drawn, order[..., None, None], axis=1)
     right = obeys(ranked, wanted[:, None])
-    chosen = np.arange(0, len(different), max(len(different) // 9, 1))
+    chosen = np.linspace(0, len(different) - 1, 10).round().astype(int)
     draw_figure(config.out / "draws.png", wanted[chosen], ranked[chosen], right[chosen])
     return {
         "captions": len(wanted),
