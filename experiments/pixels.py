@@ -178,11 +178,11 @@ def main(config: Config) -> None:
         afflow.save(model, config.save)
     nats = score(model, data.test)
     mean, error = nats.mean(), nats.std(ddof=1) / np.sqrt(len(nats))
-    bits = 1 / np.log(2) / np.prod(data.test.shape[1:])
+    bits = float(afflow.bits_per_dim(-mean, data.test.shape[1:], levels=1))
     results = {
         "test_nats": mean,
         "standard_error": error,
-        "test_bits_per_dim": mean * bits,
+        "test_bits_per_dim": bits,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
         "train": history.train,
         "validation": history.validation,
@@ -192,7 +192,7 @@ def main(config: Config) -> None:
     draw(model, data.test[:: max(len(data.test) // 8, 1)], config).savefig(
         config.out / f"{config.label}.png", dpi=120
     )
-    print(f"test: {mean:.3f} +- {error:.3f} nats, {mean * bits:.4f} bits per dimension")
+    print(f"test: {mean:.3f} +- {error:.3f} nats, {bits:.4f} bits per dimension")
 
 
 if __name__ == "__main__":

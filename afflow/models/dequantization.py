@@ -61,9 +61,10 @@ def bits_per_dim(log_prob: jax.Array, event_shape: int | Shape, levels: int = 25
     r"""Return the bits per coordinate: $-\log_2 p(y) / D + \log_2 n$.
 
     Args:
-        log_prob: log-densities, in nats, of events scaled to [0, 1) as by `dequantize`.
+        log_prob: log-densities, in nats, of events scaled to [0, 1) as by `dequantize`. Or
+            log-probabilities of integers, with `levels=1`.
         event_shape: the shape of an event, or its number of coordinates.
-        levels: the number of integers $n$.
+        levels: the number of integers $n$ in the unit interval.
 
     Example:
         >>> import afflow, jax.numpy as jnp

@@ -310,6 +310,19 @@ def test_dropout_is_noise_of_training_alone(make_network):
     assert (jacobian.swapaxes(1, 2)[after] == 0).all()
 
 
+def test_bits_of_small_images_with_and_without_dequantization():
+    model, shape, n = make("gated levels"), (2, 2), 4
+    context = jnp.array([0.3, -1.0])
+    x = np.array(list(itertools.product(range(n), repeat=4))).reshape(-1, 2, 2)
+    log_p = model.log_prob(x, context)
+    bits = afflow.bits_per_dim(log_p, shape, levels=1)
+    p = np.exp(log_p)
+    np.testing.assert_allclose((p * bits).sum(), -(p * np.log2(p)).sum() / 4, rtol=1e-9)
+    y = afflow.dequantize(KEY, x, n)  # under the density that is constant in each cell
+    log_density = model.log_prob(afflow.models.quantize(y, n), context) + 4 * np.log(n)
+    np.testing.assert_allclose(afflow.bits_per_dim(log_density, shape, n), bits, rtol=1e-9)
+
+
 def test_shapes_that_do_not_fit_are_errors():
     nade = afflow.nade(6, hidden=3, rngs=nnx.Rngs(0))
     for shape in [(2, 2), (7,)]:
