@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from afflow._tools.arguments import check_callable, check_rngs, draw_key
 from afflow._tools.batch_last import batch_last
 from afflow._tools.lowering import multiply
-from afflow._tools.shapes import Shape, check_sizes
+from afflow._tools.shapes import Shape
 from afflow.conditioners.decoding import decode
 from afflow.conditioners.masked import Masked
 from afflow.conditioners.substitution import Segment, advance, make_buffers
@@ -78,16 +78,13 @@ class MADE(Conditioner):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        check_sizes(dim, num_params, hidden, context_dim, features)
+        self._set_sizes(dim, num_params, hidden, features=features, context_dim=context_dim)
         check_rngs(rngs)
         if residual and (len(hidden) % 2 == 0 or len(set(hidden)) > 1):
             raise ValueError(
                 f"Expected an odd number of equal hidden widths (a layer, then blocks of "
                 f"two) with residual=True, got {hidden}."
             )
-        self.event_shape = (dim,) if features == 1 else (dim, features)
-        self.context_shape = (context_dim,) if context_dim else None
-        self.num_params = num_params
         self.hidden = tuple(int(width) for width in hidden)
         check_callable("activation", activation, "jax.nn.tanh")
         self.activation = activation

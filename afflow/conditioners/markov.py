@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
-from afflow._tools.shapes import check_size, check_sizes
+from afflow._tools.shapes import check_size
 from afflow.core.conditioner import Conditioner
 from afflow.nets.causal import convolve, make_queue
 
@@ -94,10 +94,9 @@ class ConvolutionalMarkov(Conditioner):
     knows_length = False
 
     def __init__(self, length: int, num_params: int, order: int = 1, *, features: int = 1):
-        check_sizes(length, num_params, (), 0, features)
+        self._set_sizes(length, num_params, (), features=features)
         check_size("order", order)
-        self.event_shape = (length,) if features == 1 else (length, features)
-        self.context_shape, self.num_params, self.order = None, num_params, order
+        self.order = order
         self.W = nnx.Param(jnp.zeros((order, features, num_params)))
         self.b = nnx.Param(jnp.zeros(num_params))
 

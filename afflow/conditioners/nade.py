@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import check_callable, draw_key
-from afflow._tools.shapes import check_sizes
 from afflow.core.conditioner import Conditioner, given
 
 
@@ -58,10 +57,7 @@ class NADE(Conditioner):
         rngs: nnx.Rngs,
     ):
         check_callable("activation", activation, "jax.nn.relu")
-        check_sizes(dim, num_params, (hidden,), context_dim, features)
-        self.event_shape = (dim,) if features == 1 else (dim, features)
-        self.context_shape = (context_dim,) if context_dim else None
-        self.num_params = num_params
+        self._set_sizes(dim, num_params, (hidden,), features=features, context_dim=context_dim)
         self.activation = activation
         scale = 1 / math.sqrt(dim * features)
         draw = jax.random.normal(draw_key(rngs), (dim, features, hidden))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from afflow._tools.arguments import check_callable, check_number, check_rngs
-from afflow._tools.shapes import check_sizes, check_widths
+from afflow._tools.arguments import check_callable, check_rngs
+from afflow._tools.shapes import check_widths
 from afflow.core.conditioner import Conditioner
 
 Cell = Callable[..., Any]
@@ -66,15 +66,12 @@ class Recurrent(Conditioner):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        check_sizes(length, num_params, hidden, context_dim, features)
+        shapes = length, num_params, hidden
+        self._set_sizes(*shapes, features=features, context_dim=context_dim, dropout=dropout)
         check_widths(hidden, least=1)
         check_callable("cell", cell, "nnx.GRUCell")
-        check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
         check_rngs(rngs)
-        self.event_shape = (length,) if features == 1 else (length, features)
-        self.context_shape = (context_dim,) if context_dim else None
-        self.num_params = num_params
-        self.residual, self.dropout = residual, float(dropout)
+        self.residual = residual
         sizes = (features + context_dim, *hidden)
         self.cells = nnx.List(
             [cell(sizes[i], size, rngs=rngs) for i, size in enumerate(hidden)],

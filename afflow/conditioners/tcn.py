@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import check_number, draw_key
-from afflow._tools.shapes import check_size, check_sizes, check_widths
+from afflow._tools.arguments import draw_key
+from afflow._tools.shapes import check_size, check_widths
 from afflow.core.conditioner import Conditioner
 from afflow.nets.causal import convolve, make_queue
 
@@ -62,14 +62,11 @@ class TCN(Conditioner):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        check_sizes(length, num_params, channels, context_dim, features)
+        sizes = length, num_params, channels
+        self._set_sizes(*sizes, features=features, context_dim=context_dim, dropout=dropout)
         check_widths(channels, least=1)
         check_size("kernel_size", kernel_size, least=2)
-        check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
-        self.event_shape = (length,) if features == 1 else (length, features)
-        self.context_shape = (context_dim,) if context_dim else None
-        self.num_params, self.kernel_size = num_params, kernel_size
-        self.dropout = float(dropout)
+        self.kernel_size = kernel_size
         self.x_first = nnx.Param(jnp.zeros(features))
         widths = (features + context_dim, *channels)
         options = {"kernel_size": kernel_size, "rngs": rngs}

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import check_instance, check_number, draw_key
-from afflow._tools.shapes import check_size, check_sizes
+from afflow._tools.arguments import check_instance, draw_key
+from afflow._tools.shapes import check_size
 from afflow.core.conditioner import Conditioner
 from afflow.nets.attention import Encoder, Layer, check_heads, draw_weights, normalize
 from afflow.nets.positions import Positions, Rotary
@@ -74,11 +74,11 @@ class Transformer(Conditioner):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        check_sizes(length, num_params, (width,), context_dim, features)
+        sizes = length, num_params, (width,)
+        self._set_sizes(*sizes, features=features, context_dim=context_dim, dropout=dropout)
         check_size("num_layers", num_layers)
         check_heads(width, num_heads)
         check_instance("positions", positions, Positions)
-        check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
         if encoder is not None:
             check_instance("encoder", encoder, Encoder)
             if context_dim or len(encoder.norm[...]) != width:
@@ -86,13 +86,10 @@ class Transformer(Conditioner):
                     f"Expected an encoder with rows of width {width} and context_dim=0, got width "
                     f"{len(encoder.norm[...])} and context_dim={context_dim}."
                 )
-        self.event_shape = (length,) if features == 1 else (length, features)
-        self.context_shape = (context_dim,) if context_dim else None
         self.encoder = encoder
         if encoder is not None:
             self.context_shape = encoder.context_shape
-        self.num_params, self.positions = num_params, positions
-        self.dropout = float(dropout)
+        self.positions = positions
         scale = 1 / math.sqrt(features)
         self.E = nnx.Param(scale * jax.random.normal(draw_key(rngs), (features, width)))
         # Without e, normalisation would leave no more of a scalar token than its sign.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
-from afflow._tools.shapes import check_size, check_sizes, check_widths
+from afflow._tools.shapes import check_size, check_widths
 from afflow.core.conditioner import Conditioner
 from afflow.nets.causal import convolve, make_queue
 
@@ -70,16 +70,14 @@ class WaveNet(Conditioner):
         rngs: nnx.Rngs,
     ):
         skip = 2 * channels if skip_channels is None else skip_channels
-        check_sizes(length, num_params, dilations, context_dim, features)
+        sizes = length, num_params, dilations
+        self._set_sizes(*sizes, features=features, context_dim=context_dim)
         check_widths(dilations, least=1)
         check_size("kernel_size", kernel_size, least=2)
         check_widths((channels, skip))
-        self.event_shape = (length,) if features == 1 else (length, features)
-        self.aligned = aligned
-        self.context_shape = ((length, context_dim) if aligned else (context_dim,)) or None
-        if not context_dim:
-            self.context_shape = None
-        self.num_params, self.kernel_size = num_params, kernel_size
+        self.aligned, self.kernel_size = aligned, kernel_size
+        if aligned and context_dim:
+            self.context_shape = (length, context_dim)
         self.dilations = tuple(int(d) for d in dilations)
         layers = len(self.dilations)
 

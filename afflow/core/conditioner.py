@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.arguments import check_number
 from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape, check_size
+from afflow._tools.shapes import Shape, check_size, check_sizes
 
 Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 """`emit(input_t, params_t) -> (x_t, aux_t)`: one token of a decoding loop, as a callable
@@ -58,6 +59,37 @@ class Conditioner(Outlined, nnx.Module):
     has_kernel = False  # whether `decode` takes the argument `kernel`
     knows_length: Any = True  # whether the weights are made for one number of tokens
     dropout: float = 0.0  # the probability with which `noisy` drops a unit
+
+    def _set_sizes(
+        self,
+        length: int,
+        num_params: int,
+        widths: Any,
+        *,
+        features: int = 1,
+        context_dim: int = 0,
+        dropout: float | None = None,
+    ) -> None:
+        """Check the sizes of a network, and set the attributes that every conditioner has.
+
+        Args:
+            length: number of tokens `T`.
+            num_params: parameters per token `P`.
+            widths: the widths of the layers, a tuple.
+            features: values in a token, 1 for a scalar.
+            context_dim: length of the context vector; 0 for none.
+            dropout: the probability to drop a unit, for a network that has dropout.
+
+        Raises:
+            ValueError: for sizes out of range, or a `dropout` outside of [0, 1).
+        """
+        check_sizes(length, num_params, widths, context_dim, features)
+        self.event_shape = (length,) if features == 1 else (length, features)
+        self.context_shape = (context_dim,) if context_dim else None
+        self.num_params = num_params
+        if dropout is not None:
+            check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
+            self.dropout = float(dropout)
 
     @abstractmethod
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import check_number
-from afflow._tools.shapes import Shape, check_size, check_sizes
+from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.lstm import (
     FirstConvolution,
     PixelGates,
@@ -87,13 +86,9 @@ class DiagonalLSTM(Conditioner):
         rngs: nnx.Rngs,
     ):
         self.shape = check_plane(shape)
-        tokens = math.prod(self.shape)
-        check_sizes(tokens, num_params, (channels,), context_dim, features)
+        sizes = math.prod(self.shape), num_params, (channels,)
+        self._set_sizes(*sizes, features=features, context_dim=context_dim, dropout=dropout)
         check_size("num_layers", num_layers)
-        check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
-        self.event_shape = (tokens,) if features == 1 else (tokens, features)
-        self.context_shape = (context_dim,) if context_dim else None
-        self.num_params, self.dropout = num_params, float(dropout)
         self.first = FirstConvolution(features, 2 * channels, kernel_size, rngs)
         self.layers = nnx.List(
             [_DiagonalLayer(channels, context_dim, rngs) for _ in range(num_layers)]

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow._tools.arguments import check_number, draw_key
+from afflow._tools.arguments import draw_key
 from afflow._tools.convolution import convolve
-from afflow._tools.shapes import Shape, check_size, check_sizes
+from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner, find_dtype
 
@@ -71,13 +71,9 @@ class Multiscale(Conditioner):
         rngs: nnx.Rngs,
     ):
         self.shape = check_plane(shape)
-        tokens = math.prod(self.shape)
-        check_sizes(tokens, num_params, (channels,), context_dim, features)
+        sizes = math.prod(self.shape), num_params, (channels,)
+        self._set_sizes(*sizes, features=features, context_dim=context_dim, dropout=dropout)
         check_size("num_blocks", num_blocks)
-        check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
-        self.event_shape = (tokens,) if features == 1 else (tokens, features)
-        self.context_shape = (context_dim,) if context_dim else None
-        self.num_params, self.dropout = num_params, float(dropout)
         options = {"context_dim": context_dim, "rngs": rngs}
         networks = []
         for stride, place in self._list_groups():

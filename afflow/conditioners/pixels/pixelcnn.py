@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
-from afflow._tools.shapes import Shape, check_shape, check_size, check_sizes
+from afflow._tools.shapes import Shape, check_shape, check_size
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach, find_square_reach
 
@@ -73,13 +73,10 @@ class PixelCNN(Conditioner):
     ):
         self.shape = check_image(shape)
         *_, colours = self.shape
-        check_sizes(math.prod(self.shape), num_params, (channels,), context_dim, features)
+        sizes = math.prod(self.shape), num_params, (channels,)
+        self._set_sizes(*sizes, features=features, context_dim=context_dim)
         check_size("channels", channels, least=2 * colours)
         check_size("num_blocks", num_blocks, least=0)
-        tokens = math.prod(self.shape)
-        self.event_shape = (tokens,) if features == 1 else (tokens, features)
-        self.context_shape = (context_dim,) if context_dim else None
-        self.num_params = num_params
         half = channels // 2
         groups = {width: np.arange(width) * colours // width for width in (channels, half)}
         inputs = np.arange(colours * features) // features

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import check_number, draw_key
-from afflow._tools.shapes import Shape, check_size, check_sizes
+from afflow._tools.arguments import draw_key
+from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach
@@ -77,14 +77,11 @@ class PixelCNNPP(Conditioner):
         rngs: nnx.Rngs,
     ):
         self.shape = check_plane(shape)
-        tokens = math.prod(self.shape)
-        check_sizes(tokens, num_params, (channels,), context_dim, features)
+        sizes = math.prod(self.shape), num_params, (channels,)
+        self._set_sizes(*sizes, features=features, context_dim=context_dim, dropout=dropout)
         for number in num_blocks:
             check_size("num_blocks", number)
-        check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
-        self.event_shape = (tokens,) if features == 1 else (tokens, features)
-        self.context_shape = (context_dim,) if context_dim else None
-        self.num_params, self.dropout, self.channels = num_params, float(dropout), channels
+        self.channels = channels
         inputs = features + 1
         self.start_down = _ShiftedConvolution(DOWN, inputs, channels, rngs=rngs)
         self.start_above = _ShiftedConvolution(ABOVE, inputs, channels, rngs=rngs)

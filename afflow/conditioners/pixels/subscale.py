@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow._tools.arguments import check_number
-from afflow._tools.shapes import Shape, check_shape, check_size, check_sizes
+from afflow._tools.shapes import Shape, check_shape, check_size
 from afflow.conditioners.pixels.lstm import draw
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.conditioners.pixels.slice_embedder import SliceEmbedder
@@ -85,15 +84,14 @@ class Subscale(Conditioner):
     ):
         check_size("factor", factor)
         self.slices = Slices(check_plane(shape), factor)
-        self.context_shape = _find_context_shape(context_dim, self.slices.shape)
+        context_shape = _find_context_shape(context_dim, self.slices.shape)
+        options = {"context_dim": (context_shape or (0,))[-1], "dropout": dropout}
         tokens = math.prod(self.slices.shape)
-        check_sizes(tokens, num_params, (width,), (self.context_shape or (0,))[-1], features)
+        self._set_sizes(tokens, num_params, (width,), features=features, **options)
+        self.context_shape = context_shape
         check_size("num_layers", num_layers)
         check_size("num_blocks", num_blocks)
         check_heads(width, num_heads)
-        check_number("dropout", dropout, lambda share: 0 <= share < 1, "in [0, 1)")
-        self.event_shape = (tokens,) if features == 1 else (tokens, features)
-        self.num_params, self.dropout = num_params, float(dropout)
         sizes = features, width, num_blocks
         self.embedder = SliceEmbedder(self.slices, *sizes, self.context_shape, rngs)
         self.E = draw(rngs, features, features, width)
