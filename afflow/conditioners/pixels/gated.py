@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import draw_key
 from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach, find_square_reach
+from afflow.nets.weights import draw_normal
 
 
 class GatedPixelCNN(Conditioner):
@@ -81,7 +81,7 @@ class GatedPixelCNN(Conditioner):
         layers = [_Layer(features, channels, first, is_first=True, **options)]
         layers += [_Layer(channels, channels, others, **options) for _ in range(num_layers - 1)]
         self.layers = nnx.List(layers)
-        self.A = nnx.Param(_draw(rngs, 2 / channels, channels, channels))
+        self.A = draw_normal(rngs, 2 / channels, channels, channels)
         self.a = nnx.Param(jnp.zeros(channels))
         self.B = nnx.Param(jnp.zeros((channels, num_params)))
         self.b = nnx.Param(jnp.zeros(num_params))
@@ -156,15 +156,15 @@ class _Layer(nnx.Module):
         self.horizontal = Reach(1, reach.left + 1, reach.left)
         two = 2 * channels
         area = reach.rows * reach.columns
-        self.W = nnx.Param(_draw(rngs, 1 / (inputs * area), reach.rows, reach.columns, inputs, two))
+        self.W = draw_normal(rngs, 1 / (inputs * area), reach.rows, reach.columns, inputs, two)
         scale = 1 / (inputs * self.horizontal.columns)
-        self.w = nnx.Param(_draw(rngs, scale, 1, self.horizontal.columns, inputs, two))
-        self.U = nnx.Param(_draw(rngs, 1 / two, two, two))
-        self.O = nnx.Param(_draw(rngs, 1 / channels, channels, channels))
+        self.w = draw_normal(rngs, scale, 1, self.horizontal.columns, inputs, two)
+        self.U = draw_normal(rngs, 1 / two, two, two)
+        self.O = draw_normal(rngs, 1 / channels, channels, channels)
         self.o = nnx.Param(jnp.zeros(channels))
         self.c, self.d = (nnx.Param(jnp.zeros(two)) for _ in range(2))
         self.C, self.D = (
-            nnx.Param(_draw(rngs, 1 / max(context_dim, 1), context_dim, two)) for _ in range(2)
+            draw_normal(rngs, 1 / max(context_dim, 1), context_dim, two) for _ in range(2)
         )
 
     def add_vertical(self, a, context):
@@ -187,7 +187,3 @@ def gate(a: jax.Array) -> jax.Array:
 def _add(a, bias, weights, context):
     a = a + bias[...][None, None]
     return a if context is None else a + (context @ weights[...])[None, None]
-
-
-def _draw(rngs: nnx.Rngs, variance: float, *shape: int) -> jax.Array:
-    return math.sqrt(variance) * jax.random.normal(draw_key(rngs), shape)

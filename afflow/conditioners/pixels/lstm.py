@@ -3,16 +3,14 @@
 Features are rows `(n, C)`: one row for each pixel, in raster order.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow._tools.arguments import draw_key
 from afflow._tools.shapes import check_size
 from afflow.nets.raster import find_square_reach
+from afflow.nets.weights import draw_normal
 
 
 class FirstConvolution(nnx.Module):
@@ -95,5 +93,4 @@ def update(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def draw(rngs: nnx.Rngs, num_inputs: float, *shape: int) -> nnx.Param:
     """Return normal weights whose variance is one over the number of inputs."""
-    scale = 1 / math.sqrt(max(num_inputs, 1))
-    return nnx.Param(scale * jax.random.normal(draw_key(rngs), shape))
+    return draw_normal(rngs, 1 / max(num_inputs, 1), *shape)

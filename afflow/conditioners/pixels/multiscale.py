@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow._tools.arguments import draw_key
 from afflow._tools.convolution import convolve
 from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner, find_dtype
+from afflow.nets.weights import draw_normal
 
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the pixels in a block of two by two
 
@@ -197,5 +197,4 @@ def _fit(part: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _draw(rngs: nnx.Rngs, gain: float, *shape: int) -> nnx.Param:
-    scale = math.sqrt(gain / max(math.prod(shape[:-1]), 1))
-    return nnx.Param(scale * jax.random.normal(draw_key(rngs), shape))
+    return draw_normal(rngs, gain / max(math.prod(shape[:-1]), 1), *shape)

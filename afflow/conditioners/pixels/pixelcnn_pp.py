@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import draw_key
 from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach
 from afflow.nets.regions import ImagePixel, ImageRow, WholeImage
+from afflow.nets.weights import draw_normal
 
 DOWN = Reach(2, 3, 1)  # reads two rows
 RIGHT = Reach(2, 2, 1)  # reads two rows up to the column of the pixel
@@ -186,7 +186,7 @@ class _Resolution(nnx.Module):
         if rest:
             rngs = options["rngs"]
             self.shrink = _ShiftedConvolution(reach, channels, channels, rngs=rngs)
-            self.grow = nnx.Param(_draw(rngs, 1 / channels, 2, 2, channels, channels))
+            self.grow = draw_normal(rngs, 1 / channels, 2, 2, channels, channels)
 
     def make_state(self, width, dtype):
         buffers = [block.make_buffers(width, dtype) for block in self.blocks]
@@ -237,8 +237,8 @@ class _GatedBlock(nnx.Module):
         two = 2 * channels
         self.W_1 = _ShiftedConvolution(reach, two, channels, rngs=rngs)
         self.W_2 = _ShiftedConvolution(reach, two, two, gain=0.1, rngs=rngs)
-        self.A = nnx.Param(_draw(rngs, 1 / max(beside, 1), 2 * beside, channels))
-        self.D = nnx.Param(_draw(rngs, 1 / max(context_dim, 1), context_dim, two))
+        self.A = draw_normal(rngs, 1 / max(beside, 1), 2 * beside, channels)
+        self.D = draw_normal(rngs, 1 / max(context_dim, 1), context_dim, two)
 
     def make_buffers(self, width, dtype):
         return [layer.make_buffer(width, dtype) for layer in (self.W_1, self.W_2)]
@@ -264,7 +264,7 @@ class _ShiftedConvolution(nnx.Module):
         self.reach = reach
         variance = gain**2 / (reach.rows * reach.columns * inputs)
         shape = (reach.rows, reach.columns, inputs, outputs)
-        self.kernel = nnx.Param(_draw(rngs, variance, *shape))
+        self.kernel = draw_normal(rngs, variance, *shape)
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def make_buffer(self, width, dtype):
@@ -291,7 +291,3 @@ def concat_elu(z: jax.Array) -> jax.Array:
 def _mark(image: jax.Array) -> jax.Array:
     """Return the image with a channel of ones, which tells it from the zeros outside of it."""
     return jnp.concatenate([image, jnp.ones_like(image[..., :1])], -1)
-
-
-def _draw(rngs: nnx.Rngs, variance: float, *shape: int) -> jax.Array:
-    return math.sqrt(variance) * jax.random.normal(draw_key(rngs), shape)
