@@ -96,12 +96,15 @@ class Conditioner(Outlined, nnx.Module):
         """Return the parameters `(T, P)` of every token of one event `(T, *token)`."""
 
     def noisy(self, key: jax.Array, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Return the parameters with the noise of training, such as dropout, drawn with `key`.
+        """Return the parameters with the noise of training, such as dropout, drawn with `key`."""
+        return self._pass(x, context, key) if self.dropout else self(x, context)
 
-        With `dropout` the method reads the event by `prefill` with the key.
+    def _pass(self, x: jax.Array, context: jax.Array | None, key: jax.Array | None) -> jax.Array:
+        """Return the parameters of one event; a key draws the noise of training.
+
+        The default reads the event by `prefill`. A network with another way to drop units
+        overrides it.
         """
-        if not self.dropout:
-            return self(x, context)
         return self.read(x, self.begin(context, x.dtype), key)[0]
 
     @property

@@ -98,9 +98,6 @@ class DiagonalLSTM(Conditioner):
     def __call__(self, x, context=None):
         return self._pass(x, context, None)
 
-    def noisy(self, key, x, context=None):
-        return self._pass(x, context, key if self.dropout else None)
-
     def _pass(self, x, context, key):
         height, width = self.shape
         image = jnp.pad(x.reshape(height, width, -1), ((0, 0), (0, 1), (0, 0)))

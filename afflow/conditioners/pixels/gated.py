@@ -89,9 +89,6 @@ class GatedPixelCNN(Conditioner):
     def __call__(self, x, context=None):
         return self._pass(x, context, None)
 
-    def noisy(self, key, x, context=None):
-        return self._pass(x, context, key if self.dropout else None)
-
     def _pass(self, x, context, key):
         image = x.reshape(*self.shape, self.features)
         v = jnp.pad(image, ((1, 0), (0, 0), (0, 0)))[:-1]  # from the row above

@@ -124,9 +124,6 @@ class Multiscale(Conditioner):
     def __call__(self, x, context=None):
         return self._pass(x, context, None)
 
-    def noisy(self, key, x, context=None):
-        return self._pass(x, context, key if self.dropout else None)
-
     def _pass(self, x, context, key):
         image = x[np.argsort(self.order)].reshape(*self.shape, self.features)
         groups = range(self.num_groups)

@@ -96,9 +96,6 @@ class PixelCNNPP(Conditioner):
     def __call__(self, x, context=None):
         return self._pass(x, context, None)
 
-    def noisy(self, key, x, context=None):
-        return self._pass(x, context, key if self.dropout else None)
-
     def _pass(self, x, context, key):
         region, state = WholeImage(self.shape), self._make_state(x.dtype)
         image = _mark(x.reshape(*self.shape, self.features))

@@ -91,9 +91,6 @@ class RowLSTM(Conditioner):
     def __call__(self, x, context=None):
         return self._pass(x, context, None)
 
-    def noisy(self, key, x, context=None):
-        return self._pass(x, context, key if self.dropout else None)
-
     def _pass(self, x, context, key):
         h = self.first(x.reshape(*self.shape, self.features))  # (H W, 2 C)
         for number, layer in enumerate(self.layers):

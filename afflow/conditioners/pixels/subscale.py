@@ -113,9 +113,6 @@ class Subscale(Conditioner):
     def __call__(self, x, context=None):
         return self._pass(x, context, None)
 
-    def noisy(self, key, x, context=None):
-        return self._pass(x, context, key if self.dropout else None)
-
     def _pass(self, x, context, key):
         slices, tokens = self.slices, self.slices.find_tokens()
         x = x.reshape(-1, self.features).astype(self._find_dtype(x.dtype))
