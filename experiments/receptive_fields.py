@@ -2,7 +2,7 @@
 
     python experiments/receptive_fields.py  # a minute on two cores
 
-The weights are random. A pixel is seen if the parameters of the chosen pixel depend on it. In the
+The weights are random. A pixel is seen if the parameters of the chosen pixel depend on its value. In the
 picture, darker pixels have larger derivatives, and hatched pixels come before the chosen one and
 are not seen.
 """
@@ -27,7 +27,7 @@ from afflow import conditioners
 
 @dataclass(frozen=True)
 class Config:
-    """The image, and the pixel that looks at it."""
+    """The sizes of the images, and the chosen pixel."""
 
     side: int = 15
     row: int = 9

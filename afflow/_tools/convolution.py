@@ -1,4 +1,4 @@
-"""Convolutions in any number of dimensions, with fast derivatives on a CPU."""
+"""Convolutions in one or two dimensions, with fast derivatives on a CPU."""
 
 from functools import partial
 
@@ -35,8 +35,9 @@ def _convolve(z, kernel, strides, dilation):
     return _call_library(z, kernel, strides, dilation)
 
 
-# XLA's CPU compiler has a fast convolution for the derivatives outside of loops only. Within a
-# loop, such as an epoch of `fit`, its derivative by the kernel takes 30 times as long.
+# Within a loop, such as an epoch of `fit`, XLA's CPU compiler has no fast convolution for the
+# derivative by the kernel: 0.36 s in place of 0.011 s for 16 images of 28 x 28 x 32 values. Products
+# of matrices are fast in both places.
 @_convolve.defjvp
 def _convolve_jvp(strides, dilation, primals, tangents):
     (z, kernel), (d_z, d_kernel) = primals, tangents

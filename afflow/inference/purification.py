@@ -1,4 +1,4 @@
-"""PixelDefend: how unusual an event is, and the most probable event close to it."""
+"""PixelDefend: the p-value of an event, and the most probable event near an event."""
 
 from typing import Any
 

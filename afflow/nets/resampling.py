@@ -76,7 +76,7 @@ class Upsampler(Outlined, nnx.Module):
 
     A 1x1 convolution and residual blocks, as in `Downsampler`, come first. Then `n` convolutions
     with kernels of 3x3 give the features of each 2x2 square of the next grid (Shi et al. 2016,
-    arXiv:1609.05158). The last of them starts at zero.
+    arXiv:1609.05158). The last convolution starts at zero.
 
     Args:
         shape: `(h, w, K)`.

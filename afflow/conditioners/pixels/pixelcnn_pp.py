@@ -30,11 +30,12 @@ class PixelCNNPP(Conditioner):
     e(z) = \mathrm{elu}([z, -z]).$$
 
     There are two streams of residual blocks $f$. The vertical stream sees the rows above a pixel.
-    The horizontal stream also sees the row to the left, and reads the vertical stream by $a$. A
-    stream has `num_blocks[0]` blocks at the size of the image, `num_blocks[1]` blocks at half the
-    size, and so on; then as many blocks again on the way back, and these also read the blocks of
-    the way down by $a$. A pixel sees every pixel before it, as far as the convolutions reach. The
-    tokens are the pixels in raster order.
+    The horizontal stream also sees the row to the left, and its blocks read the vertical stream as
+    $a$. A stream has `num_blocks[0]` blocks at the size of the image, `num_blocks[1]` blocks at half
+    the size, and so on. The stream then returns to the size of the image by as many blocks. A block
+    on the way back also reads its partner on the way down as part of $a$ (a skip connection). A
+    pixel sees every pixel before it, as far as the convolutions reach. The tokens are the pixels in
+    raster order.
 
     A density takes one pass. A step of decoding computes one pixel of the horizontal stream, and
     the first step of a row computes one row of the vertical stream. A smaller resolution takes part
@@ -227,7 +228,7 @@ class _Resolution(nnx.Module):
 
 
 class _GatedBlock(nnx.Module):
-    """A gated residual block; its number tells its dropout from the dropout of others."""
+    """A gated residual block. Its number gives it a dropout mask that no other block has."""
 
     def __init__(self, reach, channels, beside, number, *, context_dim, rngs):
         self.number = number
@@ -286,5 +287,5 @@ def concat_elu(z: jax.Array) -> jax.Array:
 
 
 def _mark(image: jax.Array) -> jax.Array:
-    """Return the image with a channel of ones, which tells it from the zeros outside of it."""
+    """Return the image with a channel of ones. Outside of the image this channel is zero."""
     return jnp.concatenate([image, jnp.ones_like(image[..., :1])], -1)

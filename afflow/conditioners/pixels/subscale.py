@@ -164,10 +164,10 @@ class Subscale(Conditioner):
 
         Args:
             z: the features of the pixels `(n, width)`.
-            x_prev: the pixels before `(n, features)`; the one before the first is ignored.
+            x_prev: the pixels before `(n, features)`. The pixel before the first is ignored.
             index: the number of pixels of the slice before.
             pairs: the keys and values of each layer.
-            key: draws the dropout; none without a key.
+            key: draws the dropout. Without a key there is no dropout.
         """
         at = index + jnp.arange(len(z))
         rows = x_prev @ self.E[...] + self.e[...][None]
