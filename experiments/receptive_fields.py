@@ -2,9 +2,9 @@
 
     python experiments/receptive_fields.py  # a minute on two cores
 
-The weights are random. A pixel is seen if the parameters of the chosen pixel depend on its value. In the
-picture, darker pixels have larger derivatives, and hatched pixels come before the chosen one and
-are not seen.
+The weights are random. A pixel is seen if the parameters of the chosen pixel depend on its value.
+In the picture, darker pixels have larger derivatives. Hatched pixels come before the chosen pixel
+and are not seen.
 """
 
 from dataclasses import dataclass

@@ -36,8 +36,8 @@ def _convolve(z, kernel, strides, dilation):
 
 
 # Within a loop, such as an epoch of `fit`, XLA's CPU compiler has no fast convolution for the
-# derivative by the kernel: 0.36 s in place of 0.011 s for 16 images of 28 x 28 x 32 values. Products
-# of matrices are fast in both places.
+# derivative by the kernel: 0.36 s in place of 0.011 s for 16 images of 28 x 28 x 32 values.
+# Products of matrices are fast in both places.
 @_convolve.defjvp
 def _convolve_jvp(strides, dilation, primals, tangents):
     (z, kernel), (d_z, d_kernel) = primals, tangents

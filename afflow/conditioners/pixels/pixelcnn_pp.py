@@ -31,11 +31,11 @@ class PixelCNNPP(Conditioner):
 
     There are two streams of residual blocks $f$. The vertical stream sees the rows above a pixel.
     The horizontal stream also sees the row to the left, and its blocks read the vertical stream as
-    $a$. A stream has `num_blocks[0]` blocks at the size of the image, `num_blocks[1]` blocks at half
-    the size, and so on. The stream then returns to the size of the image by as many blocks. A block
-    on the way back also reads its partner on the way down as part of $a$ (a skip connection). A
-    pixel sees every pixel before it, as far as the convolutions reach. The tokens are the pixels in
-    raster order.
+    $a$. A stream has `num_blocks[0]` blocks at the size of the image, `num_blocks[1]` blocks at
+    half the size, and so on. The stream then returns to the size of the image by as many blocks. A
+    block on the way back also reads its partner on the way down as part of $a$ (a skip connection).
+    A pixel sees every pixel before it, as far as the convolutions reach. The tokens are the pixels
+    in raster order.
 
     A density takes one pass. A step of decoding computes one pixel of the horizontal stream, and
     the first step of a row computes one row of the vertical stream. A smaller resolution takes part
