@@ -33,6 +33,7 @@ from afflow.inference.importance import importance_weights
 from afflow.inference.variational import fit_to_density
 from afflow.models.any_order import OrderAgnosticModel
 from afflow.models.autoregressive import AutoregressiveModel
+from afflow.models.calibration import calibrate
 from afflow.models.columns import Above, Between, Categories, Real, Whole
 from afflow.models.dequantization import bits_per_dim, dequantize
 from afflow.models.flow import Flow
@@ -88,6 +89,7 @@ __all__ = [
     "bijectors",
     "bits_per_dim",
     "bnaf",
+    "calibrate",
     "check_bijector",
     "cnf",
     "codecs",

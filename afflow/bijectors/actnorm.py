@@ -1,5 +1,7 @@
 """Activation normalisation: one scale and one shift per channel, initialised from data."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +90,7 @@ def initialize_actnorm(model: Model, x: jax.Array, context: jax.Array | None = N
     return change_layers(model, ActNorm, _normalize, x, context)
 
 
-def _normalize(layer: ActNorm, batch: jax.Array, *, forward: bool) -> None:
+def _normalize(layer: ActNorm, batch: jax.Array, context: Any, *, forward: bool) -> None:
     rows = tuple(range(batch.ndim - 1))
     mu, sigma = batch.mean(rows), batch.std(rows)
     if forward:

@@ -102,7 +102,7 @@ def update_batchnorm(
     if not 0 <= momentum <= 1:
         raise ValueError(f"Expected momentum in [0, 1], got {momentum}.")
 
-    def update(layer, y, *, forward):
+    def update(layer, y, context, *, forward):
         if forward:
             raise ValueError(
                 "Expected no BatchNorm inside an Inverse: its noise is not normalised."

@@ -136,9 +136,16 @@ class Repeat(Bijector):
     def is_triangular(self) -> bool:
         return self.layers.is_triangular
 
-    def walk(self, x, context, visit, *, forward=False):
+    def to_chain(self) -> Chain:
+        """Return the chain of the copies, the same map."""
+        return Chain(self._copies())
+
+    def _copies(self):
         n = len(jax.tree.leaves(self.layers)[0])
-        copies = [jax.tree.map(lambda leaf, i=i: leaf[i], self.layers) for i in range(n)]
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], self.layers) for i in range(n)]
+
+    def walk(self, x, context, visit, *, forward=False):
+        copies = self._copies()
         for copy in copies if forward else reversed(copies):
             x = copy.walk(x, context, visit, forward=forward)
         self.layers = _stack(copies)

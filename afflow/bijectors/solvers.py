@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from afflow._tools.lowering import use_float32_products
-from afflow.core.conditioner import Conditioner, Emit
+from afflow._tools.shapes import check_size
+from afflow.core.conditioner import Conditioner, Emit, Place, find_dtype
 
 
 class Solver(ABC):
@@ -31,6 +32,10 @@ class Solver(ABC):
         [0.0, 1.0, 2.0]
     """
 
+    def __repr__(self) -> str:
+        settings = [f"{name}={value}" for name, value in vars(self).items() if value is not None]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
     @abstractmethod
     def run(
         self, conditioner: Conditioner, emit: Emit, inputs: Any, context: jax.Array | None
@@ -38,7 +43,7 @@ class Solver(ABC):
         """Return `x` `(D,)` and `aux`, a pytree of `(D, ...)`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Incremental(Solver):
     """One step of the conditioner per coordinate: for a MADE, about the work of one pass.
 
@@ -67,9 +72,6 @@ class Incremental(Solver):
 
     kernel: bool | tuple[int, int, int] | None = None
 
-    def __repr__(self) -> str:
-        return "Incremental()" if self.kernel is None else f"Incremental(kernel={self.kernel})"
-
     def run(self, conditioner, emit, inputs, context):
         if conditioner.has_kernel:
             made: Any = conditioner
@@ -81,7 +83,7 @@ class Incremental(Solver):
         return Jacobi().run(conditioner, emit, inputs, context)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FullPasses(Solver):
     """One full pass of the conditioner per coordinate: `D` passes, the reference solver."""
 
@@ -89,24 +91,51 @@ class FullPasses(Solver):
         return _WithoutSteps(conditioner).decode(emit, inputs, context)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Jacobi(Solver):
     r"""Fixed-point sweeps of full passes, $x \leftarrow E(z, C(x))$, until $x$ settles.
 
     After `k` sweeps the first `k` coordinates are exact, so `D` sweeps always suffice. If the
     coupling is weak, a few suffice.
 
+    With `block`, the tokens settle block after block, and the tokens of a block by sweeps (block
+    Jacobi). A sweep then reads one block, after the cache of the blocks before. This takes a
+    conditioner that reads many tokens in one pass, such as `Transformer`. Other conditioners take
+    sweeps of full passes.
+
+    In a density model each token is drawn with a fixed key, so the sweeps end at the tokens that
+    the serial loop draws (predictive sampling, Wiggers and Hoogeboom 2020, arXiv:2002.09928).
+
     Song et al. 2021, arXiv:2002.03629.
 
     Args:
         tol: the sweeps end when no coordinate moves by more than `tol * (1 + |x|)`; by default
             eight times the rounding error of the float type.
-        max_steps: the most sweeps; by default `D`. An event that has not settled by then is
-            returned as NaN, never as an approximation.
+        max_steps: the most sweeps of a block; by default its number of tokens. An event that has
+            not settled by then is returned as NaN, never as an approximation.
+        block: the number of tokens in a block; by default all.
+
+    Raises:
+        ValueError: if `block` or `max_steps` is not a positive whole number.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> sizes = {"width": 8, "num_layers": 1, "num_heads": 1}
+        >>> network = afflow.conditioners.Transformer(6, 2, **sizes, rngs=nnx.Rngs(0))
+        >>> layer = afflow.MaskedAutoregressive(network, afflow.Affine(), afflow.Jacobi(block=3))
+        >>> layer.forward(jnp.ones(6)).tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
 
     tol: float | None = None
     max_steps: int | None = None
+    block: int | None = None
+
+    def __post_init__(self):
+        for name in ("max_steps", "block"):
+            if (size := getattr(self, name)) is not None:
+                check_size(name, size)
 
     def run(self, conditioner, emit, inputs, context):
         x, aux, _ = self.run_and_count(conditioner, emit, inputs, context)
@@ -114,38 +143,69 @@ class Jacobi(Solver):
 
     def run_and_count(self, conditioner, emit, inputs, context) -> tuple[jax.Array, Any, Any]:
         """Return `x` and `aux` as `run` does, and the number of sweeps."""
-        dim = conditioner.event_shape[0]
+        if self.block is None or not conditioner.reads_at_once:
+            start = Place(jnp.zeros(conditioner.event_shape[1:], find_dtype(inputs)), 0, None)
+            out, _, count = self._settle(
+                lambda x, place: (conditioner(x, context), place), emit, inputs, start
+            )
+            return *out, count
+        place, parts, total = conditioner.begin(context, find_dtype(inputs)), [], 0
+        length = conditioner.event_shape[0]
+        for lo in range(0, length, self.block):
+            hi = min(lo + self.block, length)
+            part = jax.tree.map(lambda leaf, lo=lo, hi=hi: leaf[lo:hi], inputs)
+            place = place.resized(conditioner, hi)
+            out, place, count = self._settle(conditioner.read, emit, part, place)
+            parts.append(out)
+            total += count
+        x, aux = jax.tree.map(lambda *parts: jnp.concatenate(parts), *parts)
+        return x, aux, total
+
+    def _settle(self, read, emit, inputs, place):
+        """Sweep the tokens of a block until they settle.
+
+        Args:
+            read: `read(x, place)`, which returns the parameters of the block and the place after.
+            emit: emits one token.
+            inputs: the inputs of the block.
+            place: the place before the block.
+
+        Returns:
+            `x` and `aux` of the block, the place after, and the number of sweeps.
+        """
+        num = len(jax.tree.leaves(inputs)[0])
+        most = min(num, self.max_steps or num)
 
         def sweep(x):
-            return jax.vmap(emit)(inputs, conditioner(x, context))
-
-        def settled(x, previous):
-            if not jnp.issubdtype(x.dtype, jnp.floating):
-                return jnp.all(x == previous)
-            tol = 8 * jnp.finfo(x.dtype).eps if self.tol is None else self.tol
-            return jnp.all(jnp.abs(x - previous) <= tol * (1 + jnp.abs(x)))
+            params, after = read(x, place)
+            return jax.vmap(emit)(inputs, params), after.cache
 
         def advance(state):
-            x, _, _, count = state
-            new, aux = sweep(x)
-            return new, aux, settled(new, x), count + 1
+            (x, _), _, _, count = state
+            out, cache = sweep(x)
+            return out, cache, self._has_settled(out[0], x), count + 1
 
         def unfinished(state):
             _, _, done, count = state
-            return ~done & (count < min(dim, self.max_steps or dim))
+            return ~done & (count < most)
 
-        dtype = jax.tree.leaves(inputs)[0].dtype
-        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(float)
-        start = jax.eval_shape(sweep, jax.ShapeDtypeStruct(conditioner.event_shape, dtype))
-        start = jax.eval_shape(sweep, start[0])
-        x, aux = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), start)
-        x, aux, done, count = jax.lax.while_loop(
-            unfinished, advance, (x, aux, jnp.zeros((), bool), 0)
+        start = jax.ShapeDtypeStruct((num, *place.x_prev.shape), place.x_prev.dtype)
+        for _ in range(2):  # the second sweep has the float type of the first one's result
+            shapes = jax.eval_shape(sweep, start)
+            start = shapes[0][0]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (x, aux), cache, done, count = jax.lax.while_loop(
+            unfinished, advance, (*zeros, jnp.zeros((), bool), 0)
         )
-        if (self.max_steps or dim) < dim:
-            exact = done | (count >= dim)
-            x, aux = jax.tree.map(lambda leaf: jnp.where(exact, leaf, jnp.nan), (x, aux))
-        return x, aux, count
+        if most < num:
+            x, aux = jax.tree.map(lambda leaf: jnp.where(done, leaf, jnp.nan), (x, aux))
+        return (x, aux), Place(x[-1], place.t + num, cache), count
+
+    def _has_settled(self, x, previous):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return jnp.all(x == previous)
+        tol = 8 * jnp.finfo(x.dtype).eps if self.tol is None else self.tol
+        return jnp.all(jnp.abs(x - previous) <= tol * (1 + jnp.abs(x)))
 
 
 class _WithoutSteps(Conditioner):

@@ -13,7 +13,7 @@ from afflow.core.bijector import Bijector
 Model = TypeVar("Model")
 Layer = TypeVar("Layer", bound=Bijector)
 Change = Callable[..., None]
-"""`change(layer, batch, forward=...)` sets a layer in place by the batch that reaches the layer."""
+"""`change(layer, batch, context, forward=...)` sets a layer by the batch that reaches it."""
 
 
 def change_layers(
@@ -22,8 +22,8 @@ def change_layers(
     """Return a copy of a flow or bijector with all layers of class `kind` changed.
 
     The events `x` run from data to noise. Before a layer of this class runs,
-    `change(layer, batch, forward=forward)` is called with the batch that reaches the layer.
-    `forward` is true inside an `Inverse`, where the layer runs `forward`.
+    `change(layer, batch, context, forward=forward)` is called with the batch that reaches the
+    layer. `forward` is true inside an `Inverse`, where the layer runs `forward`.
 
     Args:
         model: the flow or bijector, which is not changed.
@@ -43,9 +43,9 @@ def change_layers(
     if context is not None:
         context = jnp.broadcast_to(context, (len(x), *cast(Any, model).context_shape))
 
-    def visit(layer, batch, *, forward):
+    def visit(layer, batch, context, *, forward):
         if isinstance(layer, kind):
-            change(layer, batch, forward=forward)
+            change(layer, batch, context, forward=forward)
         elif any(isinstance(module, kind) for _, module in nnx.iter_modules(layer)):
             raise ValueError(
                 f"Expected every {kind.__name__} where Bijector.walk reaches it, got one inside "

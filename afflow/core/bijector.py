@@ -14,7 +14,7 @@ from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape
 
 Visit = Callable[..., None]
-"""`visit(layer, batch, forward=...)` looks at a layer, or changes it in place, before it runs."""
+"""`visit(layer, batch, context, forward=...)` looks at a layer, or changes it, before it runs."""
 
 
 class Bijector(Outlined, nnx.Module):
@@ -108,9 +108,9 @@ class Bijector(Outlined, nnx.Module):
     ) -> jax.Array:
         """Run a batch of events through the bijector, layer by layer, and visit every layer.
 
-        `visit(layer, batch, forward=forward)` is called before a layer runs, with the batch that
-        reaches the layer. It may change the layer in place. A bijector without layers visits
-        itself.
+        `visit(layer, batch, context, forward=forward)` is called before a layer runs, with the
+        batch that reaches the layer and its contexts. It may change the layer in place. A bijector
+        without layers visits itself.
 
         Args:
             x: events `(N, *event_shape)`.
@@ -121,12 +121,15 @@ class Bijector(Outlined, nnx.Module):
         Returns:
             The mapped events `(N, *event_shape)`.
         """
-        visit(self, x, forward=forward)
-        return _run(self, x, context, forward)
+        visit(self, x, context, forward=forward)
+        return map_events(self, x, context, forward=forward)
 
 
 @partial(jax.jit, static_argnames="forward")
-def _run(layer, x, context, forward):
+def map_events(
+    layer: Bijector, x: jax.Array, context: jax.Array | None, *, forward: bool = False
+) -> jax.Array:
+    """Map a batch of events `(N, *event_shape)` by `inverse`, or by `forward`."""
     method = layer.forward if forward else layer.inverse
     return jax.vmap(method, in_axes=(0, None if context is None else 0))(x, context)
 

@@ -161,6 +161,11 @@ class Conditioner(Outlined, nnx.Module):
         return own.step is not default.step or own.decode is not default.decode
 
     @property
+    def reads_at_once(self) -> bool:
+        """Return whether the class overrides `prefill`, to read many tokens in one pass."""
+        return type(self).prefill is not Conditioner.prefill
+
+    @property
     def is_endless(self) -> bool:
         """Whether the cache of `step` has one size for every number of tokens."""
         if self.knows_length:

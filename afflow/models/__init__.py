@@ -2,6 +2,7 @@
 
 from afflow.models.any_order import OrderAgnosticModel
 from afflow.models.autoregressive import AutoregressiveModel
+from afflow.models.calibration import calibrate
 from afflow.models.columns import Above, Between, Categories, Columns, Real, Whole
 from afflow.models.depth_upscaled import DepthUpscaled
 from afflow.models.dequantization import (
@@ -34,6 +35,7 @@ __all__ = [
     "VariationalDequantization",
     "Whole",
     "bits_per_dim",
+    "calibrate",
     "dequantize",
     "prefix_log_prob",
     "quantize",

@@ -1,6 +1,7 @@
 """An autoregressive density model: the chain rule with a conditioner and a conditional."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,12 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
+from afflow._tools.arguments import check_instance
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation
+from afflow.bijectors.solvers import Incremental, Solver
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner, Emit, Place
 from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
@@ -34,6 +37,8 @@ class AutoregressiveModel(Outlined, nnx.Module):
             `(T, P)`.
         conditional: a distribution of a token with `P` parameters.
         order: the tokens in the order of the chain rule, by default the natural one.
+        solver: runs the serial direction of `sample`, `greedy` and `complete`. The tokens do not
+            depend on the solver, but for rounding in the parameters.
         learning_rate: the default of `fit` for this model.
 
     Raises:
@@ -51,19 +56,24 @@ class AutoregressiveModel(Outlined, nnx.Module):
         (5, 3)
     """
 
+    ABSENT = {"solver": Incremental()}  # older archives have no solver
+
     def __init__(
         self,
         conditioner: Conditioner,
         conditional: Conditional,
         order: Sequence[int] | None = None,
         *,
+        solver: Solver = Incremental(),
         learning_rate: float = 1e-3,
     ):
         check_fit(conditioner, conditional)
+        check_instance("solver", solver, Solver)
         length = conditioner.event_shape[0]
         self.conditioner = conditioner
         self.conditional = conditional
         self.order = None if order is None else check_permutation("order", order, length)
+        self.solver = solver
         self.learning_rate = learning_rate
         self.event_shape = (length, *conditional.event_shape)
         self.context_shape = conditioner.context_shape
@@ -111,7 +121,8 @@ class AutoregressiveModel(Outlined, nnx.Module):
         return self._around(self.conditioner.with_length(length))
 
     def _around(self, conditioner: Conditioner) -> "AutoregressiveModel":
-        options = {"order": self.order, "learning_rate": self.learning_rate}
+        options: dict[str, Any] = {"order": self.order, "solver": self.solver}
+        options["learning_rate"] = self.learning_rate
         return AutoregressiveModel(conditioner, self.conditional, **options)
 
     def check_missing(self, x: np.ndarray) -> None:
@@ -458,5 +469,5 @@ def decode_with(
         keys: arrays `(T, ...)` with an entry for each step.
     """
     inputs = *map(model._sort, values), *keys
-    _, x = model.conditioner.decode(emit, inputs, context)
+    _, x = model.solver.run(model.conditioner, emit, inputs, context)
     return model._unsort(x)

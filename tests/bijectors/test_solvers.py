@@ -105,6 +105,39 @@ def test_jacobi_counts_its_sweeps_and_is_exact_after_d():
     assert count == 2
 
 
+@pytest.mark.parametrize(("dtype", "tol"), [(jnp.float64, 1e-11), (jnp.float32, 1e-5)])
+def test_blocks_of_a_transformer(dtype, tol):
+    """Check blocks of every size, the count of sweeps, and a coupling so weak that few settle."""
+    sizes = {"width": 8, "num_layers": 2, "num_heads": 2, "features": 2, "context_dim": 1}
+    net = cast(randomize(afflow.conditioners.Transformer(7, 4, **sizes, rngs=nnx.Rngs(0))), dtype)
+    layer = afflow.MaskedAutoregressive(net, afflow.Affine())
+    z, context = events(layer, dtype=dtype)
+    expected = batched(layer.forward_and_log_det)(z, context)
+    emit = Partial(afflow.Affine.forward_and_log_det, layer.univariate)
+    emit = afflow.bijectors.solvers._over_token(emit, net)
+    for block in (1, 3, 7, 50):
+        solver = afflow.Jacobi(block=block)
+        same = afflow.MaskedAutoregressive(net, afflow.Affine(), solver)
+        y, log_det = jax.jit(batched(same.forward_and_log_det))(z, context)
+        np.testing.assert_allclose(y, expected[0], rtol=tol, atol=tol)
+        np.testing.assert_allclose(log_det, expected[1], rtol=tol, atol=tol)
+        assert y.dtype == log_det.dtype == dtype
+        count = solver.run_and_count(net, emit, z[0], context[0])[2]
+        assert -(-7 // block) <= count <= 7
+    weak = jax.tree.map(lambda a: 1e-9 * a, net)
+    assert afflow.Jacobi(block=4).run_and_count(weak, emit, z[0], context[0])[2] == 4
+
+
+def test_blocks_of_a_made_are_full_passes():
+    bijector = autoregressive(6, solver=afflow.Jacobi(block=2))
+    emit = Partial(afflow.Affine.forward_and_log_det, bijector.univariate)
+    z = jax.random.normal(KEY, (6,))
+    found = bijector.solver.run_and_count(bijector.conditioner, emit, z, None)
+    expected = afflow.Jacobi().run_and_count(bijector.conditioner, emit, z, None)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_jacobi_never_returns_an_unconverged_answer():
     solver = afflow.Jacobi(max_steps=2)
     weak, strong = autoregressive(6, solver=solver), autoregressive(6, solver=solver)
