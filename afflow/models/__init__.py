@@ -17,6 +17,7 @@ from afflow.models.flow import Flow
 from afflow.models.prefix import prefix_log_prob, sample_rest
 from afflow.models.reshaped import Reshaped
 from afflow.models.token_model import TokenModel
+from afflow.models.vae import VAE
 
 __all__ = [
     "Above",
@@ -32,6 +33,7 @@ __all__ = [
     "Real",
     "Reshaped",
     "TokenModel",
+    "VAE",
     "VariationalDequantization",
     "Whole",
     "bits_per_dim",

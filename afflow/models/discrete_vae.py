@@ -1,27 +1,20 @@
 """The discrete variational autoencoder: an image as a grid of symbols."""
 
 import math
-from functools import lru_cache, partial
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from afflow._tools.arguments import check_instance, check_number, check_positive
-from afflow._tools.arrays import real_array
+from afflow._tools.arguments import check_number, check_positive
 from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.constants import Constant
-from afflow._tools.numerics import log_mean_exp
-from afflow._tools.outline import Outlined
-from afflow._tools.shapes import Shape, check_shape, check_size
+from afflow._tools.shapes import Shape, check_shape
 from afflow.core.conditional import Conditional
-from afflow.models.emission import codes as encode_values
-
-_DRAWS = 16  # draws of the codes in `log_prob`
+from afflow.models.latent import LatentModel, add_terms
 
 
-class DiscreteVAE(Outlined, nnx.Module):
+class DiscreteVAE(LatentModel):
     r"""A variational autoencoder whose code is a grid of symbols `(h, w)`, each one of `K`.
 
     $$\log p(x) \ge \mathbb{E}_{q(z \mid x)}\big[\log p(x \mid z)\big]
@@ -35,7 +28,8 @@ class DiscreteVAE(Outlined, nnx.Module):
     temperature $\tau$. The loss is $-\log p(x \mid y) + \beta\, \mathrm{KL}$, with the exact
     divergence. `with_temperature` and `with_kl_weight` set $\tau$ and $\beta$ between calls of
     `fit`, and no program is compiled again. With `straight_through` the decoder sees the symbol
-    with the largest $y$, and the gradient is the gradient by $y$.
+    with the largest $y$, and the gradient is the gradient by $y$. The bounds of `elbo` and
+    `log_prob` draw symbols, so they hold at every temperature.
 
     In a model of two stages a transformer over the codes, or over a text and the codes, takes the
     place of the uniform $p(z)$ (Ramesh et al. 2021, arXiv:2102.12092).
@@ -71,8 +65,6 @@ class DiscreteVAE(Outlined, nnx.Module):
         (5,)
     """
 
-    context_shape = None
-
     def __init__(
         self,
         encoder: Any,
@@ -84,11 +76,8 @@ class DiscreteVAE(Outlined, nnx.Module):
         kl_weight: float = 1.0,
         straight_through: bool = False,
     ):
-        check_instance("conditional", conditional, Conditional)
-        if conditional.event_shape:
-            raise ValueError(f"Expected a conditional of scalars, got {conditional}.")
-        self.event_shape = check_shape("event_shape", event_shape)
-        self.encoder, self.decoder, self.conditional = encoder, decoder, conditional
+        super().__init__(conditional, event_shape)
+        self.encoder, self.decoder = encoder, decoder
         self.straight_through = straight_through
         height, width, self.num_codes = _find_grid(self)
         self.codes_shape = height, width
@@ -115,7 +104,7 @@ class DiscreteVAE(Outlined, nnx.Module):
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Return the most probable codes `(..., h, w)` of images, from 0 to `K - 1`."""
-        return call(_encode, self, (self._images(x),))
+        return call(_encode, self, (self._events(x),))
 
     def decode(self, codes: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Return images `(..., *event_shape)` of codes `(..., h, w)`.
@@ -140,28 +129,6 @@ class DiscreteVAE(Outlined, nnx.Module):
             raise ValueError(f"Expected a conditional of whole numbers, got {self.conditional}.")
         return call(_decode_median, self, (self._padded(self._codes(codes)),))
 
-    def elbo(self, key: jax.Array, x: jax.Array, num_samples: int = 1) -> jax.Array:
-        r"""Return an unbiased estimate `(...)` of a lower bound on $\log p(x)$, in nats.
-
-        The codes are symbols drawn from $q$, so the bound holds at every temperature. With several
-        samples the bound is the importance-weighted bound, tighter with each sample (Burda et al.
-        2016, arXiv:1509.00519).
-
-        Args:
-            key: a PRNG key for the codes.
-            x: images `(..., *event_shape)`.
-            num_samples: draws of the codes for each image.
-        """
-        check_size("num_samples", num_samples)
-        return call(_elbo_of(int(num_samples)), self, (self._images(x),), key=key)
-
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        r"""Return a lower bound in expectation on $\log p(x)$: `(...)` in nats.
-
-        The bound is `elbo` with 16 draws from a fixed seed; the same call returns the same value.
-        """
-        return self.elbo(jax.random.key(0), x, _DRAWS)
-
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
@@ -170,7 +137,7 @@ class DiscreteVAE(Outlined, nnx.Module):
         The result is not a bound on $\log p(x)$. With `straight_through` and $\beta = 1$ it is an
         unbiased estimate of the bound.
         """
-        return call(_relaxed_elbo, self, (self._images(x),), context, key=key)
+        return call(_relaxed_elbo, self, (self._events(x),), context, key=key)
 
     def sample(
         self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
@@ -185,15 +152,17 @@ class DiscreteVAE(Outlined, nnx.Module):
 
     def compute_logits(self, x: jax.Array) -> jax.Array:
         r"""Return the logits `(h, w, K)` of $q(z \mid x)$ for one image, without checks."""
-        values = encode_values(self.conditional, x.reshape(-1))
-        return self.encoder(values.reshape(*self.event_shape[:2], -1))
+        return self.encoder(self.encode_values(x).reshape(*self.event_shape[:2], -1))
+
+    def infer(self, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        r"""Return drawn codes `(h, w, K)` of one image, and $\log p(z) - \log q(z \mid x)$."""
+        logits = self.compute_logits(x)
+        y = _indicate(self, jax.random.categorical(key, logits), logits.dtype)
+        return y, -add_terms(y * jax.nn.log_softmax(logits)) - _log_num_grids(self)
 
     def compute_params(self, y: jax.Array) -> jax.Array:
         """Return the parameters `(*event_shape, P)` of the values, given codes `(h, w, K)`."""
         return self.decoder(y).reshape(*self.event_shape, self.conditional.num_params)
-
-    def _images(self, x):
-        return check_ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
 
     def _codes(self, codes):
         codes = check_ending("codes", jnp.asarray(codes), self.codes_shape)
@@ -213,12 +182,8 @@ def _encode(model, item, context):
 
 @per_event
 def _decode(model, item, context):
-    codes, *keys = item
-    params = _compute_params_of(model, codes)
-    if not keys:
-        return _map_values(model, model.conditional.mode, params)
-    keys = jax.random.split(keys[0], model.event_shape)
-    return _map_values(model, model.conditional.sample, keys, params)
+    codes, *key = item
+    return model.draw_values(_indicate_padded(model, codes), *key)
 
 
 @per_event
@@ -229,30 +194,12 @@ def _decode_median(model, item, context):
         cdf = jax.vmap(model.conditional.cdf, (0, None))(values, params)
         return (cdf < 1 / 2).sum()
 
-    return _map_values(model, find_median, _compute_params_of(model, *item))
+    return model.map_values(find_median, model.compute_params(_indicate_padded(model, *item)))
 
 
-def _compute_params_of(model, codes):
-    """Return the parameters of the values, given codes that `_padded` returned."""
-    return model.compute_params(_indicate(model, codes.reshape(model.codes_shape), float))
-
-
-@lru_cache
-def _elbo_of(num_samples: int) -> Any:
-    """Return the compiled bound of a number of samples, which is the shape of its arrays."""
-    return per_event(partial(_estimate_elbo, num_samples))
-
-
-def _estimate_elbo(num_samples, model, item, context):
-    x, key = item
-    logits = model.compute_logits(x)
-    log_q = jax.nn.log_softmax(logits)
-
-    def weigh(key):
-        y = _indicate(model, jax.random.categorical(key, logits), logits.dtype)
-        return _score(model, x, y) - _sum(y * log_q) - _log_num_grids(model)
-
-    return log_mean_exp(jax.vmap(weigh)(jax.random.split(key, num_samples)))
+def _indicate_padded(model, codes):
+    """Return the indicator vectors of codes that `_padded` returned."""
+    return _indicate(model, codes.reshape(model.codes_shape), float)
 
 
 @per_event
@@ -263,8 +210,8 @@ def _relaxed_elbo(model, item, context):
     if model.straight_through:
         y = y + jax.lax.stop_gradient(_indicate(model, jnp.argmax(y, -1), y.dtype) - y)
     log_q = jax.nn.log_softmax(logits)
-    divergence = _sum(jnp.exp(log_q) * log_q) + _log_num_grids(model)
-    return _score(model, x, y) - model.kl_weight[...].astype(logits.dtype) * divergence
+    divergence = add_terms(jnp.exp(log_q) * log_q) + _log_num_grids(model)
+    return model.score(x, y) - model.kl_weight[...].astype(logits.dtype) * divergence
 
 
 def relax(logits: jax.Array, noise: jax.Array, temperature: jax.Array) -> jax.Array:
@@ -276,23 +223,6 @@ def relax(logits: jax.Array, noise: jax.Array, temperature: jax.Array) -> jax.Ar
         temperature: $\tau$.
     """
     return jax.nn.softmax((logits + noise) / temperature.astype(logits.dtype))
-
-
-def _score(model: DiscreteVAE, x: jax.Array, y: jax.Array) -> jax.Array:
-    r"""Return $\log p(x \mid y)$ for codes `(h, w, K)`."""
-    return _sum(_map_values(model, model.conditional.log_prob, x, model.compute_params(y)))
-
-
-def _map_values(model: DiscreteVAE, f: Any, *arrays: jax.Array) -> jax.Array:
-    """Apply `f` to every value of an image; the arrays begin with the axes `event_shape`."""
-    for _ in model.event_shape:
-        f = jax.vmap(f)
-    return f(*arrays)
-
-
-def _sum(terms: jax.Array) -> jax.Array:
-    """Return the sum of all terms, in float32 or wider."""
-    return terms.sum(dtype=jnp.promote_types(terms.dtype, jnp.float32))
 
 
 def _indicate(model: DiscreteVAE, codes: jax.Array, dtype: Any) -> jax.Array:

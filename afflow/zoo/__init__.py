@@ -15,7 +15,6 @@ from afflow.zoo.density_models import (
     rnade,
 )
 from afflow.zoo.gaussianization import gaussianization_flow
-from afflow.zoo.image_codes import discrete_vae
 from afflow.zoo.image_models import (
     diagonal_lstm,
     gated_pixelcnn,
@@ -25,6 +24,7 @@ from afflow.zoo.image_models import (
     row_lstm,
     subscale,
 )
+from afflow.zoo.latent_models import discrete_vae, vae
 from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
 
 __all__ = [
@@ -63,4 +63,5 @@ __all__ = [
     "subscale",
     "triangular_spline_flow",
     "umnn",
+    "vae",
 ]

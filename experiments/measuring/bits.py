@@ -16,6 +16,11 @@ def estimate_ratio(totals: np.ndarray, sizes: np.ndarray) -> tuple[float, float]
     return float(mean), float(error)
 
 
+def estimate_mean(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean of values `(N,)`, and its standard error."""
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
 def summarize(bits: np.ndarray, symbols: list[np.ndarray]) -> dict[str, float]:
     """Return the bits per sample of all recordings together, and the standard error.
 
