@@ -401,6 +401,7 @@ BIJECTORS: dict[str, Make] = {
     "reverse": lambda: afflow.Reverse(3),
     "coupling per dimension": lambda: coupling([True, False, False], per_dimension()),
     "reverse D=1": lambda: afflow.Reverse(1),
+    "reverse tokens": lambda: afflow.Reverse(3, features=2),
     "chain": lambda: afflow.Chain(
         [autoregressive(3), afflow.Reverse(3), autoregressive(3), standardize(3)]
     ),
@@ -464,6 +465,12 @@ BIJECTORS: dict[str, Make] = {
     # images
     "reshape": lambda: afflow.bijectors.Reshape(autoregressive(4, context_dim=2), (2, 1, 2)),
     "squeeze": lambda: afflow.bijectors.Squeeze(randomize(afflow.bijectors.ActNorm((1, 2, 4)))),
+    "patches": lambda: afflow.bijectors.Patches(
+        tokens(made(3, 8, features=4, context_dim=1)), (2, 6)
+    ),
+    "patches of colours": lambda: afflow.bijectors.Patches(
+        tokens(made(2, 6, features=3)), (2, 1, 3)
+    ),
     "split": lambda: afflow.bijectors.Split(autoregressive(2, context_dim=2)),
     "conv1x1": lambda: randomize(
         afflow.bijectors.Conv1x1((2, 1, 3), afflow.Permutation([2, 0, 1]))
@@ -531,6 +538,11 @@ def lu(dim, rngs) -> afflow.LU:
     return afflow.LU(dim, afflow.Reverse(dim))
 
 
+def tarflow() -> afflow.Flow:
+    sizes = {"num_blocks": 3, "num_layers": 1, "width": 4, "num_heads": 2, "context_dim": 2}
+    return randomize(afflow.zoo.tarflow((2, 4), 2, **sizes, rngs=nnx.Rngs(0)))
+
+
 FLOWS: dict[str, Callable[[], afflow.Flow]] = {
     "maf": lambda: flow(afflow.maf, 3, num_layers=3),
     "iaf": lambda: flow(afflow.iaf),
@@ -548,6 +560,7 @@ FLOWS: dict[str, Callable[[], afflow.Flow]] = {
     "gaussianization_flow": lambda: flow(afflow.zoo.gaussianization_flow, num_components=3),
     "circular_nsf": circular_nsf,
     "glow": glow,
+    "tarflow": tarflow,
     "cnf": lambda: one_layer(afflow.cnf),
 }
 

@@ -26,6 +26,7 @@ from afflow.zoo.image_models import (
     subscale,
 )
 from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
+from afflow.zoo.patch_flows import tarflow
 
 __all__ = [
     "bnaf",
@@ -61,6 +62,7 @@ __all__ = [
     "row_lstm",
     "sospf",
     "subscale",
+    "tarflow",
     "triangular_spline_flow",
     "umnn",
 ]

@@ -2,9 +2,8 @@
 
 from flax import nnx
 
-from afflow._tools.shapes import Shape, check_size
+from afflow._tools.shapes import Shape, check_image, check_size
 from afflow.conditionals.bernoulli import Bernoulli
-from afflow.conditioners.pixels.pixelcnn import check_image
 from afflow.core.conditional import Conditional
 from afflow.models.discrete_vae import DiscreteVAE
 from afflow.nets.resampling import Downsampler, Upsampler
