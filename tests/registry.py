@@ -386,6 +386,7 @@ TRIANGULAR: dict[str, Make] = {
     "recurrent T=1 context": lambda: tokens(recurrent(1, context_dim=2)),
     "wavenet": lambda: tokens(wavenet(context_dim=2)),
     "transformer": lambda: tokens(transformer(context_dim=2)),
+    "guided": lambda: tokens(afflow.conditioners.Guided(transformer(context_dim=2), 1.5)),
     "recurrent spline": lambda: afflow.MaskedAutoregressive(
         recurrent(3, 11), afflow.RationalQuadraticSpline(4)
     ),
@@ -636,6 +637,15 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "transformer absolute": lambda: transformer(positions=afflow.nets.Absolute()),
     "transformer segments": lambda: transformer(18, 1, num_layers=1),
     "transformer at another length": lambda: transformer(3).with_length(7),
+    "guided context": lambda: afflow.conditioners.Guided(
+        transformer(18, 1, num_layers=1, context_dim=2), 1.5, [0.3, -0.2]
+    ),
+    "guided made context": lambda: afflow.conditioners.Guided(
+        made(4, 2, context_dim=2), 0.7, grows=False
+    ),
+    "guided by temperature": lambda: afflow.conditioners.Guided(
+        transformer(4, 2, features=2), 2.0, temperature=3.0
+    ),
     "hidden markov": lambda: randomize(afflow.conditioners.HiddenMarkov(4, 3, 2, rngs=nnx.Rngs(0))),
     "recurrent at another length": lambda: recurrent(3, context_dim=1).with_length(6),
 }

@@ -15,6 +15,7 @@ from afflow.zoo.density_models import (
     rnade,
 )
 from afflow.zoo.gaussianization import gaussianization_flow
+from afflow.zoo.guidance import cool, guide
 from afflow.zoo.image_codes import discrete_vae
 from afflow.zoo.image_models import (
     diagonal_lstm,
@@ -34,6 +35,7 @@ __all__ = [
     "choose_order",
     "circular_nsf",
     "cnf",
+    "cool",
     "coupling_flow",
     "deep_nade",
     "diagonal_lstm",
@@ -43,6 +45,7 @@ __all__ = [
     "gated_pixelcnn",
     "gaussianization_flow",
     "glow",
+    "guide",
     "iaf",
     "independent_mlps",
     "made",

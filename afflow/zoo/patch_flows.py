@@ -92,7 +92,8 @@ def tarflow(
         raise ValueError(f"Expected a patch that divides {image_shape}, got {patch}.")
     length, features = height * width_of_image // patch**2, patch**2 * channels
     sizes = {"width": width, "num_layers": num_layers, "num_heads": num_heads}
-    options = sizes | {"features": features, "context_dim": context_dim, "positions": positions}
+    options: dict[str, Any] = sizes | {"features": features, "context_dim": context_dim}
+    options["positions"] = positions
 
     def make(rngs):
         scalar = build_univariate(univariate)
