@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from afflow._tools.arguments import check_instance, check_number
@@ -120,6 +121,6 @@ def _make_null(shape: Shape | None, null_context: ArrayLike | None) -> Constant 
     """Return the context that stands for no context, zeros by default."""
     if null_context is None:
         return None if shape is None else Constant(jnp.zeros(shape))
-    if jnp.shape(null_context) != shape:
-        raise ValueError(f"Expected null_context.shape {shape}, got {jnp.shape(null_context)}.")
+    if np.shape(null_context) != shape:
+        raise ValueError(f"Expected null_context.shape {shape}, got {np.shape(null_context)}.")
     return Constant(jnp.asarray(null_context, float))

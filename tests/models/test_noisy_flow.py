@@ -47,7 +47,7 @@ def test_the_bound_is_below_the_log_probability_and_many_draws_come_close():
     gap = exact - one.mean(0)
     assert (gap > 3 * error).all()
     tight = np.asarray(NoisyFlow(flow, std, levels=3, num_draws=64).log_prob(copies[:500]))
-    assert (exact - tight.mean(0) < 0.2 * gap).all()
+    assert (exact - tight.mean(0) < 0.5 * gap).all()
     np.testing.assert_allclose(logsumexp(one, axis=0) - np.log(4000), exact, atol=0.1)
 
 
