@@ -1,16 +1,19 @@
 """Fit a TarFlow to MNIST, score the test images, and draw samples.
 
     python experiments/tarflow.py --data-dir FOLDER
+    python experiments/tarflow.py --space noise --univariate affine --data-dir FOLDER
 
-The images are logits of dequantized grey levels, as in Papamakarios et al. 2017 (arXiv:1705.07057).
-Validation chooses the epoch; the test images are scored once.
+In the space `logit` the images are logits of dequantized grey levels, as in Papamakarios et al.
+2017 (arXiv:1705.07057). In the space `noise` the flow models the images of each class with Gaussian
+noise, as in Zhai et al. 2024 (arXiv:2412.06329), and samples are drawn with guidance. Validation
+chooses the epoch; the test images are scored once.
 """
 
 import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import matplotlib
@@ -20,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import tyro
-from datasets import Split, mnist_logits
+from datasets import Split, mnist, mnist_digits, mnist_logits
 from datasets.mnist import bits_per_dim
 from flax import nnx
 from measuring.report import keep_programs, save
@@ -35,6 +38,9 @@ BATCH = 100  # images that are scored at once
 class Config:
     """The flow and its training."""
 
+    space: Literal["logit", "noise"] = "logit"
+    sigma: float = 0.05
+    """The standard deviation of the noise in the space `noise`; grey levels are in [-1, 1]."""
     univariate: Literal["affine", "mixture", "spline"] = "mixture"
     num_components: int = 5
     """Logistics of a mixture, or bins of a spline."""
@@ -64,38 +70,52 @@ class Config:
     @property
     def label(self) -> str:
         """The name of the files of this run."""
-        return f"logit_{self.univariate}{'_small' * self.small}"
+        return f"{self.space}_{self.univariate}{'_small' * self.small}"
 
 
 SMALL = {"patch": 7, "num_blocks": 2, "num_layers": 1, "width": 8, "epochs": 1, "max_images": 64}
 
 
+class Part(NamedTuple):
+    """Images `(N, H, W)`, and their classes as one-hot vectors, or `None`."""
+
+    images: np.ndarray
+    classes: np.ndarray | None = None
+
+
 def load(config: Config) -> Split:
-    """Return the images `(N, 28, 28)` as logits."""
-    split = mnist_logits(config.data_dir)
-    return Split(*(part[: config.max_images].reshape(-1, 28, 28) for part in split))
+    """Return the `Part`s for training, validation and test."""
+    size = config.max_images
+    if config.space == "logit":
+        split = mnist_logits(config.data_dir)
+        return Split(*(Part(part[:size].reshape(-1, 28, 28)) for part in split))
+    images = [part[:size].reshape(-1, 28, 28) / 127.5 - 1 for part in mnist(config.data_dir)]
+    classes = [np.eye(10, dtype=np.float32)[part[:size]] for part in mnist_digits(config.data_dir)]
+    pairs = zip(images, classes, strict=True)
+    return Split(*(Part(x.astype(np.float32), y) for x, y in pairs))
 
 
-def build(config: Config, images: np.ndarray) -> afflow.Flow:
-    """Return the flow before training."""
-    sizes = {"num_layers": config.num_layers, "width": config.width, "num_heads": config.num_heads}
-    shape = images.shape[1:]
+def build(config: Config, part: Part) -> afflow.Flow | afflow.models.NoisyFlow:
+    """Return the model before training."""
+    names = "num_blocks", "num_layers", "width", "num_heads"
+    shape, is_logit = part.images.shape[1:], config.space == "logit"
     univariates = {
         "affine": afflow.Affine,
         "mixture": partial(afflow.univariates.MixtureCDF, config.num_components),
         "spline": partial(afflow.RationalQuadraticSpline, config.num_components),
     }
     is_mixture = config.univariate == "mixture"  # of logistics, so that the noise is logistic too
-    return afflow.zoo.tarflow(
+    flow = afflow.zoo.tarflow(
         shape,
         config.patch,
-        num_blocks=config.num_blocks,
-        **sizes,
+        **{name: getattr(config, name) for name in names},
+        context_dim=0 if part.classes is None else part.classes.shape[1],
         univariate=univariates[config.univariate],
-        data=images,
+        data=part.images if is_logit else None,
         base=afflow.distributions.Logistic(shape) if is_mixture else None,
         rngs=nnx.Rngs(config.seed),
     )
+    return flow if is_logit else afflow.models.NoisyFlow(flow, config.sigma)
 
 
 def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformation:
@@ -118,9 +138,10 @@ def train(config: Config, model: Any, data: Split) -> tuple[Any, Any]:
     start = time.perf_counter()
     return afflow.fit(
         model,
-        data.train,
+        data.train.images,
+        context=data.train.classes,
         key=jax.random.key(config.seed),
-        validation=data.validation,
+        validation=tuple(part for part in data.validation if part is not None),
         batch_size=config.batch_size,
         max_epochs=config.epochs,
         optimizer=partial(make_optimizer, config),
@@ -130,14 +151,24 @@ def train(config: Config, model: Any, data: Split) -> tuple[Any, Any]:
     )
 
 
-def score(model: Any, x: np.ndarray) -> np.ndarray:
-    """Return the log-density of every image."""
-    parts = [model.log_prob(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
+def score(model: Any, part: Part) -> np.ndarray:
+    """Return the log-density of every image, or its bound on the log-probability."""
+
+    def score_batch(i):
+        classes = None if part.classes is None else part.classes[i : i + BATCH]
+        return model.log_prob(part.images[i : i + BATCH], classes)
+
+    parts = [score_batch(i) for i in range(0, len(part.images), BATCH)]
     return np.concatenate(parts, dtype=float)
 
 
-def report(scores: np.ndarray, bits: float, model: Any, history: Any) -> dict[str, Any]:
-    """Return the contents of the results file."""
+def report(config: Config, model: Any, history: Any, part: Part) -> dict[str, Any]:
+    """Score the test images and return the contents of the results file."""
+    scores = score(model, part)
+    if config.space == "logit":
+        bits = bits_per_dim(scores, part.images.reshape(len(scores), -1))
+    else:
+        bits = float(afflow.bits_per_dim(scores.mean(), part.images.shape[1:], levels=1))
     return {
         "test_nats": scores.mean(),
         "standard_error": scores.std(ddof=1) / np.sqrt(len(scores)),
@@ -147,6 +178,25 @@ def report(scores: np.ndarray, bits: float, model: Any, history: Any) -> dict[st
         "validation": history.validation,
         "best_epoch": history.best_epoch,
     }
+
+
+def sample(config: Config, model: Any) -> dict[str, np.ndarray]:
+    """Return rows of samples by name, with grey levels in [0, 1]."""
+    key = jax.random.key(config.seed)
+    if config.space == "logit":
+        samples = np.asarray(model.sample(key, 30))
+        levels = 1 / (1 + np.exp(-samples.reshape(3, 10, *samples.shape[1:])))
+        return {f"sample {i + 1}": row for i, row in enumerate(levels)}
+    classes = np.eye(*model.context_shape, dtype=np.float32)
+    raw = model.flow.sample(key, context=classes)
+    rows = {"with noise": raw, "denoised": model.denoise(raw, classes)}
+    for weight in (1.0, 2.0, 3.0):
+        drawn = afflow.zoo.guide(model.flow, weight).sample(key, context=classes)
+        rows[f"guided by {weight:g}"] = model.denoise(drawn, classes)
+    for temperature in (0.9, 0.8):
+        drawn = afflow.zoo.cool(model.flow, temperature).sample(key, context=classes)
+        rows[f"temperature {temperature}"] = model.denoise(drawn, classes)
+    return {name: np.asarray(row) / 2 + 0.5 for name, row in rows.items()}
 
 
 def draw(rows: dict[str, np.ndarray]) -> plt.Figure:
@@ -173,17 +223,11 @@ def main(config: Config) -> None:
     if config.save:
         config.save.parent.mkdir(parents=True, exist_ok=True)
         afflow.save(model, config.save)
-    scores = score(model, data.test)
-    bits = bits_per_dim(scores, data.test.reshape(len(scores), -1))
-    results = report(scores, bits, model, history)
+    results = report(config, model, history, data.test)
     save(config.out / f"{config.label}.json", config, results)
-    samples = np.asarray(model.sample(jax.random.key(config.seed), 30))
-    levels = 1 / (1 + np.exp(-samples.reshape(3, 10, *samples.shape[1:])))
-    rows = {f"sample {i + 1}": row for i, row in enumerate(levels)}
-    draw(rows).savefig(config.out / f"{config.label}.png", dpi=120)
-    print(
-        "test: {test_nats:.2f} +- {standard_error:.2f} nats".format(**results), f"{bits:.4f} bits"
-    )
+    draw(sample(config, model)).savefig(config.out / f"{config.label}.png", dpi=120)
+    nats, error, bits = (results[n] for n in ("test_nats", "standard_error", "test_bits_per_dim"))
+    print(f"test: {nats:.2f} +- {error:.2f} nats, {bits:.4f} bits per dimension")
 
 
 if __name__ == "__main__":
