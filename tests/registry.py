@@ -386,6 +386,7 @@ TRIANGULAR: dict[str, Make] = {
     "recurrent T=1 context": lambda: tokens(recurrent(1, context_dim=2)),
     "wavenet": lambda: tokens(wavenet(context_dim=2)),
     "transformer": lambda: tokens(transformer(context_dim=2)),
+    "guided": lambda: tokens(afflow.conditioners.Guided(transformer(context_dim=2), 1.5)),
     "recurrent spline": lambda: afflow.MaskedAutoregressive(
         recurrent(3, 11), afflow.RationalQuadraticSpline(4)
     ),
@@ -401,6 +402,7 @@ BIJECTORS: dict[str, Make] = {
     "reverse": lambda: afflow.Reverse(3),
     "coupling per dimension": lambda: coupling([True, False, False], per_dimension()),
     "reverse D=1": lambda: afflow.Reverse(1),
+    "reverse tokens": lambda: afflow.Reverse(3, features=2),
     "chain": lambda: afflow.Chain(
         [autoregressive(3), afflow.Reverse(3), autoregressive(3), standardize(3)]
     ),
@@ -464,6 +466,12 @@ BIJECTORS: dict[str, Make] = {
     # images
     "reshape": lambda: afflow.bijectors.Reshape(autoregressive(4, context_dim=2), (2, 1, 2)),
     "squeeze": lambda: afflow.bijectors.Squeeze(randomize(afflow.bijectors.ActNorm((1, 2, 4)))),
+    "patches": lambda: afflow.bijectors.Patches(
+        tokens(made(3, 8, features=4, context_dim=1)), (2, 6)
+    ),
+    "patches of colours": lambda: afflow.bijectors.Patches(
+        tokens(made(2, 6, features=3)), (2, 1, 3)
+    ),
     "split": lambda: afflow.bijectors.Split(autoregressive(2, context_dim=2)),
     "conv1x1": lambda: randomize(
         afflow.bijectors.Conv1x1((2, 1, 3), afflow.Permutation([2, 0, 1]))
@@ -531,6 +539,11 @@ def lu(dim, rngs) -> afflow.LU:
     return afflow.LU(dim, afflow.Reverse(dim))
 
 
+def tarflow() -> afflow.Flow:
+    sizes = {"num_blocks": 3, "num_layers": 1, "width": 4, "num_heads": 2, "context_dim": 2}
+    return randomize(afflow.zoo.tarflow((2, 4), 2, **sizes, rngs=nnx.Rngs(0)))
+
+
 FLOWS: dict[str, Callable[[], afflow.Flow]] = {
     "maf": lambda: flow(afflow.maf, 3, num_layers=3),
     "iaf": lambda: flow(afflow.iaf),
@@ -548,6 +561,7 @@ FLOWS: dict[str, Callable[[], afflow.Flow]] = {
     "gaussianization_flow": lambda: flow(afflow.zoo.gaussianization_flow, num_components=3),
     "circular_nsf": circular_nsf,
     "glow": glow,
+    "tarflow": tarflow,
     "cnf": lambda: one_layer(afflow.cnf),
 }
 
@@ -623,6 +637,15 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "transformer absolute": lambda: transformer(positions=afflow.nets.Absolute()),
     "transformer segments": lambda: transformer(18, 1, num_layers=1),
     "transformer at another length": lambda: transformer(3).with_length(7),
+    "guided context": lambda: afflow.conditioners.Guided(
+        transformer(18, 1, num_layers=1, context_dim=2), 1.5, [0.3, -0.2]
+    ),
+    "guided made context": lambda: afflow.conditioners.Guided(
+        made(4, 2, context_dim=2), 0.7, grows=False
+    ),
+    "guided by temperature": lambda: afflow.conditioners.Guided(
+        transformer(4, 2, features=2), 2.0, temperature=3.0
+    ),
     "hidden markov": lambda: randomize(afflow.conditioners.HiddenMarkov(4, 3, 2, rngs=nnx.Rngs(0))),
     "recurrent at another length": lambda: recurrent(3, context_dim=1).with_length(6),
 }

@@ -215,6 +215,11 @@ SUBJECTS = [
     (afflow.bijectors.LeakyReLU, {"event_shape": 2, "slope": 0.1}),
     (afflow.bijectors.Conv1x1, {"event_shape": (2, 2, 2)}),
     (afflow.bijectors.Squeeze, {"bijector": afflow.bijectors.ActNorm((2, 2, 4))}),
+    (
+        afflow.bijectors.Patches,
+        {"bijector": afflow.Reverse(4, features=4), "image_shape": (4, 4)},
+    ),
+    (afflow.Permutation, {"order": [1, 0], "features": 2}),
     (afflow.bijectors.Split, {"bijector": afflow.Reverse(2)}),
     (afflow.bijectors.Reshape, {"bijector": afflow.Reverse(4), "event_shape": (2, 2)}),
     (
@@ -230,6 +235,29 @@ SUBJECTS = [
         {"dim": 2, "num_params": 1, "hidden": 3, "context_dim": 0, "rngs": rngs()},
     ),
     (afflow.conditioners.Graphical, {"adjacency": [[0, 0], [1, 0]], "num_params": 2, **NETWORK}),
+    (
+        afflow.conditioners.Guided,
+        {
+            "conditioner": afflow.MADE(2, 2, (3,), context_dim=3, rngs=nnx.Rngs(0)),
+            "weight": 1.0,
+            "null_context": np.zeros(3),
+            "temperature": 1.0,
+        },
+    ),
+    (afflow.zoo.guide, {"model": CONDITIONAL, "weight": 1.0, "null_context": np.zeros(3)}),
+    (afflow.zoo.cool, {"flow": FLOW, "temperature": 0.5}),
+    (
+        afflow.models.NoisyFlow,
+        {"flow": FLOW, "noise_std": 0.1, "drop_context": 0.1, "levels": 3, "num_draws": 1}
+        | {"low": -1.0, "high": 1.0},
+    ),
+    (
+        afflow.zoo.tarflow,
+        {"image_shape": (2, 2), "patch": 1, "num_blocks": 1, "num_layers": 1, "width": 4}
+        | {"num_heads": 2, "context_dim": 0, "univariate": afflow.Affine, "rngs": rngs()}
+        | {"positions": afflow.nets.Absolute(), "solver": afflow.Incremental()}
+        | {"data": X.reshape(-1, 2, 2), "base": afflow.Normal((2, 2))},
+    ),
     (afflow.conditionals.Categorical, {"num_classes": 3}),
     (
         afflow.conditionals.MixtureOf,

@@ -27,6 +27,15 @@ def check_shape(name: str, shape: int | Shape, least: int = 1) -> Shape:
     return tuple(int(size) for size in sizes)
 
 
+def check_image(shape: Shape) -> tuple[int, int, int]:
+    """Return `(H, W, C)` from `(H, W)` or `(H, W, C)`, or raise `ValueError`."""
+    sizes = check_shape("shape", shape)
+    if len(sizes) not in (2, 3):
+        raise ValueError(f"Expected shape (H, W) or (H, W, C), got {sizes}.")
+    height, width, *colours = sizes
+    return height, width, colours[0] if colours else 1
+
+
 def find_context_shape(*shapes: Shape | None) -> Shape | None:
     """Return the context shape of all parts that take a context, or `None` if no part does.
 

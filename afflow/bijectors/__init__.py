@@ -28,7 +28,7 @@ from afflow.bijectors.domains import (
 )
 from afflow.bijectors.elementwise import Elementwise, LeakyReLU, Standardize
 from afflow.bijectors.embedding import Embedded, ZScores
-from afflow.bijectors.image import Conv1x1, Reshape, Split, Squeeze, multiscale
+from afflow.bijectors.image import Conv1x1, Patches, Reshape, Split, Squeeze, multiscale
 from afflow.bijectors.linear import LU, Householder, Rotation, Triangular
 from afflow.bijectors.permutations import Permutation, Reverse, Shuffle
 from afflow.bijectors.planar import Planar
@@ -62,6 +62,7 @@ __all__ = [
     "MLPField",
     "MaskedAutoregressive",
     "Ordered",
+    "Patches",
     "Permutation",
     "Planar",
     "Positive",

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.numerics import total
-from afflow._tools.shapes import Shape, check_shape
+from afflow._tools.shapes import Shape, check_image, check_shape
 from afflow.bijectors.compose import Chain
 from afflow.bijectors.linear import LU
 from afflow.bijectors.permutations import Permutation, Shuffle
@@ -114,6 +114,39 @@ def Squeeze(bijector: Bijector) -> Rearranged:  # noqa: N802
         raise ValueError(f"Expected a bijector of event_shape (H/2, W/2, 4 C), got {shape}.")
     event_shape = (2 * shape[0], 2 * shape[1], shape[2] // 4)
     return Rearranged(bijector, event_shape, _space_to_depth, _depth_to_space)
+
+
+def Patches(bijector: Bijector, image_shape: Shape) -> Rearranged:  # noqa: N802
+    """Return a bijector that cuts an image into square patches, and runs `bijector` on them.
+
+    The patches of `p` by `p` pixels are the tokens of an event `(T, p * p * C)`, in raster order.
+    Noise and data both have the shape `image_shape`. The sizes of the image and of `bijector` give
+    `p`. Zhai et al. 2024, arXiv:2412.06329, section 2.2.
+
+    Args:
+        bijector: the map to run, on events `(T, p * p * C)`.
+        image_shape: `(H, W)` or `(H, W, C)`.
+
+    Raises:
+        ValueError: if such an image cannot be cut into `T` square patches of `p * p * C` values.
+
+    Example:
+        >>> import afflow, jax.numpy as jnp
+        >>> swap = afflow.Reverse(4, features=4)  # the order of the patches
+        >>> image = jnp.arange(16.0).reshape(4, 4)
+        >>> afflow.bijectors.Patches(swap, (4, 4)).forward(image).tolist()[0]
+        [10.0, 11.0, 8.0, 9.0]
+    """
+    check_instance("bijector", bijector, Bijector)
+    height, width, channels = check_image(image_shape)
+    shape, p = bijector.event_shape, _find_patch(bijector.event_shape, channels)
+    tokens, features = height * width // p**2, p**2 * channels
+    if height % p or width % p or shape not in ((tokens, features), (tokens,) * (features == 1)):
+        raise ValueError(
+            f"Expected a bijector whose events are the square patches (T, p * p * C) of an image "
+            f"{image_shape}, got event_shape {shape}."
+        )
+    return Rearranged(bijector, image_shape, _space_to_depth, _depth_to_space)
 
 
 class Split(Bijector):
@@ -247,15 +280,22 @@ def multiscale(make: Make, event_shape: Shape, num_levels: int, *, rngs: nnx.Rng
 
 
 def _space_to_depth(x, shape):
-    height, width, channels = shape
-    x = x.reshape(height, 2, width, 2, channels // 4)
-    return x.transpose(0, 2, 1, 3, 4).reshape(shape)
+    """Merge squares of pixels of an image to events `(..., p * p * C)`."""
+    height, width, *channels = x.shape
+    p = _find_patch(shape, math.prod(channels))
+    return x.reshape(height // p, p, width // p, p, -1).swapaxes(1, 2).reshape(shape)
 
 
 def _depth_to_space(x, shape):
-    height, width, channels = shape
-    x = x.reshape(height // 2, width // 2, 2, 2, channels)
-    return x.transpose(0, 2, 1, 3, 4).reshape(shape)
+    """Undo `_space_to_depth`."""
+    height, width, *channels = shape
+    p = _find_patch(x.shape, math.prod(channels))
+    return x.reshape(height // p, width // p, p, p, -1).swapaxes(1, 2).reshape(shape)
+
+
+def _find_patch(shape: Shape, channels: int) -> int:
+    """Return the side `p` of the squares in events `(..., p * p * C)`, or `(T,)` of scalars."""
+    return max(math.isqrt(shape[-1] // channels), 1) if len(shape) > 1 else 1
 
 
 def _per_pixel(f, x):

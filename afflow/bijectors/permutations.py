@@ -1,5 +1,6 @@
 """Fixed reorderings of the coordinates of a vector."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -19,6 +20,8 @@ class Permutation(Bijector):
     Args:
         order: the permutation $\pi$ of `0..D-1`. It is a constant of the program, so all copies
             in a `Repeat` share it. `Shuffle` draws one order per copy.
+        features: values in a token, 1 for a scalar. With more, an event is `(D, features)`, and
+            whole tokens are reordered.
 
     Raises:
         ValueError: if `order` is not a permutation of `0..D-1`.
@@ -29,9 +32,10 @@ class Permutation(Bijector):
         [30.0, 10.0, 20.0]
     """
 
-    def __init__(self, order: Sequence[int] | np.ndarray | jax.Array):
+    def __init__(self, order: Sequence[int] | np.ndarray | jax.Array, *, features: int = 1):
+        check_size("features", features)
         self.order = check_permutation("order", order)
-        self.event_shape = (len(self.order),)
+        self.event_shape = (len(self.order),) if features == 1 else (len(self.order), features)
         self.context_shape = None
 
     @staticmethod
@@ -45,7 +49,8 @@ class Permutation(Bijector):
 
     @property
     def noise_order(self) -> tuple[int, ...]:
-        return self.order
+        places = np.arange(math.prod(self.event_shape)).reshape(self.event_shape)
+        return tuple(places[np.array(self.order)].ravel().tolist())
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
@@ -56,8 +61,12 @@ class Permutation(Bijector):
         return y[np.argsort(self.order)], jnp.zeros((), jnp.float32)
 
 
-def Reverse(dim: int) -> Permutation:  # noqa: N802 (reads as a bijector)
+def Reverse(dim: int, *, features: int = 1) -> Permutation:  # noqa: N802 (reads as a bijector)
     """Return the `Permutation` of `dim` coordinates that reverses their order.
+
+    Args:
+        dim: number of coordinates, or of tokens.
+        features: values in a token, 1 for a scalar; see `Permutation`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -65,7 +74,7 @@ def Reverse(dim: int) -> Permutation:  # noqa: N802 (reads as a bijector)
         [3.0, 2.0, 1.0]
     """
     check_size("dim", dim)
-    return Permutation(range(dim)[::-1])
+    return Permutation(range(dim)[::-1], features=features)
 
 
 class Shuffle(Bijector):

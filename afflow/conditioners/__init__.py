@@ -4,6 +4,7 @@ from afflow.conditioners.any_order.deep_nade import DeepNADE
 from afflow.conditioners.any_order.made import AgnosticMADE
 from afflow.conditioners.fixed_sum import FixedSum
 from afflow.conditioners.graphical import Graphical
+from afflow.conditioners.guided import Guided
 from afflow.conditioners.independent import IndependentMLPs
 from afflow.conditioners.made import MADE
 from afflow.conditioners.markov import ConvolutionalMarkov, HiddenMarkov, Markov
@@ -36,6 +37,7 @@ __all__ = [
     "FixedSum",
     "GatedPixelCNN",
     "Graphical",
+    "Guided",
     "HiddenMarkov",
     "IndependentMLPs",
     "Markov",

@@ -1,12 +1,13 @@
 """The transformer decoder: causal attention over the tokens."""
 
 import math
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import check_instance, draw_key
+from afflow._tools.arguments import check_instance, check_positive, draw_key
 from afflow._tools.shapes import check_size
 from afflow.core.conditioner import Conditioner
 from afflow.nets.attention import Encoder, Layer, check_heads, draw_weights, normalize
@@ -58,6 +59,8 @@ class Transformer(Conditioner):
         >>> network(jnp.ones(5)).shape
         (5, 3)
     """
+
+    temperature: float = 1.0  # the divisor of the scores of attention
 
     def __init__(
         self,
@@ -111,6 +114,17 @@ class Transformer(Conditioner):
         """Whether the positions are made for one number of tokens."""
         return self.positions.knows_length
 
+    def with_temperature(self, temperature: float) -> Self:
+        """Return the transformer whose scores of attention are divided by `temperature`.
+
+        Large temperatures average over all rows alike.
+
+        Raises:
+            ValueError: if `temperature <= 0`.
+        """
+        check_positive(temperature=temperature)
+        return self._changed(temperature=float(temperature))
+
     def __call__(self, x, context=None):
         return self.read(x, self.begin(context, x.dtype))[0]
 
@@ -155,7 +169,8 @@ class Transformer(Conditioner):
             q, k, v = layer.project(h, places)
             keys = jax.lax.dynamic_update_slice_in_dim(keys, k.astype(keys.dtype), t, 1)
             values = jax.lax.dynamic_update_slice_in_dim(values, v.astype(keys.dtype), t, 1)
-            h = h + self._drop(key, 3 * i + 1, layer.attend(q, keys, values, places))
+            read = layer.attend(q, keys, values, places, self.temperature)
+            h = h + self._drop(key, 3 * i + 1, read)
             if others:
                 h = h + self._drop(key, 3 * i + 2, layer.cross.attend(h, *others[i]))
             h = h + self._drop(key, 3 * i + 3, layer.transform(h))

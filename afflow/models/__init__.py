@@ -14,6 +14,7 @@ from afflow.models.dequantization import (
 )
 from afflow.models.discrete_vae import DiscreteVAE
 from afflow.models.flow import Flow
+from afflow.models.noisy_flow import NoisyFlow
 from afflow.models.prefix import prefix_log_prob, sample_rest
 from afflow.models.reshaped import Reshaped
 from afflow.models.token_model import TokenModel
@@ -29,6 +30,7 @@ __all__ = [
     "Dequantized",
     "DiscreteVAE",
     "Flow",
+    "NoisyFlow",
     "OrderAgnosticModel",
     "Real",
     "Reshaped",

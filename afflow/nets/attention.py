@@ -120,13 +120,23 @@ class Layer(nnx.Module):
         q, k = self.positions.turn(q, places), self.positions.turn(k, places)
         return q, k.swapaxes(0, 1), v.swapaxes(0, 1)
 
-    def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, places: jax.Array) -> jax.Array:
-        """Return the rows that queries `(N, H, d)` at `places` read from keys at `0..places`."""
+    def attend(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        places: jax.Array,
+        temperature: float = 1.0,
+    ) -> jax.Array:
+        """Return the rows that queries `(N, H, d)` at `places` read from keys at `0..places`.
+
+        The scores of the keys are divided by `temperature`.
+        """
         weights = None if self.relative is None else self.relative[...]
         size = k.shape[1]
         added = self.positions.scores(q, weights, places, size)
         seen = places[:, None] >= jnp.arange(size)[None]
-        return average(q, k, v, added, seen) @ self.out[...]
+        return average(q / temperature, k, v, added / temperature, seen) @ self.out[...]
 
     def transform(self, h: jax.Array) -> jax.Array:
         """Return the output of the block of two linear maps."""

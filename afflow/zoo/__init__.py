@@ -15,6 +15,7 @@ from afflow.zoo.density_models import (
     rnade,
 )
 from afflow.zoo.gaussianization import gaussianization_flow
+from afflow.zoo.guidance import cool, guide
 from afflow.zoo.image_models import (
     diagonal_lstm,
     gated_pixelcnn,
@@ -26,6 +27,7 @@ from afflow.zoo.image_models import (
 )
 from afflow.zoo.latent_models import discrete_vae, vae
 from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
+from afflow.zoo.patch_flows import tarflow
 
 __all__ = [
     "bnaf",
@@ -33,6 +35,7 @@ __all__ = [
     "choose_order",
     "circular_nsf",
     "cnf",
+    "cool",
     "coupling_flow",
     "deep_nade",
     "diagonal_lstm",
@@ -42,6 +45,7 @@ __all__ = [
     "gated_pixelcnn",
     "gaussianization_flow",
     "glow",
+    "guide",
     "iaf",
     "independent_mlps",
     "made",
@@ -61,6 +65,7 @@ __all__ = [
     "row_lstm",
     "sospf",
     "subscale",
+    "tarflow",
     "triangular_spline_flow",
     "umnn",
     "vae",

@@ -6,13 +6,13 @@ from typing import Any, TypedDict, Unpack
 
 from flax import nnx
 
-from afflow._tools.shapes import Shape
+from afflow._tools.shapes import Shape, check_image
 from afflow.conditionals.bernoulli import Bernoulli
 from afflow.conditioners.made import MADE
 from afflow.conditioners.pixels.diagonal_lstm import DiagonalLSTM
 from afflow.conditioners.pixels.gated import GatedPixelCNN
 from afflow.conditioners.pixels.multiscale import Multiscale
-from afflow.conditioners.pixels.pixelcnn import PixelCNN, check_image
+from afflow.conditioners.pixels.pixelcnn import PixelCNN
 from afflow.conditioners.pixels.pixelcnn_pp import PixelCNNPP
 from afflow.conditioners.pixels.row_lstm import RowLSTM
 from afflow.conditioners.pixels.subscale import Subscale

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow._tools.shapes import Shape, check_shape, check_size, check_widths
+from afflow._tools.shapes import Shape, check_image, check_shape, check_size, check_widths
 from afflow.bijectors.autoregressive import MaskedAutoregressive
 from afflow.bijectors.compose import Chain, Inverse
 from afflow.conditionals.bernoulli import Bernoulli
 from afflow.conditioners.graphical import Graphical
-from afflow.conditioners.pixels.pixelcnn import check_image
 from afflow.core.bijector import Bijector
 from afflow.core.conditional import Conditional
 from afflow.distributions.standard import Normal

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
-from afflow._tools.shapes import Shape, check_shape, check_size
+from afflow._tools.shapes import Shape, check_image, check_shape, check_size
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach, find_square_reach
 
@@ -188,15 +188,6 @@ class _Masked(nnx.Module):
         """Return `h` plus the bias and the context."""
         h = h + self.b[...][None, None]
         return h if context is None else h + (context @ self.U[...])[None, None]
-
-
-def check_image(shape: Shape) -> tuple[int, int, int]:
-    """Return `(H, W, C)` from `(H, W)` or `(H, W, C)`, or raise `ValueError`."""
-    sizes = check_shape("shape", shape)
-    if len(sizes) not in (2, 3):
-        raise ValueError(f"Expected shape (H, W) or (H, W, C), got {sizes}.")
-    height, width, *colours = sizes
-    return height, width, colours[0] if colours else 1
 
 
 def check_plane(shape: Shape) -> tuple[int, int]:
