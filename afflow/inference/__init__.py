@@ -20,6 +20,7 @@ from afflow.inference.importance import (
 from afflow.inference.moment_estimates import Moments, moments
 from afflow.inference.pareto import pareto_k, pareto_smoothed
 from afflow.inference.purification import find_p_value, purify
+from afflow.inference.spectra import add_power_loss, find_spectrum
 from afflow.inference.teachers import ModelDensity
 from afflow.inference.variational import fit_to_density
 
@@ -28,12 +29,14 @@ __all__ = [
     "Estimate",
     "ModelDensity",
     "Moments",
+    "add_power_loss",
     "conditional_kl",
     "distill",
     "doubly_reparameterized",
     "effective_sample_size",
     "elbo",
     "find_p_value",
+    "find_spectrum",
     "fit_to_density",
     "forward_kl",
     "gaussian_kl",
