@@ -1,7 +1,5 @@
 """Distillation of a masked autoregressive flow over a table into an inverse one."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from measuring.report import interleave, summary
 
 import afflow
 from recipes.benchmarks import Settings, build
+from recipes.distilled_stages import Stages, convert
 from recipes.students import mirror, start_layers
 
 
@@ -35,7 +34,9 @@ class Sizes:
     """Steps of distillation."""
     epochs: int = 20
     """Parts of distillation, after each of which the student is measured."""
-    learning_rate: float = 1e-3
+    start_rate: float = 2e-3
+    learning_rate: float = 3e-4
+    """Initial rate of distillation, low because the start is close."""
     num_samples: int = 20_000
     """Samples that measure the divergence."""
 
@@ -44,10 +45,10 @@ SIZES = {
     "power": Sizes(Settings(cycles=(2,)), (128,) * 3, batch_size=512, start_steps=3000, steps=4000),
     "digits": Sizes(
         Settings(hidden=(64,) * 3, lu=False, batch_size=64, weight_decay=1.0, cycles=(60,)),
-        (256,) * 3,
+        (64,) * 3,
         batch_size=128,
         start_steps=4000,
-        steps=6000,
+        steps=4000,
     ),
 }
 TINY = Sizes(
@@ -62,13 +63,12 @@ TINY = Sizes(
 
 
 class Course(NamedTuple):
-    """The student after its start and after distillation, and the histories of training."""
+    """The teacher, the student after its start and after distillation, and the stages."""
 
     teacher: afflow.Flow
     started: afflow.Flow
     student: afflow.Flow
-    histories: dict[str, afflow.training.History]
-    seconds: dict[str, float]
+    stages: Stages
 
 
 def make_optimizer(rate: float, decay: float, num_steps: int) -> optax.GradientTransformation:
@@ -80,23 +80,9 @@ def make_optimizer(rate: float, decay: float, num_steps: int) -> optax.GradientT
 
 def train(data: Split, sizes: Sizes, config: Any) -> Course:
     """Train the teacher on data, then start and distil the student without data."""
-    seconds, histories = {}, {}
-
-    def run(stage: str, fit: Callable, *args: Any, **options: Any) -> afflow.Flow:
-        start = time.perf_counter()
-        model, histories[stage] = fit(
-            *args,
-            key=jax.random.fold_in(jax.random.key(config.seed), len(seconds)),
-            checkpoint=afflow.Checkpoint(config.runs / f"distillation_{config.data}_{stage}"),
-            callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
-            label=stage,
-            **options,
-        )
-        seconds[stage] = time.perf_counter() - start
-        return model
-
-    teacher, rate = sizes.teacher, sizes.learning_rate
-    trained = run(
+    stages = Stages(config.runs, config.data, config.minutes, config.seed)
+    teacher = sizes.teacher
+    trained = stages.run(
         "teacher",
         afflow.fit,
         build("maf", teacher, data.train, config.seed),
@@ -106,7 +92,7 @@ def train(data: Split, sizes: Sizes, config: Any) -> Course:
         max_epochs=teacher.cycles[0],
         optimizer=partial(make_optimizer, teacher.learning_rate, teacher.weight_decay),
     )
-    started = run(
+    started = stages.run(
         "start",
         start_layers,
         trained,
@@ -114,22 +100,22 @@ def train(data: Split, sizes: Sizes, config: Any) -> Course:
         batch_size=sizes.batch_size,
         num_steps=sizes.start_steps // sizes.epochs,
         max_epochs=sizes.epochs,
-        optimizer=partial(make_optimizer, 2 * rate, 0.0),
+        optimizer=partial(make_optimizer, sizes.start_rate, 0.0),
     )
-    student = run(
+    student = stages.run(
         "student",
         afflow.inference.distill,
         trained,
         started,
-        objective=afflow.inference.reverse_kl,
+        objective=afflow.inference.sticking_the_landing,
         num_samples=sizes.batch_size,
         num_steps=sizes.steps // sizes.epochs,
         max_epochs=sizes.epochs,
         held_out=2048,
         chunk=2048,
-        optimizer=partial(make_optimizer, rate, 0.0),
+        optimizer=partial(make_optimizer, sizes.learning_rate, 0.0),
     )
-    return Course(trained, started, student, histories, seconds)
+    return Course(trained, started, student, stages)
 
 
 def measure(course: Course, data: Split, sizes: Sizes, config: Any) -> dict[str, Any]:
@@ -138,7 +124,7 @@ def measure(course: Course, data: Split, sizes: Sizes, config: Any) -> dict[str,
     models = {"teacher": course.teacher, "student": course.student}
     options = {"key": key, "num_samples": sizes.num_samples, "chunk": 2048}
     kl = {
-        name: afflow.inference.kl_per_token(course.teacher, student, **options)._asdict()
+        name: convert(afflow.inference.kl_per_token(course.teacher, student, **options))
         for name, student in [("start", course.started), ("student", course.student)]
     }
     scores = {name: score(model, data.test) for name, model in models.items()}
@@ -147,15 +133,11 @@ def measure(course: Course, data: Split, sizes: Sizes, config: Any) -> dict[str,
         jax.block_until_ready(run())
     times = interleave(runs, 15, 20.0)
     return {
-        "kl_per_dimension": {
-            name: {what: float(value) for what, value in estimate.items()}
-            for name, estimate in kl.items()
-        },
+        "kl_per_dimension": kl,
         "test": {name: summarize(values) for name, values in scores.items()},
         "difference": summarize(scores["teacher"] - scores["student"]),
         "sampling_1000": {name: summary(values) for name, values in times.items()},
-        "seconds": course.seconds,
-        "histories": {name: history._asdict() for name, history in course.histories.items()},
+        **course.stages.report(),
     }
 
 
