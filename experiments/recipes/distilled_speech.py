@@ -24,23 +24,21 @@ DIGITS = np.arange(10)
 class Sizes:
     """A teacher, its student, and the steps of their training."""
 
-    length: int = 2000
+    length: int = 1600
     """Samples in a window."""
-    teacher_layers: int = 9
-    """Layers in a stack, with dilations 1, 2, 4, ..."""
-    teacher_stacks: int = 2
+    teacher_layers: int = 10
+    """Layers of the teacher, with dilations 1, 2, 4, ..."""
     teacher_channels: int = 32
     flows: int = 4
-    layers: int = 9
+    layers: int = 8
     """Layers of the network of a flow."""
     channels: int = 16
     batch_size: int = 4
-    teacher_epochs: int = 40
-    start_epochs: int = 100
-    epochs: int = 200
-    num_steps: int = 100
-    """Steps in an epoch of the student."""
-    rate: float = 1e-3
+    epochs: tuple[int, int, int] = (1000, 1000, 1000)
+    """The most epochs of the teacher, the start and the student; `minutes` ends them before."""
+    num_steps: int = 50
+    """Steps in an epoch."""
+    rate: float = 2e-3
     power_weight: float = 1.0
     held_out: int = 32
     num_samples: int = 120
@@ -54,14 +52,11 @@ SIZES = Sizes()
 TINY = Sizes(
     length=300,
     teacher_layers=2,
-    teacher_stacks=1,
     teacher_channels=4,
     flows=2,
     layers=2,
     channels=4,
-    teacher_epochs=1,
-    start_epochs=1,
-    epochs=2,
+    epochs=(1, 1, 2),
     num_steps=2,
     held_out=4,
     num_samples=20,
@@ -114,7 +109,7 @@ def cut(part: Recordings, units: Units, names: np.ndarray, length: int) -> Windo
 
 def build_teacher(sizes: Sizes, context_dim: int, seed: int) -> afflow.Flow:
     """Return a WaveNet with one normal a sample. Its log-scales stay above -7."""
-    dilations = tuple(2**layer for layer in range(sizes.teacher_layers)) * sizes.teacher_stacks
+    dilations = tuple(2**layer for layer in range(sizes.teacher_layers))
     options = {"channels": sizes.teacher_channels, "context_dim": context_dim}
     network = afflow.conditioners.WaveNet(
         sizes.length, 2, dilations, **options, rngs=nnx.Rngs(seed)
@@ -150,6 +145,15 @@ def lengthen(flow: afflow.Flow, length: int) -> afflow.Flow:
     return afflow.Flow(afflow.Normal(length), change(flow.bijector))
 
 
+def find_likelihood_loss(
+    batch_size: int, windows: Windows, teacher: afflow.Flow, key, batch
+) -> jax.Array:
+    """Return minus the log-density per sample of windows drawn at random."""
+    rows = jax.random.randint(key, (batch_size,), 0, len(windows.sounds))
+    x = windows.sounds[rows]
+    return -teacher.log_prob(x, windows.contexts[rows]).mean() / x.shape[1]
+
+
 def find_start_loss(
     batch_size: int, teacher: afflow.Flow, windows: Windows, student: afflow.Flow, key, batch
 ) -> jax.Array:
@@ -183,24 +187,23 @@ def train(
     stages = Stages(config.runs, "speech", config.minutes, config.seed)
     context_dim, windows = train.contexts.shape[1], Windows(*map(jnp.asarray, train))
     options = {"optimizer": partial(make_optimizer, sizes.rate), "ema": 0.999}
+    options["num_steps"] = sizes.num_steps
+    fit, (first, second, third) = afflow.training.train, sizes.epochs
     teacher = stages.run(
         "teacher",
-        afflow.fit,
+        fit,
         build_teacher(sizes, context_dim, config.seed),
-        train.sounds,
-        context=train.contexts,
-        validation=tuple(validation),
-        batch_size=sizes.batch_size,
-        max_epochs=sizes.teacher_epochs,
+        Partial(partial(find_likelihood_loss, sizes.batch_size), windows),
+        validate=Partial(score_mean, thin_windows(validation, sizes.held_out)),
+        max_epochs=first,
         **options,
     )
     started = stages.run(
         "start",
-        afflow.training.train,
+        fit,
         build_student(sizes, context_dim, config.seed),
         Partial(partial(find_start_loss, sizes.batch_size), teacher, windows),
-        num_steps=sizes.num_steps,
-        max_epochs=sizes.start_epochs,
+        max_epochs=second,
         **options,
     )
     student = stages.run(
@@ -214,13 +217,23 @@ def train(
         ),
         num_samples=1,
         batch_size=sizes.batch_size,
-        num_steps=sizes.num_steps,
-        max_epochs=sizes.epochs,
+        max_epochs=third,
         held_out=sizes.held_out,
         chunk=4,
         **options,
     )
     return {"teacher": teacher, "start": started, "student": student}, stages
+
+
+def thin_windows(windows: Windows, size: int) -> Windows:
+    """Return `size` windows, evenly spaced."""
+    rows = np.arange(size) * len(windows.sounds) // size
+    return Windows(*(part[rows] for part in windows))
+
+
+def score_mean(windows: Windows, teacher: afflow.Flow) -> float:
+    """Return minus the mean log-density of windows in nats per sample."""
+    return -score(teacher, windows)["nats_per_sample"]
 
 
 def find_divergences(flows, contexts, sizes: Sizes, seed: int) -> dict[str, dict[str, float]]:
@@ -271,9 +284,7 @@ def distil_speech(config: Any) -> dict[str, Any]:
     flows, stages = train(windows["train"], windows["validation"], sizes, config)
     contexts = make_contexts(DIGITS, names[DIGITS % len(names)], names)
     results = {
-        "kl_per_sample": find_divergences(
-            flows, windows["validation"].contexts, sizes, config.seed
-        ),
+        "kl_per_sample": find_divergences(flows, windows["validation"].contexts, sizes, seed),
         "test": score(flows["teacher"], windows["test"]),
         "second_of_speech": time_second(flows, contexts[0]),
         **stages.report(),

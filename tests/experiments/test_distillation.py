@@ -1,6 +1,7 @@
 """Distillation experiments: the mirrored student, its start, and small runs."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tyro")
 
 import distillation  # noqa: E402
+from datasets.speech import CODEC, Recordings, Speech  # noqa: E402
+from recipes import distilled_speech  # noqa: E402
 from recipes.benchmarks import Settings, build  # noqa: E402
 from recipes.students import mirror, read_noise, start_layers, unstack  # noqa: E402
 from registry import randomize  # noqa: E402
@@ -73,3 +76,59 @@ def test_a_small_table(tmp_path, monkeypatch):
     distillation.main(config)  # resumes at the end
     again = json.loads((config.out / "digits.json").read_text())["results"]
     assert again["kl_per_dimension"] == first["kl_per_dimension"]
+
+
+def make_recordings(size=30):
+    """Return random symbols as spoken digits of two speakers."""
+    rng = np.random.default_rng(0)
+    symbols = [rng.integers(90, 170, 350).astype(np.uint8) for _ in range(size)]
+    digits = np.arange(size, dtype=np.uint8) % 10
+    return Recordings(symbols, digits, np.array(["ann", "bob"])[np.arange(size) % 2])
+
+
+def test_units_take_symbols_to_scale_one_and_back():
+    symbols = make_recordings().symbols
+    units, rng = distilled_speech.Units.of(symbols), np.random.default_rng(1)
+    x = units.encode(symbols[0], rng)
+    np.testing.assert_allclose(np.std(x), 1, rtol=0.1)
+    np.testing.assert_array_equal(units.decode(x), CODEC.decode(symbols[0]))
+    assert np.abs(units.decode(np.full(3, 1e3))).max() <= 1
+
+
+def test_a_longer_flow_keeps_its_conditionals():
+    sizes = distilled_speech.TINY
+    teacher = randomize(distilled_speech.build_teacher(sizes, 3, 0))
+    student = randomize(distilled_speech.build_student(sizes, 3, 0), 0.2)
+    context, z = jnp.array([1.0, 0.0, 2.0]), jax.random.normal(KEY, (sizes.length + 20,))
+    for flow, direction in [(teacher, "inverse"), (student, "forward")]:
+        longer = distilled_speech.lengthen(flow, len(z))
+        got = getattr(longer.bijector, direction)(z, context)
+        short = getattr(flow.bijector, direction)(z[: sizes.length], context)
+        np.testing.assert_allclose(got[: sizes.length], short, rtol=1e-9, atol=1e-9)
+        assert longer.event_shape == (len(z),)
+
+
+def test_the_start_of_speech_is_perfect_for_the_teacher_itself():
+    sizes = distilled_speech.TINY
+    teacher = randomize(distilled_speech.build_teacher(sizes, 3, 0), 0.1)
+    windows = distilled_speech.Windows(jax.random.normal(KEY, (5, sizes.length)), jnp.ones((5, 3)))
+    find = partial(distilled_speech.find_start_loss, 2, teacher, windows)
+    assert find(teacher, KEY, None) < 1e-20
+    assert find(distilled_speech.build_student(sizes, 3, 0), KEY, None) > 0.01
+
+
+def test_small_speech(tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "keep_programs", lambda: None)
+    monkeypatch.setattr(
+        distilled_speech, "spoken_digits", lambda _: Speech(*[make_recordings()] * 3)
+    )
+    config = distillation.Config(
+        task="speech", small=True, out=tmp_path / "out", runs=tmp_path / "runs"
+    )
+    distillation.main(config)
+    results = json.loads((config.out / "speech.json").read_text())["results"]
+    assert set(results["kl_per_sample"]) == {"start", "student"}
+    assert set(results["histories"]) == {"teacher", "start", "student"}
+    assert results["second_of_speech"]["teacher_over_student"] > 0
+    assert len(list(config.out.glob("speech_*.wav"))) == 20
+    assert (config.out / "speech.png").stat().st_size > 10_000
