@@ -280,3 +280,10 @@ def test_other_errors():
         gaussian_kl(make_student(), make_flow().log_prob, KEY, 2)
     with pytest.raises(ValueError, match=">= 2, got 1"):
         kl_per_token(make_flow(), make_student(), key=KEY, num_samples=1)
+
+
+def test_losses_are_per_token():
+    teacher, student = make_flow(), make_student()
+    options = {"num_samples": 500, "num_steps": 5, "max_epochs": 1, "learning_rate": 1e-9}
+    _, history = distill(teacher, student, key=KEY, held_out=2000, progress=False, **options)
+    np.testing.assert_allclose(history.train, history.validation, rtol=0.1)
