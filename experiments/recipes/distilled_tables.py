@@ -81,31 +81,43 @@ def make_optimizer(rate: float, decay: float, num_steps: int) -> optax.GradientT
 def train(data: Split, sizes: Sizes, config: Any) -> Course:
     """Train the teacher on data, then start and distil the student without data."""
     stages = Stages(config.runs, config.data, config.minutes, config.seed)
-    teacher = sizes.teacher
-    trained = stages.run(
+    teacher = train_teacher(stages, data, sizes.teacher)
+    started, student = train_student(stages, teacher, sizes)
+    return Course(teacher, started, student, stages)
+
+
+def train_teacher(stages: Stages, data: Split, settings: Settings) -> afflow.Flow:
+    """Return the flow with the best score on the rows for validation."""
+    return stages.run(
         "teacher",
         afflow.fit,
-        build("maf", teacher, data.train, config.seed),
+        build("maf", settings, data.train, stages.seed),
         data.train,
         validation=data.validation,
-        batch_size=teacher.batch_size,
-        max_epochs=teacher.cycles[0],
-        optimizer=partial(make_optimizer, teacher.learning_rate, teacher.weight_decay),
+        batch_size=settings.batch_size,
+        max_epochs=settings.cycles[0],
+        optimizer=partial(make_optimizer, settings.learning_rate, settings.weight_decay),
     )
+
+
+def train_student(
+    stages: Stages, teacher: afflow.Flow, sizes: Sizes
+) -> tuple[afflow.Flow, afflow.Flow]:
+    """Return the student after its start, and the best student of distillation."""
     started = stages.run(
         "start",
         start_layers,
-        trained,
-        mirror(trained, sizes.hidden, config.seed),
+        teacher,
+        mirror(teacher, sizes.hidden, stages.seed),
         batch_size=sizes.batch_size,
         num_steps=sizes.start_steps // sizes.epochs,
         max_epochs=sizes.epochs,
         optimizer=partial(make_optimizer, sizes.start_rate, 0.0),
     )
-    student = stages.run(
+    return started, stages.run(
         "student",
         afflow.inference.distill,
-        trained,
+        teacher,
         started,
         objective=afflow.inference.sticking_the_landing,
         num_samples=sizes.batch_size,
@@ -115,7 +127,6 @@ def train(data: Split, sizes: Sizes, config: Any) -> Course:
         chunk=2048,
         optimizer=partial(make_optimizer, sizes.learning_rate, 0.0),
     )
-    return Course(trained, started, student, stages)
 
 
 def measure(course: Course, data: Split, sizes: Sizes, config: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ pytest.importorskip("tyro")
 
 import distillation  # noqa: E402
 from datasets.speech import CODEC, Recordings, Speech  # noqa: E402
-from recipes import distilled_speech  # noqa: E402
+from recipes import distilled_speech, spoken_flows, spoken_windows  # noqa: E402
 from recipes.benchmarks import Settings, build  # noqa: E402
 from recipes.students import mirror, read_noise, start_layers, unstack  # noqa: E402
 from registry import randomize  # noqa: E402
@@ -88,7 +88,7 @@ def make_recordings(size=30):
 
 def test_units_take_symbols_to_scale_one_and_back():
     symbols = make_recordings().symbols
-    units, rng = distilled_speech.Units.of(symbols), np.random.default_rng(1)
+    units, rng = spoken_windows.Units.of(symbols), np.random.default_rng(1)
     x = units.encode(symbols[0], rng)
     np.testing.assert_allclose(np.std(x), 1, rtol=0.1)
     np.testing.assert_array_equal(units.decode(x), CODEC.decode(symbols[0]))
@@ -96,12 +96,12 @@ def test_units_take_symbols_to_scale_one_and_back():
 
 
 def test_a_longer_flow_keeps_its_conditionals():
-    sizes = distilled_speech.TINY
-    teacher = randomize(distilled_speech.build_teacher(sizes, 3, 0))
-    student = randomize(distilled_speech.build_student(sizes, 3, 0), 0.2)
+    sizes = spoken_flows.TINY
+    teacher = randomize(spoken_flows.build_teacher(sizes, 3, 0))
+    student = randomize(spoken_flows.build_student(sizes, 3, 0), 0.2)
     context, z = jnp.array([1.0, 0.0, 2.0]), jax.random.normal(KEY, (sizes.length + 20,))
     for flow, direction in [(teacher, "inverse"), (student, "forward")]:
-        longer = distilled_speech.lengthen(flow, len(z))
+        longer = spoken_flows.lengthen(flow, len(z))
         got = getattr(longer.bijector, direction)(z, context)
         short = getattr(flow.bijector, direction)(z[: sizes.length], context)
         np.testing.assert_allclose(got[: sizes.length], short, rtol=1e-9, atol=1e-9)
@@ -109,12 +109,12 @@ def test_a_longer_flow_keeps_its_conditionals():
 
 
 def test_the_start_of_speech_is_perfect_for_the_teacher_itself():
-    sizes = distilled_speech.TINY
-    teacher = randomize(distilled_speech.build_teacher(sizes, 3, 0), 0.1)
-    windows = distilled_speech.Windows(jax.random.normal(KEY, (5, sizes.length)), jnp.ones((5, 3)))
-    find = partial(distilled_speech.find_start_loss, 2, teacher, windows)
+    sizes = spoken_flows.TINY
+    teacher = randomize(spoken_flows.build_teacher(sizes, 3, 0), 0.1)
+    windows = spoken_windows.Windows(jax.random.normal(KEY, (5, sizes.length)), jnp.ones((5, 3)))
+    find = partial(spoken_flows.find_start_loss, 2, teacher, windows)
     assert find(teacher, KEY, None) < 1e-20
-    assert find(distilled_speech.build_student(sizes, 3, 0), KEY, None) > 0.01
+    assert find(spoken_flows.build_student(sizes, 3, 0), KEY, None) > 0.01
 
 
 def test_small_speech(tmp_path, monkeypatch):
