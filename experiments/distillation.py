@@ -41,7 +41,7 @@ class Config:
     small: bool = False
     """Use tiny models and a few steps, as a trial."""
     minutes: float = 10.0
-    """A stage of training ends after the epoch in which this time is over."""
+    """A stage of training ends after the epoch in which this time is over, and stays ended."""
     seed: int = 0
     data_dir: Path | None = None
     out: Path = ROOT / "results" / "distillation"
