@@ -25,8 +25,8 @@ MAY_IMPORT = {
     "bijectors": {"_tools", "core", "univariates"},
     "training": {"_tools", "core", "bijectors"},
     "models": {"_tools", "core", "bijectors", "distributions"},
-    "inference": {"_tools", "models", "training"},
 }
+MAY_IMPORT["inference"] = {*MAY_IMPORT} - {"testing", "saving", "nets", "codecs", "conditioners"}
 MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving", "codecs"}
 
 

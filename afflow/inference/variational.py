@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
-from jax.tree_util import Partial
+from jax.tree_util import Partial, treedef_is_leaf
 
 from afflow._tools.arguments import check_callable
 from afflow._tools.calls import check_context
@@ -32,6 +33,7 @@ def fit_to_density(
     learning_rate: float = 1e-3,
     optimizer: Optimizer | None = None,
     ema: float | None = None,
+    validate: Callable[[Flow], Any] | None = None,
     checkpoint: Checkpoint | None = None,
     callbacks: Iterable[Callback] = (),
     progress: bool = True,
@@ -45,7 +47,8 @@ def fit_to_density(
     to $\tilde p(x \mid h)$ for all $h$ at once (amortised inference).
 
     Close to the target the default gradient has almost no noise, so the last steps improve the flow
-    most reliably. The function therefore returns the last flow, not the flow with the lowest loss.
+    most reliably. The function therefore returns the last flow, not the flow with the lowest loss,
+    unless `validate` is given.
     `importance_weights` and `pareto_k` then measure the fit, but only where the flow has samples.
     The reverse divergence can be small for a flow that covers one of several distant modes, and the
     weights of samples from that mode cannot show the others. If more than one mode is possible,
@@ -74,6 +77,8 @@ def fit_to_density(
             number of steps.
         ema: the decay of an exponential moving average of the parameters. If given, the averaged
             flow is returned.
+        validate: a loss of the flow after each epoch. If given, the flow with the lowest loss is
+            returned.
         checkpoint: where to write checkpoints. Training resumes from the latest checkpoint of the
             same run.
         callbacks: functions of an `Epoch`, called after each epoch. Training stops if one returns
@@ -82,7 +87,8 @@ def fit_to_density(
         label: text in front of the bar.
 
     Returns:
-        The flow after the last step, and the `History` of its losses in nats.
+        The flow after the last step, or the best flow by `validate`, and the `History` of its
+        losses in nats.
 
     Raises:
         ValueError: for numbers out of range, shapes that do not match, or an objective or
@@ -104,7 +110,7 @@ def fit_to_density(
     check_callable("objective", objective, "afflow.inference.forward_kl")
     context = check_context(flow, context)
     loss = Partial(
-        _Loss(num_samples, batch_size), Partial(objective), _make_partial(log_density), context
+        _Loss(num_samples, batch_size), as_pytree(objective), as_pytree(log_density), context
     )
     _check(flow, loss, context, key, num_samples=num_samples, batch_size=batch_size)
     try:
@@ -117,6 +123,7 @@ def fit_to_density(
             learning_rate=learning_rate,
             optimizer=optimizer,
             ema=ema,
+            validate=validate,
             checkpoint=checkpoint,
             callbacks=callbacks,
             progress=progress,
@@ -145,8 +152,9 @@ class _Loss:
         return objective(flow, log_density, key, self.num_samples, context)
 
 
-def _make_partial(f: Callable) -> Partial:
-    return f if isinstance(f, Partial) else Partial(f)
+def as_pytree(f: Callable) -> Callable:
+    """Return a function as a pytree: itself if it is one already, such as a `Partial`."""
+    return Partial(f) if treedef_is_leaf(jax.tree.structure(f)) else f
 
 
 def _check(flow, loss, context, key, **numbers):
