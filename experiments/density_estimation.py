@@ -42,7 +42,7 @@ class Config:
     """The model and the data set. Settings that are not given come from the preset."""
 
     dataset: Dataset = "power"
-    model: Literal["maf", "nsf", "mixture"] = "maf"
+    model: Literal["maf", "nsf", "mixture", "tnaf"] = "maf"
     preset: Literal["fast", "paper"] = "fast"
     data_dir: Path | None = None
     seed: int = 0

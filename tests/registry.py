@@ -562,6 +562,7 @@ FLOWS: dict[str, Callable[[], afflow.Flow]] = {
     "circular_nsf": circular_nsf,
     "glow": glow,
     "tarflow": tarflow,
+    "tnaf": lambda: flow(afflow.zoo.tnaf, 3, num_layers=1, width=4, num_heads=2),
     "cnf": lambda: one_layer(afflow.cnf),
 }
 

@@ -27,7 +27,7 @@ from afflow.zoo.image_models import (
 )
 from afflow.zoo.latent_models import discrete_vae, vae
 from afflow.zoo.monotone_flows import bnaf, bpf, naf, sospf, triangular_spline_flow, umnn
-from afflow.zoo.patch_flows import tarflow
+from afflow.zoo.transformer_flows import tarflow, tnaf
 
 __all__ = [
     "bnaf",
@@ -66,6 +66,7 @@ __all__ = [
     "sospf",
     "subscale",
     "tarflow",
+    "tnaf",
     "triangular_spline_flow",
     "umnn",
     "vae",

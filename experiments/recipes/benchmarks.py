@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -16,7 +17,8 @@ class Settings:
 
     Attributes:
         num_layers: the number of autoregressive layers.
-        hidden: the widths of the hidden layers of each MADE.
+        hidden: the widths of the hidden layers of each MADE, or of the layers of a transformer,
+            which are all as wide as the first.
         residual: whether each MADE is residual.
         lu: use LU-factored linear maps between the layers instead of reversed orders.
         batch_size: the number of rows in a minibatch.
@@ -50,6 +52,11 @@ UNIVARIATES: dict[str, Callable[[Settings], afflow.Bijector]] = {
 def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflow.Flow:
     """Return an untrained flow for the rows of `train`."""
     dim, rngs = train.shape[1], nnx.Rngs(seed)
+    if model == "tnaf":
+        sizes = {"num_blocks": settings.num_layers, "num_layers": len(settings.hidden)}
+        spline = partial(afflow.RationalQuadraticSpline, settings.num_bins, 5.0)
+        options = {"width": settings.hidden[0], "univariate": spline, "data": train}
+        return afflow.zoo.tnaf(dim, **sizes, **options, rngs=rngs)
     order = afflow.Permutation.random(dim, jax.random.key(0))  # checkpoints hold arrays only
 
     def step(rngs: nnx.Rngs) -> afflow.Bijector:
@@ -71,6 +78,7 @@ def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflo
 
 FAST = {
     ("power", "nsf"): Settings(learning_rate=2e-3, cycles=(40,), num_bins=16),
+    ("power", "tnaf"): Settings(num_layers=2, hidden=(64, 64), cycles=(4,), num_bins=16),
     ("power", "maf"): Settings(num_layers=10, learning_rate=5e-4, cycles=(6,)),
     ("miniboone_small", "maf"): Settings(
         hidden=(64,) * 3, batch_size=128, weight_decay=1.0, cycles=(60,)

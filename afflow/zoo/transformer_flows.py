@@ -1,7 +1,7 @@
-"""A factory: TarFlow, an autoregressive flow of transformers over the patches of an image."""
+"""Factories: autoregressive flows whose conditioners are transformers, for rows and for images."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from flax import nnx
@@ -23,7 +23,80 @@ from afflow.distributions.standard import Normal
 from afflow.models.flow import Flow
 from afflow.nets.positions import Absolute, Positions
 from afflow.univariates.affine import Affine
-from afflow.zoo.stacking import build_univariate
+from afflow.univariates.spline import RationalQuadraticSpline
+from afflow.zoo.stacking import (
+    Mix,
+    Outside,
+    add_mix,
+    build_univariate,
+    choose_mix,
+    stack_layers,
+)
+
+
+def tnaf(
+    dim: int,
+    *,
+    num_blocks: int = 2,
+    num_layers: int = 2,
+    width: int = 64,
+    num_heads: int = 4,
+    context_dim: int = 0,
+    univariate: Callable[[], Bijector] = RationalQuadraticSpline,
+    positions: Positions = Absolute(),
+    solver: Solver = Incremental(),
+    mix: Mix | None = None,
+    rngs: nnx.Rngs,
+    **outside: Unpack[Outside],
+) -> Flow:
+    r"""Return a transformer neural autoregressive flow: each coordinate of a row is a token.
+
+    $$z_t = f(x_t;\, c_t(x_{<t})),$$
+
+    where a transformer over the coordinates before gives the parameters of a monotone map $f$. Its
+    weights serve all coordinates, so their number does not grow with `dim`. Before each block
+    stands a trained linear map, as in `maf`.
+
+    Patacchiola et al. 2024, arXiv:2401.01855. The paper has a neural network as the monotone map:
+    `univariates.Sigmoidal`.
+
+    Args:
+        dim: number of coordinates `D`.
+        num_blocks: number of autoregressive blocks.
+        num_layers: layers of attention in the transformer of a block.
+        width: features of a row of the transformers.
+        num_heads: number of attention heads; divides `width`.
+        context_dim: length of the context vector; 0 for an unconditional flow.
+        univariate: makes the scalar map of the coordinates.
+        positions: how the transformers see the places of the coordinates.
+        solver: runs the serial direction, here sampling.
+        mix: makes the bijector before each block from `(dim, rngs)`. By default it is a trained
+            linear map, and a single block has none.
+        rngs: its `params` stream draws the initial weights.
+        **outside: `data`, `columns` and `base`, see `Outside`: the units of the flow.
+
+    Raises:
+        ValueError: for sizes out of range, or `data` of another shape.
+
+    Example:
+        >>> import afflow, jax
+        >>> from flax import nnx
+        >>> sizes = {"num_blocks": 1, "num_layers": 1, "width": 8, "num_heads": 2}
+        >>> flow = afflow.zoo.tnaf(3, **sizes, rngs=nnx.Rngs(0))
+        >>> flow.sample(jax.random.key(0), 5).shape
+        (5, 3)
+    """
+    check_size("num_blocks", num_blocks)
+    sizes = {"width": width, "num_layers": num_layers, "num_heads": num_heads}
+    options: dict[str, Any] = sizes | {"context_dim": context_dim, "positions": positions}
+
+    def make(rngs):
+        scalar = build_univariate(univariate)
+        network = Transformer(dim, count_params(scalar), **options, rngs=rngs)
+        return MaskedAutoregressive(network, scalar, solver)
+
+    mixed = add_mix(dim, mix or choose_mix(num_blocks), make)
+    return stack_layers(dim, mixed, num_blocks, rngs, **outside)
 
 
 def tarflow(
