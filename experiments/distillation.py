@@ -15,7 +15,7 @@ are distilled by the divergence of normals and a loss on spectra. The divergence
 times of a second of speech, and sounds of both go to the same folder.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,7 @@ import tyro
 from measuring.report import keep_programs, save
 from recipes.distilled_speech import distil_speech
 from recipes.distilled_tables import distil_table
+from recipes.spoken_flows import Sizes
 
 ROOT = Path(__file__).parent
 TASKS = {"tabular": distil_table, "speech": distil_speech}
@@ -40,6 +41,8 @@ class Config:
     """The table of the tabular task."""
     small: bool = False
     """Use tiny models and a few steps, as a trial."""
+    speech: Sizes = field(default_factory=Sizes)
+    """The sizes of the speech task."""
     minutes: float = 10.0
     """A stage of training ends after the epoch in which this time is over, and stays ended."""
     seed: int = 0

@@ -15,7 +15,6 @@ from measuring.sounds import draw, write_sound
 import afflow
 from recipes.distilled_stages import Stages, convert
 from recipes.spoken_flows import (
-    SIZES,
     TINY,
     Sizes,
     build_student,
@@ -140,7 +139,7 @@ def speak(flow: afflow.Flow, contexts: np.ndarray, units: Units, sizes: Sizes) -
 
 def distil_speech(config: Any) -> dict[str, Any]:
     """Run the task; return its results, and write the sounds and their picture."""
-    sizes, seed = TINY if config.small else SIZES, config.seed
+    sizes, seed = TINY if config.small else config.speech, config.seed
     parts = spoken_digits(config.data_dir)
     data = Speech(*(thin(part, sizes.max_recordings) for part in parts))
     names, units = np.unique(parts.train.speakers), Units.of(data.train.symbols)

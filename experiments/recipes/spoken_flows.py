@@ -18,7 +18,8 @@ class Sizes:
     length: int = 1600
     """Samples in a window."""
     teacher_layers: int = 10
-    """Layers of the teacher, with dilations 1, 2, 4, ..."""
+    """Layers in a stack of the teacher, with dilations 1, 2, 4, ..."""
+    teacher_stacks: int = 1
     teacher_channels: int = 32
     flows: int = 4
     layers: int = 8
@@ -39,7 +40,6 @@ class Sizes:
     max_recordings: int | None = None
 
 
-SIZES = Sizes()
 TINY = Sizes(
     length=300,
     teacher_layers=2,
@@ -58,7 +58,7 @@ TINY = Sizes(
 
 def build_teacher(sizes: Sizes, context_dim: int, seed: int) -> afflow.Flow:
     """Return a WaveNet with one normal a sample. Its log-scales stay above -7."""
-    dilations = tuple(2**layer for layer in range(sizes.teacher_layers))
+    dilations = tuple(2**layer for layer in range(sizes.teacher_layers)) * sizes.teacher_stacks
     options = {"channels": sizes.teacher_channels, "context_dim": context_dim}
     network = afflow.conditioners.WaveNet(
         sizes.length, 2, dilations, **options, rngs=nnx.Rngs(seed)
