@@ -51,8 +51,8 @@ class Config:
     width: int = 128
     num_heads: int = 4
     batch_size: int = 32
-    epochs: int = 6
-    learning_rate: float = 1e-3
+    epochs: int = 9
+    learning_rate: float = 3e-3
     weight_decay: float = 0.1
     minutes: float = 120.0
     """Training ends after the epoch in which this time is over."""

@@ -116,8 +116,9 @@ class Guided(Conditioner):
         """Return the guided parameters `(n, P)` of the tokens `t, ..., t + n - 1`."""
         share = jnp.ones(len(given), given.dtype)
         if self.grows:
-            share = (t + jnp.arange(len(given))) / max(self.event_shape[0] - 1, 1)
-        weights = (self.weight[...] * share).astype(given.dtype)
+            places = (t + jnp.arange(len(given))).astype(given.dtype)
+            share = places / max(self.event_shape[0] - 1, 1)
+        weights = self.weight[...].astype(given.dtype) * share
         return given + weights[:, None] * (given - weak)
 
 
