@@ -544,6 +544,11 @@ def tarflow() -> afflow.Flow:
     return randomize(afflow.zoo.tarflow((2, 4), 2, **sizes, rngs=nnx.Rngs(0)))
 
 
+def tnaf() -> afflow.Flow:
+    sizes = {"num_blocks": 2, "num_layers": 1, "width": 4, "num_heads": 2, "context_dim": 2}
+    return randomize(afflow.zoo.tnaf(3, data=DATA[:, :3], **sizes, rngs=nnx.Rngs(0)))
+
+
 FLOWS: dict[str, Callable[[], afflow.Flow]] = {
     "maf": lambda: flow(afflow.maf, 3, num_layers=3),
     "iaf": lambda: flow(afflow.iaf),
@@ -562,7 +567,7 @@ FLOWS: dict[str, Callable[[], afflow.Flow]] = {
     "circular_nsf": circular_nsf,
     "glow": glow,
     "tarflow": tarflow,
-    "tnaf": lambda: flow(afflow.zoo.tnaf, 3, num_layers=1, width=4, num_heads=2),
+    "tnaf": tnaf,
     "cnf": lambda: one_layer(afflow.cnf),
 }
 
