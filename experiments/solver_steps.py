@@ -124,15 +124,17 @@ def compare_on_model(config: Config, model: Any) -> dict[str, Any]:
 
 
 def time_the_choice(config: Config, model: Any) -> dict[str, Any]:
-    """Return the solvers that `calibrate` chooses, and the seconds of samples with and without."""
+    """Return the chosen solvers, and the seconds of a density and of samples with and without."""
     chosen = afflow.calibrate(model, jax.random.key(1), num_samples=config.batch)
     key = jax.random.key(config.seed)
     runs = {
         name: lambda flow=flow: flow.sample(key, config.batch)
         for name, flow in {"incremental": model, "calibrated": chosen}.items()
     }
+    x = jax.block_until_ready(runs["incremental"]())
+    runs["density"] = lambda: model.log_prob(x)
     for run in runs.values():
-        run()
+        jax.block_until_ready(run())
     times = interleave(runs, config.repeats, 60.0)
     solvers = re.findall(r"solver=(\w+\([^)]*\))", str(chosen))
     return {"solvers": solvers, **{name: summary(times[name]) for name in runs}}

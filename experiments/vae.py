@@ -36,16 +36,19 @@ ROOT = Path(__file__).parent
 class Config:
     """The networks and their training."""
 
-    layers: tuple[int, ...] = (0, 4)
+    layers: tuple[int, ...] = (0, 2)
     """Layers of the flow of each posterior; 0 is a diagonal Gaussian."""
     num_latents: int = 32
     hidden: tuple[int, ...] = (300, 300)
     """Widths of the encoder, and of the decoder in reverse."""
-    flow_hidden: tuple[int, ...] = (128,)
+    flow_hidden: tuple[int, ...] = (320,)
     """Widths of each layer of a flow."""
     context_dim: int = 128
     batch_size: int = 100
-    epochs: int = 60
+    warm_up: tuple[float, ...] = (0.1, 0.3, 0.6)
+    """Weights of the divergence in the first epochs, one epoch each."""
+    epochs: int = 40
+    """Epochs with the weight 1."""
     learning_rate: float = 1e-3
     num_samples: int = 100
     """Draws of an image's code in the importance-weighted bound."""
@@ -79,21 +82,24 @@ def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformati
 
 
 def train(config: Config, model: Any, data: Any, label: str) -> tuple[Any, Any]:
-    """Return the trained model and the history of its losses."""
-    start = time.perf_counter()
-    return afflow.fit(
-        model,
-        data.train,
-        key=jax.random.key(config.seed),
-        validation=data.validation,
-        batch_size=config.batch_size,
-        max_epochs=config.epochs,
-        patience=config.epochs,
-        optimizer=partial(make_optimizer, config),
-        checkpoint=afflow.Checkpoint(config.runs / f"vae_{label}", steps=500),
-        callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
-        label=label,
-    )
+    """Return the trained model, and the history of its losses with the weight 1."""
+    start, history = time.perf_counter(), None
+    for weight in (*config.warm_up, 1.0):
+        is_last = weight == 1
+        model, history = afflow.fit(
+            model.with_kl_weight(weight),
+            data.train,
+            key=jax.random.key(config.seed),
+            validation=data.validation,
+            batch_size=config.batch_size,
+            max_epochs=config.epochs if is_last else 1,
+            patience=config.epochs,
+            optimizer=partial(make_optimizer, config) if is_last else optax.adam(1e-3),
+            checkpoint=afflow.Checkpoint(config.runs / f"vae_{label}_{weight}", steps=500),
+            callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+            label=f"{label}, weight {weight}",
+        )
+    return model, history
 
 
 def score(config: Config, model: Any, x: np.ndarray, num_samples: int) -> np.ndarray:

@@ -46,7 +46,8 @@ def run_and_record(
     if isinstance(bijector, Inverse):
         return run_and_record(bijector.bijector, x, context, forward=not forward)
     if isinstance(bijector, Chain | Repeat):
-        return _record_layers(_list_layers(bijector), x, context, forward=forward)
+        chain = bijector.to_chain() if isinstance(bijector, Repeat) else bijector
+        return _record_layers(chain.bijectors, x, context, forward=forward)
     if isinstance(bijector, MaskedAutoregressive) and not forward:
         token_map = _bind_parameters(bijector, x, context)
     elif bijector.is_elementwise:
@@ -134,13 +135,6 @@ def _record_layers(layers, x, context, *, forward):
         x, token_map = run_and_record(layer, x, context, forward=forward)
         maps.append(token_map)
     return x, _compose(maps)
-
-
-def _list_layers(bijector: Chain | Repeat) -> list[Bijector]:
-    if isinstance(bijector, Chain):
-        return list(bijector.bijectors)
-    n = len(jax.tree.leaves(bijector.layers)[0])
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], bijector.layers) for i in range(n)]
 
 
 def _compose(maps: list[TokenMap]) -> TokenMap:

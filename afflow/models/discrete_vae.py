@@ -6,7 +6,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from afflow._tools.arguments import check_number, check_positive
+from afflow._tools.arguments import check_positive
 from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.constants import Constant
 from afflow._tools.shapes import Shape, check_shape
@@ -76,31 +76,19 @@ class DiscreteVAE(LatentModel):
         kl_weight: float = 1.0,
         straight_through: bool = False,
     ):
-        super().__init__(conditional, event_shape)
+        super().__init__(conditional, event_shape, kl_weight=kl_weight)
         self.encoder, self.decoder = encoder, decoder
         self.straight_through = straight_through
         height, width, self.num_codes = _find_grid(self)
         self.codes_shape = height, width
         _check_decoder(self)
         check_positive(temperature=temperature)
-        check_number("kl_weight", kl_weight, lambda weight: weight >= 0, ">= 0")
         self.temperature = Constant(jnp.asarray(temperature, float))
-        self.kl_weight = Constant(jnp.asarray(kl_weight, float))
 
     def with_temperature(self, temperature: float) -> Self:
         r"""Return the model with the same weights and another temperature $\tau$."""
         check_positive(temperature=temperature)
         return self._changed("temperature", temperature)
-
-    def with_kl_weight(self, kl_weight: float) -> Self:
-        r"""Return the model with the same weights and another weight $\beta$ of the divergence."""
-        check_number("kl_weight", kl_weight, lambda weight: weight >= 0, ">= 0")
-        return self._changed("kl_weight", kl_weight)
-
-    def _changed(self, name: str, value: float) -> Self:
-        other = jax.tree.map(lambda leaf: leaf, self)
-        setattr(other, name, Constant(jnp.asarray(value, float)))
-        return other
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Return the most probable codes `(..., h, w)` of images, from 0 to `K - 1`."""

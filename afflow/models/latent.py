@@ -2,15 +2,16 @@
 
 from abc import abstractmethod
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import check_instance
+from afflow._tools.arguments import check_instance, check_number
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import call, check_ending, per_event
+from afflow._tools.constants import Constant
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_shape, check_size
@@ -31,19 +32,35 @@ class LatentModel(Outlined, nnx.Module):
     Args:
         conditional: the distribution of one value of an event, with `P` parameters.
         event_shape: the shape of an event, or the length of a vector.
+        kl_weight: the weight $\beta$ of $\log p(z) - \log q(z \mid x)$ in training. `elbo` and
+            `log_prob` do not depend on it.
 
     Raises:
-        ValueError: if the conditional is not of scalars.
+        ValueError: if the conditional is not of scalars, or for a negative weight.
     """
 
     context_shape = None
 
-    def __init__(self, conditional: Conditional, event_shape: int | Shape):
+    def __init__(
+        self, conditional: Conditional, event_shape: int | Shape, *, kl_weight: float = 1.0
+    ):
         check_instance("conditional", conditional, Conditional)
         if conditional.event_shape:
             raise ValueError(f"Expected a conditional of scalars, got {conditional}.")
         self.conditional = conditional
         self.event_shape = check_shape("event_shape", event_shape)
+        check_number("kl_weight", kl_weight, lambda weight: weight >= 0, ">= 0")
+        self.kl_weight = Constant(jnp.asarray(kl_weight, float))
+
+    def with_kl_weight(self, kl_weight: float) -> Self:
+        r"""Return the model with the same weights and another weight $\beta$ of the divergence."""
+        check_number("kl_weight", kl_weight, lambda weight: weight >= 0, ">= 0")
+        return self._changed("kl_weight", kl_weight)
+
+    def _changed(self, name: str, value: float) -> Self:
+        other = jax.tree.map(lambda leaf: leaf, self)
+        setattr(other, name, Constant(jnp.asarray(value, float)))
+        return other
 
     @abstractmethod
     def infer(self, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:

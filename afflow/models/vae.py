@@ -22,6 +22,9 @@ class VAE(LatentModel):
     $$\log p(x) \ge \mathbb{E}_{q(z \mid h(x))}\big[\log p(x \mid z) + \log p(z)
     - \log q(z \mid h(x))\big].$$
 
+    `fit` weighs $\log p(z) - \log q$ by $\beta$, which `with_kl_weight` sets. Train for some epochs
+    with small weights first, and then with 1: otherwise many numbers of the code stay unused.
+
     The encoder $h$ maps an event to the context of the flow $q$. An inverse autoregressive flow
     draws a code and its density in one pass (Kingma et al. 2016, arXiv:1606.04934). The prior may
     be a flow as well. The values of an event are independent given the code.
@@ -39,6 +42,7 @@ class VAE(LatentModel):
             the samples of all bases but `Mixture` are.
         event_shape: the shape of an event.
         prior: a distribution or an unconditional flow of codes; by default standard normal.
+        kl_weight: $\beta$.
 
     Raises:
         ValueError: if the networks, the posterior and the prior do not fit together.
@@ -65,8 +69,10 @@ class VAE(LatentModel):
         posterior: Flow,
         event_shape: Shape | int,
         prior: Distribution | Flow | None = None,
+        *,
+        kl_weight: float = 1.0,
     ):
-        super().__init__(conditional, event_shape)
+        super().__init__(conditional, event_shape, kl_weight=kl_weight)
         check_instance("posterior", posterior, Flow)
         self.encoder, self.decoder, self.posterior = encoder, decoder, posterior
         self.prior = Normal(posterior.event_shape) if prior is None else prior
@@ -86,8 +92,8 @@ class VAE(LatentModel):
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Return `elbo` with one draw, for `fit`."""
-        return self.elbo(key, x)
+        r"""Return `elbo` with one draw, and the weight $\beta$ in it, for `fit`."""
+        return call(_estimate_weighted_elbo, self, (self._events(x),), key=key)
 
     def encode(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Return drawn codes `(..., L)` of events."""
@@ -110,6 +116,13 @@ class VAE(LatentModel):
     ) -> jax.Array:
         """Draw events `(*shape, *event_shape)`."""
         return call(_sample, self, key=key, shape=shape)
+
+
+@per_event
+def _estimate_weighted_elbo(model, item, context):
+    x, key = item
+    z, log_ratio = model.infer(x, key)
+    return model.score(x, z) + model.kl_weight[...].astype(log_ratio.dtype) * log_ratio
 
 
 @per_event

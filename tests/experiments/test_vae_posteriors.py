@@ -17,7 +17,13 @@ def test_a_small_run(tmp_path, monkeypatch):
     rows = np.random.default_rng(0).integers(0, 2, (250, 28, 28), dtype=np.uint8)
     monkeypatch.setattr(vae, "images", lambda name, folder: Split(*np.split(rows, [200, 225])))
     sizes = {"num_latents": 2, "hidden": (8,), "flow_hidden": (4,), "context_dim": 3}
-    options = {"layers": (0, 1), "epochs": 1, "num_samples": 3, "max_images": 100}
+    options = {
+        "layers": (0, 1),
+        "epochs": 1,
+        "warm_up": (0.5,),
+        "num_samples": 3,
+        "max_images": 100,
+    }
     vae.main(vae.Config(**sizes, **options, out=tmp_path, runs=tmp_path / "runs"))
     found = json.loads((tmp_path / "vae.json").read_text())["results"]
     diagonal, flow = found["diagonal"], found["iaf_1"]

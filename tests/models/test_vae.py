@@ -90,6 +90,18 @@ def test_many_draws_tighten_the_bound():
     np.testing.assert_array_equal(model.log_prob(EVENTS), model.log_prob(EVENTS))
 
 
+def test_the_weight_of_the_divergence_in_training():
+    """Check the weights 0, 1 and 2 against each other with one key, and that bounds ignore them."""
+    models = [tiny().with_kl_weight(weight) for weight in (0.0, 1.0, 2.0)]
+    zero, one, two = (model.training_log_prob(KEY, EVENTS) for model in models)
+    np.testing.assert_allclose(zero - one, one - two, rtol=1e-9)
+    assert (abs(zero - one) > 1e-3).all()
+    for model in models:
+        np.testing.assert_array_equal(model.elbo(KEY, EVENTS), models[1].elbo(KEY, EVENTS))
+    with pytest.raises(ValueError, match="kl_weight"):
+        models[0].with_kl_weight(-1.0)
+
+
 def test_codes_and_events():
     model = tiny()
     z = model.encode(KEY, EVENTS)
