@@ -205,7 +205,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
             validate_data(self, X, skip_check_array=True, reset=reset)
             return X
         least = _LEAST if reset else 1
-        return validate_data(self, X, dtype=np.float64, ensure_min_samples=least, reset=reset)
+        as_rows: dict[str, Any] = {"dtype": np.float64, "order": "C"}  # frames are stored by column
+        return validate_data(self, X, reset=reset, ensure_min_samples=least, **as_rows)
 
     def _build(self, factory: Any, x: Any, context: Any, rngs: nnx.Rngs, *, as_table: bool) -> Any:
         """Return the flow to start from."""
