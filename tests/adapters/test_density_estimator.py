@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from joblib import Parallel, delayed
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -128,6 +129,15 @@ def test_grid_search_prefers_the_factory_with_the_better_density():
     search = GridSearchCV(tiny(), {"flow": [wide, linear]}, **options).fit(X)
     assert search.best_params_ == {"flow": linear}
     assert_array_equal(search.best_estimator_.score_samples(X), tiny().fit(X).score_samples(X))
+
+
+def test_contexts_are_routed_through_a_grid_search():
+    with config_context(enable_metadata_routing=True):
+        estimator = tiny(afflow.made, options=TINY)
+        estimator.set_fit_request(context=True).set_score_request(context=True)
+        search = GridSearchCV(estimator, {"max_epochs": [1]}, cv=2, error_score="raise")
+        search.fit(X, context=CONTEXT)
+    assert np.isfinite(search.best_score_)
 
 
 def test_frames_keep_names(fitted):
