@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import afflow
+from afflow._tools.names import named
 from afflow.adapters import FlowDensity
 
 RNG = np.random.default_rng(0)
@@ -224,3 +225,9 @@ def test_missing_library_names_the_extra(monkeypatch):
         afflow.adapters.FlowDensity  # noqa: B018
     with pytest.raises(AttributeError, match="'FlowDensities'"):
         afflow.adapters.FlowDensities  # noqa: B018
+
+
+def test_files_of_models_do_not_name_adapters():
+    """Check that `load`, which knows the names of all models, imports no adapted library."""
+    with pytest.raises(ValueError, match="Expected to find afflow:FlowDensity"):
+        named("afflow:FlowDensity")
