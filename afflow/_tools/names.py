@@ -98,11 +98,14 @@ def named(name: str) -> Any:
 def _is_of_afflow() -> dict[str, Any]:
     """Return the classes and functions that the modules of afflow define, by name.
 
-    Archives of format 1 also name the module, which is ignored.
+    Archives of format 1 also name the module, which is ignored. Adapters are left out: no model
+    holds one, and their modules import other libraries.
     """
     afflow = import_module("afflow")
     found: dict[str, Any] = {}
     for info in pkgutil.walk_packages(afflow.__path__, "afflow."):
+        if info.name.startswith("afflow.adapters."):
+            continue
         for name, value in vars(import_module(info.name)).items():
             if getattr(value, "__module__", "") == info.name:
                 found[name] = value
