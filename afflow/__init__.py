@@ -1,6 +1,7 @@
 """afflow: normalizing flows on JAX and Flax NNX, centred on autoregressive flows."""
 
 from afflow import (
+    adapters,
     bijectors,
     codecs,
     conditionals,
@@ -86,6 +87,7 @@ __all__ = [
     "Standardize",
     "Uniform",
     "Whole",
+    "adapters",
     "bijectors",
     "bits_per_dim",
     "bnaf",
@@ -140,6 +142,7 @@ _ROLES = (
     training,
     saving,
     codecs,
+    adapters,
 )
 
 

@@ -28,6 +28,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["inference"] = {*MAY_IMPORT} - {"testing", "saving", "nets", "codecs", "conditioners"}
 MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving", "codecs"}
+MAY_IMPORT["adapters"] = {"_tools", "core", "bijectors", "distributions", "models"}
 
 
 def rooms_imported(room):
