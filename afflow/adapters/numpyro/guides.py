@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpyro
 from flax import nnx
 from numpyro.distributions import constraints
@@ -80,7 +79,7 @@ class AutoFlow(AutoContinuous):
             NotImplementedError: if the base has parameters.
         """
         self._check_base()
-        identity = Permutation(jnp.arange(self.latent_dim))
+        identity = Permutation(range(self.latent_dim))
         return to_numpyro(Flow(self._base, identity))
 
     def get_transform(self, params: dict[str, Any]) -> BijectorTransform:

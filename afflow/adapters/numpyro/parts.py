@@ -145,15 +145,14 @@ def _take_transform(transform: Transform, shape: Shape | None) -> NumpyroBijecto
 def _take_distribution(source: dist.Distribution, shape: Shape | None) -> NumpyroDistribution:
     own = source.batch_shape + source.event_shape
     shape = own if shape is None else shape
-    batch = shape[: len(shape) - source.event_dim]
-    if batch + source.event_shape != shape or len(batch) < len(source.batch_shape):
+    if len(shape) < len(own) or shape[len(shape) - len(own) :] != own:
         raise ValueError(f"Expected an event_shape that ends in {own}, got {shape}.")
     if source.is_discrete or _changes_shape(source):
         raise ValueError(
             f"Expected a distribution with a density over all coordinates of the event, got "
             f"{type(source).__name__}."
         )
-    return NumpyroDistribution(source.expand(batch))
+    return NumpyroDistribution(source.expand(shape[: len(shape) - source.event_dim]))
 
 
 def _changes_shape(source: dist.Distribution) -> bool:
