@@ -27,7 +27,6 @@ from targets.posteriors import EFFECTS, ERRORS, POSTERIORS
 
 import afflow
 
-
 VECTORIZED = {"chain_method": "vectorized", "progress_bar": False}
 
 
@@ -143,27 +142,26 @@ def compare(name: str, config: Config) -> dict[str, Any]:
     model, stack = CASES[name]
     exact = POSTERIORS[name](config.reference).reference
     plain, seconds = run_nuts(model, config)
-    print(name, seconds, flush=True)
     results = {"nuts": score(stack(plain.get_samples(group_by_chain=True)), exact, plain, seconds)}
     neutra, fit_seconds = fit_guide(model, config)
     moved, seconds = run_nuts(neutra.reparam(model), config)
     latent = moved.get_samples(group_by_chain=True)["auto_shared_latent"]
     sites = neutra.transform_sample(latent)
     seconds |= {"fit_seconds": fit_seconds}
-    print(name, seconds, flush=True)
     return results | {"neutra": score(stack(sites), exact, moved, seconds)}
 
 
 def main(config: Config) -> None:
-    """Compare both methods on both posteriors, print the scores and write them."""
+    """Compare both methods on both posteriors, print the scores and write them one by one."""
     if config.small:
         sizes = {"chains": 2, "warmup": 20, "samples": 20, "steps": 20, "reference": 1000}
         config = Config(**sizes, small=True, out=config.out)
-    results = {name: compare(name, config) for name in CASES}
-    for name, rows in results.items():
-        for method, row in rows.items():
-            print(name, method, {key: np.round(value, 3) for key, value in row.items()})
-    save(config.out, config, jax.tree.map(lambda a: np.asarray(a).tolist(), results))
+    results = {}
+    for name in CASES:
+        results[name] = compare(name, config)
+        for method, row in results[name].items():
+            print(name, method, {key: np.round(value, 3) for key, value in row.items()}, flush=True)
+        save(config.out, config, jax.tree.map(lambda a: np.asarray(a).tolist(), results))
     print(f"Written: {config.out.name}")
 
 
