@@ -29,8 +29,8 @@ FLOW = randomize(afflow.maf(DIM, num_layers=1, hidden=(6,), rngs=nnx.Rngs(0)))
 CONDITIONAL = randomize(
     afflow.maf(DIM, num_layers=1, hidden=(6,), context_dim=CONTEXT, rngs=nnx.Rngs(1))
 )
-MEAN, COV, NOISE = jnp.array([1.0, -2.0]), jnp.array([[1.0, 0.8], [0.8, 2.0]]), 0.7
-Y = jnp.array([0.5, 1.5])
+MEAN, COV, NOISE = jnp.array([1.0, -2.0]), jnp.array([[1.0, 0.8], [0.8, 2.0]]), 1.0
+Y = jnp.array([4.0, -3.0])
 
 
 def gaussian(dim, *, rngs):
