@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -85,31 +85,37 @@ CASES: dict[str, tuple[Callable, Stack]] = {
 }
 
 
-def run_nuts(model: Callable, config: Config) -> tuple[MCMC, dict[str, float]]:
-    """Run the chains side by side. Return them, and the processor seconds of their parts.
+class Chains(NamedTuple):
+    """Samples of chains side by side, and the processor seconds of the parts of the run."""
 
-    The warm-up and a first run of the chains compile their programs. The second run is scored.
-    """
+    sites: dict[str, jax.Array]  # (chains, samples, ...)
+    num_steps: jax.Array
+    diverging: jax.Array
+    seconds: dict[str, float]
+
+
+def run_nuts(model: Callable, config: Config) -> Chains:
+    """Warm chains up, then sample. The seconds of the warm-up include a compilation."""
     kernel = NUTS(model, target_accept_prob=0.9)
     options = {"num_warmup": config.warmup, "num_samples": config.samples}
     chain = MCMC(kernel, **options, num_chains=config.chains, **VECTORIZED)
-    seconds = {"warmup_seconds": measure(chain, chain.warmup, config.seed)}
-    seconds["compile_seconds"] = measure(chain, chain.run, config.seed)
-    chain.post_warmup_state = chain.last_state
-    seconds["sampling_seconds"] = measure(chain, chain.run, config.seed)
-    seconds["compile_seconds"] -= seconds["sampling_seconds"]
-    return chain, seconds
-
-
-def measure(chain: MCMC, run: Callable, seed: int) -> float:
-    """Run the chains, and return the seconds of processor time.
-
-    Other programs on the machine do not add to the processor time.
-    """
     start = time.process_time()
-    run(jax.random.key(seed), extra_fields=("num_steps", "diverging"))
-    jax.block_until_ready(chain.last_state)
-    return time.process_time() - start
+    chain.warmup(jax.random.key(config.seed))
+    state = jax.block_until_ready(chain.last_state)
+    seconds = {"warmup_seconds": time.process_time() - start}
+
+    def step(state, _):
+        state = kernel.sample(state, (), {})
+        return state, (state.z, state.num_steps, state.diverging)
+
+    draw = jax.jit(lambda state: jax.lax.scan(step, state, length=config.samples)[1])
+    draw = draw.lower(state).compile()
+    start = time.process_time()
+    z, num_steps, diverging = jax.block_until_ready(draw(state))
+    seconds["sampling_seconds"] = time.process_time() - start
+    to_sites = jax.jit(jax.vmap(jax.vmap(kernel.postprocess_fn((), {}))))
+    sites = to_sites(jax.tree.map(lambda a: a.swapaxes(0, 1), z))
+    return Chains(sites, num_steps, diverging, seconds)
 
 
 def fit_guide(model: Callable, config: Config) -> tuple[NeuTraReparam, float]:
@@ -124,24 +130,24 @@ def fit_guide(model: Callable, config: Config) -> tuple[NeuTraReparam, float]:
     return NeuTraReparam(guide, result.params), time.process_time() - start
 
 
-def score(x: np.ndarray, exact: np.ndarray, chain: MCMC, seconds: dict[str, float]) -> dict:
+def score(x: np.ndarray, exact: np.ndarray, run: Chains, **seconds: float) -> dict[str, Any]:
     """Score samples `(chains, samples, D)` against exact samples `(N, D)`.
 
-    Errors of means are in units of the exact standard deviations. Seconds are processor time.
+    Errors of means are in units of the exact standard deviations. Seconds are processor time, which
+    other programs on the machine do not add to.
     """
-    sizes = effective_sample_size(x)
+    sizes, seconds = effective_sample_size(x), run.seconds | seconds
     error = (x.mean((0, 1)) - exact.mean(0)) / exact.std(0)
-    extra = chain.get_extra_fields()
     return seconds | {
-        "means": x.mean((0, 1)),
-        "exact_means": exact.mean(0),
-        "largest_error_of_a_mean": np.abs(error).max(),
-        "least_effective_samples": sizes.min(),
-        "least_effective_samples_a_second": sizes.min() / seconds["sampling_seconds"],
-        "least_effective_samples_a_second_with_preparation": sizes.min() / sum(seconds.values()),
-        "largest_r_hat": gelman_rubin(x).max(),
-        "leapfrog_steps_a_sample": float(extra["num_steps"].mean()),
-        "divergences": int(extra["diverging"].sum()),
+        "means": x.mean((0, 1)).tolist(),
+        "exact_means": exact.mean(0).tolist(),
+        "largest_error_of_a_mean": float(np.abs(error).max()),
+        "least_effective_samples": float(sizes.min()),
+        "least_effective_samples_a_second": float(sizes.min() / seconds["sampling_seconds"]),
+        "least_effective_samples_a_second_in_all": float(sizes.min() / sum(seconds.values())),
+        "largest_r_hat": float(gelman_rubin(x).max()),
+        "leapfrog_steps_a_sample": float(run.num_steps.mean()),
+        "divergences": int(run.diverging.sum()),
     }
 
 
@@ -149,14 +155,12 @@ def compare(name: str, config: Config) -> dict[str, Any]:
     """Sample one posterior with both methods, and score the samples."""
     model, stack = CASES[name]
     exact = POSTERIORS[name](config.reference).reference
-    plain, seconds = run_nuts(model, config)
-    results = {"nuts": score(stack(plain.get_samples(group_by_chain=True)), exact, plain, seconds)}
+    plain = run_nuts(model, config)
+    results = {"nuts": score(stack(plain.sites), exact, plain)}
     neutra, fit_seconds = fit_guide(model, config)
-    moved, seconds = run_nuts(neutra.reparam(model), config)
-    latent = moved.get_samples(group_by_chain=True)["auto_shared_latent"]
-    sites = neutra.transform_sample(latent)
-    seconds |= {"fit_seconds": fit_seconds}
-    return results | {"neutra": score(stack(sites), exact, moved, seconds)}
+    moved = run_nuts(neutra.reparam(model), config)
+    sites = neutra.transform_sample(moved.sites["auto_shared_latent"])
+    return results | {"neutra": score(stack(sites), exact, moved, fit_seconds=fit_seconds)}
 
 
 def main(config: Config) -> None:
@@ -168,8 +172,8 @@ def main(config: Config) -> None:
     for name in CASES:
         results[name] = compare(name, config)
         for method, row in results[name].items():
-            print(name, method, {key: np.round(value, 3) for key, value in row.items()}, flush=True)
-        save(config.out, config, jax.tree.map(lambda a: np.asarray(a).tolist(), results))
+            print(name, method, row, flush=True)
+        save(config.out, config, results)
     print(f"Written: {config.out.name}")
 
 
