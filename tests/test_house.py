@@ -28,7 +28,10 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["inference"] = {*MAY_IMPORT} - {"testing", "saving", "nets", "codecs", "conditioners"}
 MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving", "codecs"}
-MAY_IMPORT["adapters"] = {"_tools", "core", "training", "zoo"}
+MAY_IMPORT["adapters"] = {"_tools", "core", "bijectors", "distributions", "models"} | {
+    "training",
+    "zoo",
+}
 
 
 def rooms_imported(room):

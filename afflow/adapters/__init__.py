@@ -1,4 +1,7 @@
-"""Models of afflow in the forms that other libraries expect."""
+"""Models of afflow in the forms that other libraries expect, and parts of theirs in flows.
+
+A library is imported when a name that needs it is first used.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -7,11 +10,19 @@ from afflow._tools.extras import import_extra
 
 if TYPE_CHECKING:
     from afflow.adapters.density_estimator import FlowDensity
+    from afflow.adapters.numpyro import AutoFlow, from_numpyro, to_numpyro, to_transform
 
-__all__ = ["FlowDensity"]
+__all__ = ["AutoFlow", "FlowDensity", "from_numpyro", "to_numpyro", "to_transform"]
 
 # For each name: its module, the library that the module imports, and the extra with the library.
-_HOMES = {"FlowDensity": ("density_estimator", "sklearn", "sklearn")}
+_NUMPYRO = ("numpyro", "numpyro", "numpyro")
+_HOMES = {
+    "AutoFlow": _NUMPYRO,
+    "FlowDensity": ("density_estimator", "sklearn", "sklearn"),
+    "from_numpyro": _NUMPYRO,
+    "to_numpyro": _NUMPYRO,
+    "to_transform": _NUMPYRO,
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,96 @@
+"""Supports: the set that a bijector maps onto, as a constraint of NumPyro."""
+
+import jax.numpy as jnp
+from flax import nnx
+from numpyro.distributions import constraints
+from numpyro.distributions.constraints import Constraint
+
+from afflow._tools.shapes import Shape
+from afflow.bijectors.compose import Chain, Inverse
+from afflow.bijectors.domains import Exp, Interval, Ordered, Positive, Power, Simplex, Tanh
+from afflow.bijectors.embedding import Embedded
+from afflow.core.bijector import Bijector
+from afflow.distributions.mixtures import Product
+from afflow.distributions.standard import Uniform
+from afflow.models.flow import Flow
+
+_ONTO_A_DOMAIN = (Exp, Interval, Ordered, Positive, Power, Simplex, Tanh)
+
+
+def spread(constraint: Constraint, shape: Shape) -> Constraint:
+    """Return the constraint that holds at every coordinate of an event."""
+    if constraint is constraints.real and len(shape) == 1:
+        return constraints.real_vector
+    return constraints.independent(constraint, len(shape)) if shape else constraint
+
+
+def find_support(flow: Flow) -> Constraint:
+    """Return the support of a flow, which its last bijector decides.
+
+    Raises:
+        ValueError: if the support is not known. The last bijector is then not a map onto a domain,
+            but an earlier one is, or the base has a bounded support.
+    """
+    support = find_codomain(flow.bijector)
+    if _is_real(support) and _has_domain(flow):
+        raise ValueError(
+            "Expected support=..., got a flow whose support is not known: it has a bounded base, "
+            "or a map onto a domain that is not the last bijector."
+        )
+    return support
+
+
+def find_codomain(bijector: Bijector) -> Constraint:
+    """Return the set that the bijector maps onto: a domain, or the whole real space.
+
+    Raises:
+        ValueError: for a `Simplex`, whose set NumPyro has no constraint for.
+    """
+    if isinstance(bijector, Chain):
+        return find_codomain(bijector.bijectors[-1])
+    if isinstance(bijector, Inverse):
+        return find_domain(bijector.bijector)
+    if isinstance(bijector, Embedded):
+        return find_codomain(bijector.bijector)
+    return _find_image(bijector)
+
+
+def find_domain(bijector: Bijector) -> Constraint:
+    """Return the set that the bijector maps from: a domain, or the whole real space."""
+    if isinstance(bijector, Chain):
+        return find_domain(bijector.bijectors[0])
+    if isinstance(bijector, Inverse):
+        return find_codomain(bijector.bijector)
+    if isinstance(bijector, Embedded):
+        return find_domain(bijector.bijector)
+    of_one = constraints.positive if isinstance(bijector, Power) else constraints.real
+    return spread(of_one, bijector.event_shape)
+
+
+def _find_image(bijector):
+    if isinstance(bijector, Simplex):
+        raise ValueError("Expected support=..., got a Simplex: NumPyro has no constraint for it.")
+    if isinstance(bijector, Ordered):
+        return constraints.ordered_vector
+    if isinstance(bijector, Interval):
+        of_one = constraints.interval(bijector.low[...], bijector.high[...])
+    elif isinstance(bijector, Tanh):
+        of_one = constraints.interval(-jnp.ones(()), jnp.ones(()))
+    else:
+        is_positive = isinstance(bijector, Exp | Positive | Power)
+        of_one = constraints.positive if is_positive else constraints.real
+    return spread(of_one, bijector.event_shape)
+
+
+def _is_real(support):
+    return isinstance(support, type(constraints.real)) or isinstance(
+        getattr(support, "base_constraint", None), type(constraints.real)
+    )
+
+
+def _has_domain(flow):
+    base = flow.base.parts if isinstance(flow.base, Product) else [flow.base]
+    parts = (part for _, part in nnx.iter_modules(flow.bijector))
+    return any(isinstance(part, Uniform) for part in base) or any(
+        isinstance(part, _ONTO_A_DOMAIN) for part in parts
+    )
