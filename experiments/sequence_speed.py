@@ -77,19 +77,6 @@ def image_networks(config: Config) -> dict[str, afflow.Conditioner]:
     }
 
 
-class Plain(C.Conditioner):
-    """A conditioner without its steps: decoding takes a full pass per token."""
-
-    def __init__(self, network: afflow.Conditioner):
-        self.network = network
-        self.event_shape, self.num_params = network.event_shape, network.num_params
-        self.context_shape = network.context_shape
-
-    def __call__(self, x, context=None):
-        """Return the parameters of every token."""
-        return self.network(x, context)
-
-
 def loss(model, x):
     """Return the mean negative log-likelihood of a minibatch."""
     return -model.log_prob(x).mean()
@@ -117,7 +104,7 @@ def runs_of(
         f"{name}: gradient": lambda: gradient(model, x),
     }
     if full_passes:
-        plain = afflow.AutoregressiveModel(Plain(network), conditional)
+        plain = afflow.AutoregressiveModel(network, conditional, solver=afflow.FullPasses())
         runs[f"{name}: full passes"] = lambda: plain.sample(key, config.batch)
     return runs
 

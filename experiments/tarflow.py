@@ -26,7 +26,7 @@ import tyro
 from datasets import Split, mnist, mnist_digits, mnist_logits
 from datasets.mnist import bits_per_dim
 from flax import nnx
-from measuring.report import keep_programs, save
+from measuring.report import interleave, keep_programs, save, summary
 
 import afflow
 
@@ -180,6 +180,22 @@ def report(config: Config, model: Any, history: Any, part: Part) -> dict[str, An
     }
 
 
+def time_sampling(model: Any, part: Part, size: int = 64) -> dict[str, Any]:
+    """Return the times of samples and of densities of a batch, and their ratio."""
+    flow, images = getattr(model, "flow", model), part.images[:size]
+    classes = None if part.classes is None else part.classes[:size]
+    shape = len(images) if classes is None else ()
+    runs = {
+        "sample": lambda: flow.sample(jax.random.key(0), shape, classes),
+        "density": lambda: flow.log_prob(images, classes),
+    }
+    for run in runs.values():
+        jax.block_until_ready(run())  # compiles
+    times = {name: summary(values) for name, values in interleave(runs, 7, 60.0).items()}
+    passes = times["sample"]["median_ms"] / times["density"]["median_ms"]
+    return times | {"batch": len(images), "density_passes": passes}
+
+
 def sample(config: Config, model: Any) -> dict[str, np.ndarray]:
     """Return rows of samples by name, with grey levels in [0, 1]."""
     key = jax.random.key(config.seed)
@@ -224,6 +240,7 @@ def main(config: Config) -> None:
         config.save.parent.mkdir(parents=True, exist_ok=True)
         afflow.save(model, config.save)
     results = report(config, model, history, data.test)
+    results["sampling"] = time_sampling(model, data.test)
     save(config.out / f"{config.label}.json", config, results)
     draw(sample(config, model)).savefig(config.out / f"{config.label}.png", dpi=120)
     nats, error, bits = (results[n] for n in ("test_nats", "standard_error", "test_bits_per_dim"))

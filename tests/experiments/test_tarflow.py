@@ -35,6 +35,9 @@ def test_a_small_run_learns_and_writes_its_results(tmp_path, monkeypatch, space)
     config = tarflow.Config(space, **SIZES, univariate="affine", **training, **folders)
     tarflow.main(config)
     results = json.loads((tmp_path / f"{space}_affine.json").read_text())["results"]
+    times = results["sampling"]
+    ratio = times["sample"]["median_ms"] / times["density"]["median_ms"]
+    np.testing.assert_allclose(times["density_passes"], ratio)
     assert results["validation"][-1] < results["validation"][0] - 0.5
     if space == "logit":
         assert abs(results["test_nats"] + results["validation"][-1]) < 3
