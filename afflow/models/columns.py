@@ -433,6 +433,12 @@ class Columns(Bijector, Table):
                 f"Expected as many columns as coordinates {self.event_shape}, got {layout.kinds}."
             )
 
+    def walk(self, x, context, visit, *, forward=False):
+        origin = self.layout.origin(x)
+        if forward:
+            return self.bijector.walk(x, context, visit, forward=True) + origin
+        return self.bijector.walk(x - origin, context, visit)
+
     def forward_and_log_det(self, x, context=None):
         y, log_det = self.bijector.forward_and_log_det(x, context)
         return y + self.layout.origin(y), log_det

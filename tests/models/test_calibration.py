@@ -63,6 +63,22 @@ def test_a_wrong_solver_is_not_taken(seconds):
     assert seconds == []
 
 
+def test_columns_with_names(seconds):
+    rows = {"a": np.arange(20.0) + 1e6, "b": np.arange(20) % 3}
+    sizes = {"num_layers": 1, "hidden": (4,), "columns": {"b": afflow.Whole(0)}}
+    flow = randomize(afflow.maf(2, data=rows, **sizes, rngs=nnx.Rngs(0)))
+    seconds += [2.0, 1.0]
+    found = afflow.calibrate(flow, KEY, candidates=[SLOW, FAST])
+    assert solvers_of(found) == [FAST]
+    for name, column in flow.sample(KEY, 5).items():
+        np.testing.assert_allclose(found.sample(KEY, 5)[name], column)
+    z = np.ones((3, 2))
+    visit = lambda *args, **options: None  # noqa: E731
+    y = flow.bijector.walk(z, None, visit, forward=True)
+    np.testing.assert_allclose(y, jax.vmap(flow.bijector.forward)(z))
+    np.testing.assert_allclose(flow.bijector.walk(y, None, visit), z, rtol=1e-6)
+
+
 def test_contexts_reach_the_layers(seconds):
     seconds += [1.0, 2.0] * 3
     flow = make_flow(context_dim=2)
