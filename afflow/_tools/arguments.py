@@ -11,12 +11,14 @@ from flax import nnx
 
 
 def check_instance(name: str, value: Any, kind: Any) -> None:
-    """Raise `ValueError` unless `value` is an instance of `kind`."""
+    """Raise `ValueError` unless `value` is an instance of `kind`, a class or a tuple of classes."""
     if isinstance(value, kind):
         return
     called = getattr(value, "__name__", None)
     got = f"{called} itself: call it, {called}(...)" if called else f"{value!r}"
-    raise ValueError(f"Expected a {kind.__name__} as {name}, got {got}.")
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    expected = " or ".join(kind.__name__ for kind in kinds)
+    raise ValueError(f"Expected a {expected} as {name}, got {got}.")
 
 
 def check_instances(name: str, values: Any, kind: Any) -> None:

@@ -1,4 +1,4 @@
-"""Replacement of modules within a module."""
+"""Copies of modules with other attributes or other parts."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -7,6 +7,14 @@ import jax
 from flax import nnx
 
 Module = TypeVar("Module")
+
+
+def copy_module(module: Module, **attributes: Any) -> Module:
+    """Return a copy of a module, in new variables around its arrays, with other attributes."""
+    copied = jax.tree.map(lambda leaf: leaf, module)
+    for name, value in attributes.items():
+        setattr(copied, name, value)
+    return copied
 
 
 def replace_modules(module: Module, kind: type, make: Callable[[Any], Any]) -> Module:
@@ -19,7 +27,7 @@ def replace_modules(module: Module, kind: type, make: Callable[[Any], Any]) -> M
         kind: the class of the parts to replace; the module itself may be one.
         make: returns the replacement of a part.
     """
-    return _replace(jax.tree.map(lambda leaf: leaf, module), kind, make)
+    return _replace(copy_module(module), kind, make)
 
 
 def _replace(module: Any, kind: type, make: Callable[[Any], Any]) -> Any:

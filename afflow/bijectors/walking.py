@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.calls import check_context
+from afflow._tools.modules import copy_module
 from afflow.core.bijector import Bijector
 
 Model = TypeVar("Model")
@@ -52,6 +53,6 @@ def change_layers(
                 f"{type(layer).__name__}: override walk there."
             )
 
-    changed: Any = jax.tree.map(lambda leaf: leaf, model)  # new variables around the arrays
+    changed: Any = copy_module(model)
     (changed if isinstance(model, Bijector) else changed.bijector).walk(x, context, visit)
     return changed

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import check_instance, check_positive, draw_key
+from afflow._tools.modules import copy_module
 from afflow._tools.shapes import check_size
 from afflow.core.conditioner import Conditioner
 from afflow.nets.attention import Encoder, Layer, check_heads, draw_weights, normalize
@@ -123,7 +124,7 @@ class Transformer(Conditioner):
             ValueError: if `temperature <= 0`.
         """
         check_positive(temperature=temperature)
-        return self._changed(temperature=float(temperature))
+        return copy_module(self, temperature=float(temperature))
 
     def __call__(self, x, context=None):
         return self.read(x, self.begin(context, x.dtype))[0]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
+from afflow._tools.modules import copy_module
 from afflow._tools.shapes import check_size, check_widths
 from afflow.core.conditioner import Conditioner
 from afflow.nets.causal import convolve, make_queue
@@ -107,7 +108,7 @@ class WaveNet(Conditioner):
         other = super().with_length(length)
         if not self.aligned or self.context_shape is None:
             return other
-        return other._changed(context_shape=(length, *self.context_shape[1:]))
+        return copy_module(other, context_shape=(length, *self.context_shape[1:]))
 
     def __call__(self, x, context=None):
         return self.read(x, self.begin(context, x.dtype))[0]

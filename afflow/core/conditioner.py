@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import check_number
+from afflow._tools.modules import copy_module
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size, check_sizes
 
@@ -114,7 +115,7 @@ class Conditioner(Outlined, nnx.Module):
 
     def without_noise(self) -> Self:
         """Return the conditioner whose `noisy` draws no noise."""
-        return self._changed(dropout=0.0) if self.is_noisy else self
+        return copy_module(self, dropout=0.0) if self.is_noisy else self
 
     def with_length(self, length: int) -> Self:
         """Return the conditioner with the same weights for events of `length` tokens.
@@ -130,7 +131,7 @@ class Conditioner(Outlined, nnx.Module):
                 f"Expected {self.event_shape[0]} tokens, the number that the weights of "
                 f"{type(self).__name__} are made for, got {length}: use a recurrent network."
             )
-        return self._changed(event_shape=(length, *self.event_shape[1:]))
+        return copy_module(self, event_shape=(length, *self.event_shape[1:]))
 
     def _drop(self, key: jax.Array | None, number: int, h: jax.Array) -> jax.Array:
         """Set a share of the units to zero and scale the others, which keeps the mean.
@@ -141,13 +142,6 @@ class Conditioner(Outlined, nnx.Module):
             return h
         dropped = jax.random.bernoulli(jax.random.fold_in(key, number), self.dropout, h.shape)
         return jnp.where(dropped, 0, h / (1 - self.dropout))
-
-    def _changed(self, **settings: Any) -> Self:
-        """Return the conditioner with the same arrays and other settings."""
-        other = jax.tree.map(lambda leaf: leaf, self)
-        for name, value in settings.items():
-            setattr(other, name, value)
-        return other
 
     @property
     def features(self) -> int:

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow._tools.arguments import check_instances, check_positive
+from afflow._tools.arguments import check_instance, check_instances, check_positive
 from afflow._tools.calls import check_context, make_typed
-from afflow._tools.modules import replace_modules
+from afflow._tools.modules import copy_module, replace_modules
 from afflow._tools.shapes import check_size
 from afflow.bijectors.autoregressive import MaskedAutoregressive
 from afflow.bijectors.compose import Repeat
@@ -71,6 +71,7 @@ def calibrate(
         >>> flow.bijector.bijectors[0].bijectors[1].solver
         Jacobi()
     """
+    check_instance("model", model, (Flow, AutoregressiveModel, Reshaped))
     check_size("num_samples", num_samples)
     check_positive(tol=tol)
     if candidates is not None:
@@ -141,7 +142,7 @@ def _calibrate_flow(flow: Flow, batch: _Batch, trial: _Trial) -> Flow:
             inputs = inputs if forward else map_events(layer, inputs, context)
 
             def run(solver):
-                return map_events(_with_solver(layer, solver), inputs, context, forward=True)
+                return map_events(copy_module(layer, solver=solver), inputs, context, forward=True)
 
             layer.solver = trial.choose(layer.conditioner, run)
             solvers.append(layer.solver)
@@ -154,7 +155,7 @@ def _calibrate_flow(flow: Flow, batch: _Batch, trial: _Trial) -> Flow:
     if len(set(solvers)) > 1:
         return written
     return replace_modules(
-        flow, MaskedAutoregressive, lambda layer: _with_solver(layer, solvers[0])
+        flow, MaskedAutoregressive, lambda layer: copy_module(layer, solver=solvers[0])
     )
 
 
@@ -165,16 +166,9 @@ def _calibrate_model(
     shape = batch.size if batch.context is None else ()
 
     def run(solver):
-        return _with_solver(model, solver).sample(batch.key, shape, batch.context)
+        return copy_module(model, solver=solver).sample(batch.key, shape, batch.context)
 
-    return _with_solver(model, trial.choose(model.conditioner, run))
-
-
-def _with_solver(part: Any, solver: Solver) -> Any:
-    """Return a copy of a layer or a model with another solver."""
-    changed = jax.tree.map(lambda leaf: leaf, part)
-    changed.solver = solver
-    return changed
+    return copy_module(model, solver=trial.choose(model.conditioner, run))
 
 
 @jax.jit

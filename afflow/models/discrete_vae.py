@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from afflow._tools.arguments import check_positive
 from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.constants import Constant
+from afflow._tools.modules import copy_module
 from afflow._tools.shapes import Shape, check_shape
 from afflow.core.conditional import Conditional
 from afflow.models.latent import LatentModel, add_terms
@@ -88,7 +89,7 @@ class DiscreteVAE(LatentModel):
     def with_temperature(self, temperature: float) -> Self:
         r"""Return the model with the same weights and another temperature $\tau$."""
         check_positive(temperature=temperature)
-        return self._changed("temperature", temperature)
+        return copy_module(self, temperature=Constant(jnp.asarray(temperature, float)))
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Return the most probable codes `(..., h, w)` of images, from 0 to `K - 1`."""

@@ -12,6 +12,7 @@ from afflow._tools.arguments import check_instance, check_number
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.constants import Constant
+from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_shape, check_size
@@ -55,12 +56,7 @@ class LatentModel(Outlined, nnx.Module):
     def with_kl_weight(self, kl_weight: float) -> Self:
         r"""Return the model with the same weights and another weight $\beta$ of the divergence."""
         check_number("kl_weight", kl_weight, lambda weight: weight >= 0, ">= 0")
-        return self._changed("kl_weight", kl_weight)
-
-    def _changed(self, name: str, value: float) -> Self:
-        other = jax.tree.map(lambda leaf: leaf, self)
-        setattr(other, name, Constant(jnp.asarray(value, float)))
-        return other
+        return copy_module(self, kl_weight=Constant(jnp.asarray(kl_weight, float)))
 
     @abstractmethod
     def infer(self, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -110,7 +106,11 @@ class LatentModel(Outlined, nnx.Module):
         return self.map_values(self.conditional.sample, keys, params)
 
     def encode_values(self, x: jax.Array) -> jax.Array:
-        """Return the values of one event as numbers for a network, `(*event_shape, F)` or less."""
+        """Return the values of one event as numbers for a network.
+
+        Their shape is `event_shape`, or `(*event_shape, F)` for a conditional that encodes a value
+        as `F` numbers.
+        """
         values = encode_values(self.conditional, x.reshape(-1))
         return values.reshape(*self.event_shape, *values.shape[1:])
 

@@ -10,6 +10,7 @@ from flax import nnx
 from afflow._tools.arguments import check_instance, check_number, check_positive
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import make_typed
+from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size
@@ -113,9 +114,7 @@ class NoisyFlow(Outlined, nnx.Module):
 
     def without_noise(self) -> Self:
         """Return the model that trains on every context, for validation. Events stay noisy."""
-        other = jax.tree.map(lambda leaf: leaf, self)
-        other.drop_context = 0.0
-        return other
+        return copy_module(self, drop_context=0.0)
 
     def sample(
         self,

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from afflow._tools.arguments import check_instance, check_positive
+from afflow._tools.modules import copy_module
 from afflow.bijectors.autoregressive import MaskedAutoregressive
 from afflow.bijectors.compose import Chain, Repeat
 from afflow.bijectors.elementwise import Standardize
@@ -63,7 +64,7 @@ def guide(
             return conditioner
         return Guided(conditioner, weight, null_context, **options)
 
-    changed = jax.tree.map(lambda leaf: leaf, model)
+    changed = copy_module(model)
     _change_conditioners(changed, change)
     if not any(isinstance(part, Guided) for _, part in nnx.iter_modules(changed)):
         raise ValueError("Expected a model with a conditioner that takes a context, got none.")

@@ -142,6 +142,12 @@ def test_calibration_of_a_flow_without_layers():
         afflow.calibrate(flow, KEY)
 
 
+@pytest.mark.parametrize("model", [3, afflow.zoo.deep_nade(3, hidden=(4,), rngs=nnx.Rngs(0))])
+def test_calibration_of_other_models(model):
+    with pytest.raises(ValueError, match="a Flow or AutoregressiveModel or Reshaped as model"):
+        afflow.calibrate(model, KEY)
+
+
 def test_the_clock_measures(monkeypatch):
     times = iter([0.0, 3.0, 10.0, 11.0, 20.0, 22.0])
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: next(times))

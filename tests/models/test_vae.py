@@ -150,5 +150,7 @@ def test_parts_that_do_not_fit():
         make(good, Affine(1, 1, 1), BINARY, posterior, 2)
     with pytest.raises(ValueError, match="a prior of event_shape"):
         make(good, decoder, BINARY, posterior, 2, afflow.Normal(2))
+    with pytest.raises(ValueError, match="a Distribution or Flow as prior, got 3"):
+        make(good, decoder, BINARY, posterior, 2, 3)
     with pytest.raises(ValueError, match="posterior with a context"):
         make(good, decoder, BINARY, afflow.iaf(1, num_layers=1, rngs=nnx.Rngs(0)), 2)
