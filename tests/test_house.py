@@ -12,6 +12,7 @@ import afflow
 
 ROOT = Path(afflow.__file__).parent
 MAY_IMPORT = {
+    "__main__": {"saving"},
     "_tools": set(),
     "core": {"_tools"},
     "saving": {"_tools"},

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from afflow.saving.description import Reader, Writer
 _FORMAT = 2  # format 1 also named the module of each class of afflow
 
 
-def save(model: Any, path: str | Path) -> None:
+def save(model: Any, path: str | Path, *, card: Mapping[str, Any] | None = None) -> None:
     """Save the architecture and the arrays of a model to one file.
 
     The file is a zip archive. It holds `model.json`, the tree of modules with their static
@@ -26,10 +27,12 @@ def save(model: Any, path: str | Path) -> None:
     Args:
         model: a `Flow`, any other module, or a pytree of tuples, lists and dicts of modules.
         path: the file to write.
+        card: facts for the reader of the file, such as the data and the test log-likelihood, by
+            name: strings, numbers, lists and dictionaries. `afflow.saving.describe` prints them.
 
     Raises:
         ValueError: for a value that has no name in the file: a lambda, or a class or function of
-            the caller that is not registered with `saveable`.
+            the caller that is not registered with `saveable`. Also for a card of other values.
 
     Example:
         >>> import afflow, jax, pathlib, tempfile
@@ -46,7 +49,8 @@ def save(model: Any, path: str | Path) -> None:
     write = Writer()
     description = {
         "format": _FORMAT,
-        "versions": {name: version(name) for name in ("jax", "flax")},
+        "versions": {name: version(name) for name in ("afflow", "jax", "flax")},
+        "card": _make_card(card or {}),
         "model": write(model, type(model).__name__),
     }
     with open_to_replace(path, "wb") as file:
@@ -69,22 +73,64 @@ def load(path: str | Path) -> Any:
         FileNotFoundError: if the file does not exist.
     """
     description, arrays = _read(path)
-    if description.get("format") not in range(1, _FORMAT + 1):
-        raise ValueError(
-            f"Expected format {_FORMAT} or an earlier one, got {description.get('format')} in "
-            f"{path}: load it with a later afflow."
-        )
     try:
         return Reader(arrays)(description["model"])
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
         raise ValueError(f"Expected a whole file of afflow.save, got {path}: {error}.") from error
 
 
+def describe(path: str | Path) -> str:
+    r"""Return a text on a saved model: versions, card, and the outline with its parameters.
+
+    `python -m afflow describe FILE` prints it.
+
+    Args:
+        path: a file of `save`.
+
+    Raises:
+        ValueError: as `load` does.
+        FileNotFoundError: if the file does not exist.
+
+    Example:
+        >>> import afflow, pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "flow.zip"
+        >>> flow = afflow.Flow(afflow.Normal(2), afflow.Reverse(2))
+        >>> afflow.save(flow, path, card={"data": "two moons", "test nats": -1.5})
+        >>> print(afflow.saving.describe(path).partition("\n\n")[2])
+        data: two moons
+        test nats: -1.5
+        <BLANKLINE>
+        Flow(event_shape=(2,))
+          base: Normal()
+          bijector: Permutation(order=(1, 0))
+    """
+    description, _ = _read(path)
+    versions = description.get("versions", {})
+    title = ", ".join(f"{name} {number}" for name, number in versions.items())
+    card = "\n".join(f"{name}: {value}" for name, value in description.get("card", {}).items())
+    return "\n\n".join(filter(None, [f"Saved by {title}.", card, repr(load(path))]))
+
+
+def _make_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card of plain values of JSON. Raise `ValueError` for other values."""
+    try:
+        return json.loads(json.dumps(dict(card), allow_nan=False, default=_to_number))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected a card of strings, finite numbers, lists and dicts by name, got {card!r}."
+        ) from error
+
+
+def _to_number(value: Any) -> Any:
+    """Return an array of one number as a number of Python."""
+    return np.asarray(value).item()
+
+
 def _read(path: str | Path) -> tuple[dict, list[np.ndarray]]:
     """Return the description and the arrays of a file.
 
     Raises:
-        ValueError: if the file is damaged.
+        ValueError: if the file is damaged, or from a later version.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -96,6 +142,11 @@ def _read(path: str | Path) -> tuple[dict, list[np.ndarray]]:
         raise
     except Exception as error:  # a flipped bit may raise anything
         raise ValueError(f"Expected a whole file of afflow.save, got {path}: {error}.") from error
+    if description.get("format") not in range(1, _FORMAT + 1):
+        raise ValueError(
+            f"Expected format {_FORMAT} or an earlier one, got {description.get('format')} in "
+            f"{path}: load it with a later afflow."
+        )
     return description, arrays
 
 
