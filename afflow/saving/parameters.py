@@ -92,7 +92,7 @@ def _check_forms(expected: Views, got: Views) -> None:
             f"Expected the arrays of the model, got a file that differs in {min(names)} "
             f"({len(names)} such names): build the model as it was built for the file."
         )
-    for name in expected:
+    for name in sorted(expected):
         wanted, found = ([view[name][k] for k in ("dtype", "shape")] for view in (expected, got))
         if wanted != found:
             raise ValueError(f"Expected {name} as {wanted}, got {found}.")
