@@ -7,6 +7,7 @@ from afflow.training.fitting import fit
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import maximum_likelihood, observed_likelihood
+from afflow.training.rate_search import RateSearch, find_learning_rate
 from afflow.training.selection import paths_of
 from afflow.training.stream import Stream
 from afflow.training.windows import cut_windows
@@ -19,7 +20,9 @@ __all__ = [
     "History",
     "NonFiniteLossError",
     "ScalarLogger",
+    "RateSearch",
     "Stream",
+    "find_learning_rate",
     "fit",
     "fit_ensemble",
     "maximum_likelihood",

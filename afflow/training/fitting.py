@@ -1,4 +1,4 @@
-"""Fitting a model to data, in compiled scans over minibatches."""
+"""Fitting a model to data, in compiled loops over minibatches."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
@@ -56,6 +56,7 @@ def fit(
     learning_rate: float | None = None,
     weight_decay: float | None = None,
     optimizer: Optimizer | None = None,
+    accumulate: int = 1,
     trainable: Trainable | None = None,
     ema: float | None = None,
     checkpoint: Checkpoint | None = None,
@@ -76,7 +77,7 @@ def fit(
     trained. A model that trains on random orders or noise also has a method
     `training_log_prob(key, x, context)`, which `fit` maximises instead. Validation uses the same
     key in every epoch. Each epoch visits the training rows in a new order, in whole minibatches,
-    and leaves a remainder out. The steps run in compiled scans. The same arguments give the same
+    and leaves a remainder out. The steps run in compiled loops. The same arguments give the same
     result bit for bit on the same machine.
 
     Args:
@@ -112,7 +113,9 @@ def fit(
             for a flow and `N` rows in `D` coordinates, at most 3; it is zero for other models, and
             for a `Stream`.
         optimizer: an optax optimizer instead of the default, or a function that makes one from the
-            total number of steps, for a schedule.
+            total number of its steps, for a schedule.
+        accumulate: the number of minibatches whose mean gradient makes one step of the optimizer.
+            The steps are those of minibatches `accumulate` times as large, in the memory of one.
         trainable: the parameters to train: patterns of paths such as `"bijector.bijectors.0.*"`, or
             a function that maps a path to whether it is trained. `paths_of(flow)` lists the paths.
             Each copy in a `Repeat` has a separate path.
@@ -201,6 +204,7 @@ def fit(
             learning_rate=choose_learning_rate(flow) if learning_rate is None else learning_rate,
             weight_decay=choose_weight_decay(flow, x) if weight_decay is None else weight_decay,
             optimizer=optimizer,
+            accumulate=accumulate,
             trainable=trainable,
             ema=ema,
             chunk=(checkpoint and checkpoint.steps) or source.chunk,

@@ -1,4 +1,4 @@
-"""The training loop: compiled scans of optimizer steps on any loss, with or without data."""
+"""The training loop: compiled loops of optimizer steps on any loss, with or without data."""
 
 import time
 import warnings
@@ -24,6 +24,7 @@ from afflow.training.checkpoint import Checkpoint, digest, open_store
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.interrupt import interruptible
 from afflow.training.optimizer import Optimizer, make_optimizer
+from afflow.training.pace import Pace
 from afflow.training.placement import Placement, make_placement
 from afflow.training.progress import make_progress_bar
 from afflow.training.run import Run, State
@@ -135,6 +136,7 @@ def train(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.0,
     optimizer: Optimizer | None = None,
+    accumulate: int = 1,
     trainable: Trainable | None = None,
     ema: float | None = None,
     chunk: int | None = None,
@@ -147,7 +149,7 @@ def train(
     r"""Minimise a loss over a model's parameters; return the best model and its history.
 
     This is what `fit` and every other way to train is made of. The `nnx.Param` leaves of
-    the model are trained, in compiled scans over many steps at a time. What the loss changes of
+    the model are trained, in compiled loops over many steps at a time. What the loss changes of
     `nnx.BatchStat` and `nnx.RngState` in the model goes on to the next step.
 
     Args:
@@ -169,14 +171,15 @@ def train(
             in units of the learning rate.
         optimizer: any optax optimizer in place of the default, or a function that makes
             one from the number of steps.
+        accumulate: the number of minibatches whose mean gradient makes one step of the optimizer.
         trainable: train these parameters only: patterns of paths, `"bijector.bijectors.0.*"` say,
             or a function of a path that says whether it is trained. `paths_of(model)` lists the
             paths; each copy in a `Repeat` has its own.
         ema: validate and return an exponential moving average of the parameters with this
             decay, $\bar\theta_t = d_t \bar\theta_{t-1} + (1 - d_t) \theta_t$, which starts
             quickly: $d_t = \min(d, t / (t + 9))$ at step $t = 1, 2, \dots$
-        chunk: steps in one compiled scan; by default the whole epoch, or the steps from one
-            checkpoint to the next.
+        chunk: the most steps in one compiled loop; by default the whole epoch, or the steps from
+            one checkpoint to the next.
         checkpoint: go on from the latest checkpoint of this run, and write them.
         callbacks: called with an `Epoch` after each; training stops where one returns true.
         mesh: train on all its devices: the second axis of stacked minibatches is split over
@@ -214,7 +217,8 @@ def train(
         raise ValueError(f"Expected a model with nnx.Param arrays to train, got none in {model!r}.")
     placement = make_placement(mesh)
     total = max_epochs * num_steps
-    chosen = masked(make_optimizer(total, optimizer, learning_rate, weight_decay), mask)
+    made = make_optimizer(total, optimizer, learning_rate, weight_decay, accumulate)
+    chosen = masked(made, mask)
     program = Program(
         Step(
             graph,
@@ -257,22 +261,39 @@ def _select_trained(mask: dict[tuple, Any]) -> Any:
 
 
 def _iterate_runs(program: Program, run: Run) -> Iterator[Run]:
-    """Yield the run after every chunk of steps, at the end of an epoch with its validation."""
+    """Yield the run about once a second, and at the end of an epoch with its validation."""
+    pace = Pace()
     while not program.is_over(run):
         start, done = time.perf_counter(), run.step
         for stack in program.stacks(run):
-            run = _advance(program, run, stack)
-            if run.step < program.num_steps:
-                yield run
+            for moved in _advance(program, run, stack, pace):
+                run = moved
+                if run.step < program.num_steps:
+                    yield run
         speed = (run.step - done) / (time.perf_counter() - start)
         yield (run := _close(program, run, speed))
 
 
-def _advance(program: Program, run: Run, stack: Any) -> Run:
-    """Return the run after one more chunk of steps."""
+def _advance(program: Program, run: Run, stack: Any, pace: Pace) -> Iterator[Run]:
+    """Yield the run after each part of a stack of minibatches."""
     size = min(program.chunk, program.num_steps - run.step)
-    state, loss_sum = _scan(program.step, size, run.total, run.state, stack)
-    moved = run.moved(state, size, float(loss_sum))
+    first, done = run.total, 0
+    while done < size:
+        steps, start = pace.choose(size - done), time.perf_counter()
+        state, losses = _take(program.step, size, first, done, done + steps, run.state, stack)
+        run = _move(program, run, state, np.asarray(losses, np.float64)[done : done + steps])
+        pace.learn(steps, time.perf_counter() - start)
+        done += steps
+        yield run
+
+
+def _move(program: Program, run: Run, state: State, losses: np.ndarray) -> Run:
+    """Return the run after steps with these losses.
+
+    The losses are added one by one, so that the sum does not depend on how many steps the program
+    took at a time.
+    """
+    moved = run.moved(state, len(losses), sum(losses.tolist(), run.loss_sum))
     if not np.isfinite(moved.loss_sum):
         raise program.failed(run, moved.loss_sum / moved.step, None)
     return moved
@@ -299,15 +320,26 @@ def _call(program: Program, run: Run, speed: float) -> bool:
 
 
 @partial(jax.jit, static_argnames="size")
-def _scan(step: Step, size: int, first: int, state: State, stack: Any) -> tuple[State, jax.Array]:
-    """Take `size` steps; return the state and the sum of the losses.
+def _take(
+    step: Step, size: int, first: int, start: int, stop: int, state: State, stack: Any
+) -> tuple[State, jax.Array]:
+    """Take the steps from `start` to `stop` of a stack of `size` minibatches.
 
-    The sum is NaN if a parameter is not finite at the end.
+    Return the state and the losses `(size,)`, which are 0 for steps that are not taken. The last
+    loss is NaN if a parameter is not finite at the end.
     """
-    items = first + jnp.arange(size), stack
-    state, losses = jax.lax.scan(lambda state, item: step.take(state, *item), state, items)
+
+    def take(i, carry):
+        state, losses = carry
+        batch = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), stack)
+        state, loss = step.take(state, first + i, batch)
+        return state, losses.at[i].set(loss.astype(losses.dtype))
+
+    losses = jnp.zeros(size, float)
+    state, losses = jax.lax.fori_loop(start, stop, take, (state, losses))
     finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state.params)]).all()
-    return step.placement.held(state), jnp.where(finite, losses.sum(), jnp.nan)
+    last = jnp.where(finite, losses[stop - 1], jnp.nan)
+    return step.placement.held(state), losses.at[stop - 1].set(last)
 
 
 def _average(ema, t, average, params):

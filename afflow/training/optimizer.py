@@ -11,19 +11,36 @@ import numpy as np
 import optax
 
 from afflow._tools.arguments import check_number
+from afflow._tools.shapes import check_size
 
 MakeOptimizer = Callable[[int], optax.GradientTransformation]
 Optimizer = optax.GradientTransformation | MakeOptimizer
 
 
 def make_optimizer(
-    num_steps: int, optimizer: Optimizer | None, learning_rate: float, weight_decay: float = 0.0
+    num_steps: int,
+    optimizer: Optimizer | None,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    accumulate: int = 1,
 ) -> optax.GradientTransformation:
-    """Return `optimizer`, called with `num_steps` if it is a function, or the default.
+    """Return `optimizer`, called with its number of steps if it is a function, or the default.
+
+    With `accumulate` it takes one step for the mean gradient of so many minibatches.
 
     Raises:
-        ValueError: for rates out of range, or an `optimizer` that is not an optax optimizer.
+        ValueError: for numbers out of range, or an `optimizer` that is not an optax optimizer.
     """
+    check_size("accumulate", accumulate)
+    num_steps = -(-num_steps // accumulate)
+    made = _make_single(num_steps, optimizer, learning_rate, weight_decay)
+    return made if accumulate == 1 else _accumulate(made, accumulate)
+
+
+def _make_single(
+    num_steps: int, optimizer: Optimizer | None, learning_rate: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """Return the optimizer without accumulation."""
     if optimizer is None:
         check_number("learning_rate", learning_rate, lambda rate: rate > 0, "> 0")
         check_number("weight_decay", weight_decay, lambda decay: decay >= 0, ">= 0")
@@ -32,6 +49,21 @@ def make_optimizer(
     if not (hasattr(made, "init") and hasattr(made, "update")):
         raise ValueError(f"Expected an optax optimizer or what makes one, got {made!r}.")
     return made
+
+
+def _accumulate(
+    optimizer: optax.GradientTransformation, every: int
+) -> optax.GradientTransformation:
+    """Return an optimizer that takes a step with the mean gradient of `every` minibatches."""
+    init = optax.MultiSteps(optimizer, every).init
+    return optax.GradientTransformation(init, _make_update(optimizer.update, every))
+
+
+@lru_cache  # programs that train are compiled once for each update function
+def _make_update(update: Any, every: int) -> Any:
+    return optax.MultiSteps(
+        optax.GradientTransformation(optax.identity().init, update), every
+    ).update
 
 
 def choose_learning_rate(model: Any) -> float:

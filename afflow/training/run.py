@@ -53,8 +53,8 @@ class Run(NamedTuple):
         return facts | {"history": self.history._asdict()}
 
     def moved(self, state: State, steps: int, loss_sum: float) -> "Run":
-        """Return the run after `steps` more steps."""
-        run = self._replace(state=state, loss_sum=self.loss_sum + loss_sum)
+        """Return the run after `steps` more steps, with a new sum of losses."""
+        run = self._replace(state=state, loss_sum=loss_sum)
         return run._replace(step=self.step + steps, total=self.total + steps)
 
     def validated(self, train: float, validation: float | None) -> "Run":

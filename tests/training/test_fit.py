@@ -299,10 +299,10 @@ def test_chunks_change_nothing():
 def test_a_second_fit_of_the_same_shape_compiles_nothing():
     """Check new data, epochs, learning rate and weight decay."""
     afflow.fit(small(), X, max_epochs=1, **OPTIONS)
-    compiled = loop._scan._cache_size(), mean_loss._cache_size()
+    compiled = loop._take._cache_size(), mean_loss._cache_size()
     numbers = {"max_epochs": 2, "learning_rate": 1e-2, "weight_decay": 0.1}
     afflow.fit(small(), X + 1, **numbers, **OPTIONS)
-    assert (loop._scan._cache_size(), mean_loss._cache_size()) == compiled
+    assert (loop._take._cache_size(), mean_loss._cache_size()) == compiled
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
@@ -645,3 +645,17 @@ def test_long_rows_are_validated_a_few_at_a_time():
     options = {"key": jax.random.key(0), "validation": x, "max_epochs": 1, "progress": False}
     fitted, history = afflow.fit(flow, x, **options)
     np.testing.assert_allclose(history.validation[0], -fitted.log_prob(x).mean(), rtol=1e-6)
+
+
+def test_accumulated_steps_are_steps_of_larger_minibatches():
+    """Check that two minibatches of 8 rows make a step of 16 rows, with the same schedule."""
+    options = OPTIONS | {"max_epochs": 2, "validation": 0, "batch_size": 8}
+    single, _ = afflow.fit(small(), X[:64], **options | {"batch_size": 16})
+    double, _ = afflow.fit(small(), X[:64], accumulate=2, **options)
+    for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(double), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-10)
+    compiled = loop._take._cache_size()
+    afflow.fit(small(), X[:64] + 1, accumulate=2, learning_rate=0.1, **options)
+    assert loop._take._cache_size() == compiled
+    with pytest.raises(ValueError, match="accumulate"):
+        afflow.fit(small(), X[:64], accumulate=0, **options)
