@@ -355,7 +355,7 @@ def make_layout(dim: int, kinds: Kinds, data: Any = None) -> Layout:
     A column that `kinds` does not mention is `Real()`, unless `data` is a data frame or a
     dictionary. Then the entries of the column decide. Floats are `Real()`, and integers are
     `Whole()` without bounds. Text and booleans are `Categories` of the values that occur, sorted. A
-    categorical column of pandas is `Categories` in the order that pandas gives.
+    categorical column of pandas or an enumeration of polars keeps the order of its categories.
 
     Args:
         dim: the number of columns.
@@ -478,7 +478,7 @@ def find_columns(dim: int, kinds: Kinds, data: Any) -> tuple[list[Column], list[
 
 def _find_names(dim: int, kinds: Mapping, data: Any) -> list[str] | None:
     """Return the names of the columns of `data`, or else the names in `kinds`, or `None`."""
-    names = list(data) if _has_names(data) else [k for k in kinds if isinstance(k, str)]
+    names = _get_names(data) if _has_names(data) else [k for k in kinds if isinstance(k, str)]
     if names and len(names) != dim:
         raise ValueError(f"Expected {dim} columns, got {names}.")
     return names or None
@@ -489,7 +489,7 @@ def _infer(data: Any, key: Any, names: list[str] | None) -> Column:
     if names is None or not _has_names(data):
         return Real()
     categories = getattr(getattr(data[key], "dtype", None), "categories", None)
-    if categories is not None:  # pandas, which keeps the categories in order
+    if np.iterable(categories):  # categories of pandas and enumerations of polars are in order
         return Categories(list(categories))
     column = np.asarray(data[key])
     if column.dtype.kind in "mM":
@@ -507,6 +507,11 @@ def _infer(data: Any, key: Any, names: list[str] | None) -> Column:
 
 def _has_names(table: Any) -> bool:
     return isinstance(table, Mapping) or hasattr(table, "columns")
+
+
+def _get_names(table: Any) -> list[Any]:
+    """Return the names of the columns of a dictionary, or of a data frame of any library."""
+    return list(table if isinstance(table, Mapping) else table.columns)
 
 
 def _choose_origin(kind: Column, numbers: np.ndarray | None) -> float:

@@ -7,6 +7,7 @@ from afflow.training.fitting import fit
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import maximum_likelihood, observed_likelihood
+from afflow.training.parquet import read_parquet
 from afflow.training.rate_search import RateSearch, find_learning_rate
 from afflow.training.selection import paths_of
 from afflow.training.stream import Stream
@@ -28,6 +29,7 @@ __all__ = [
     "maximum_likelihood",
     "observed_likelihood",
     "paths_of",
+    "read_parquet",
     "train",
     "cut_windows",
 ]

@@ -307,3 +307,16 @@ def test_an_ensemble_refuses_tables():
 
     with pytest.raises(ValueError, match="without columns"):
         afflow.fit_ensemble(make, np.ones((9, 1)), num=2, key=KEY, progress=False)
+
+
+def test_frames_of_polars_are_tables():
+    polars = pytest.importorskip("polars")
+    sizes = polars.Series(["low", "high", "mid"] * 9, dtype=polars.Enum(["low", "mid", "high"]))
+    frame = polars.DataFrame({"size": sizes, "x": np.arange(27.0), "n": np.arange(27)})
+    flow = afflow.maf(3, num_layers=1, hidden=(4,), columns={}, data=frame, rngs=nnx.Rngs(0))
+    kinds = afflow.Categories(["low", "mid", "high"]), afflow.Real(), afflow.Whole()
+    assert flow.bijector.layout.kinds == kinds
+    assert flow.bijector.layout.names == ("size", "x", "n")
+    columns = {name: frame[name].to_numpy() for name in frame.columns}
+    np.testing.assert_array_equal(flow.log_prob(frame), flow.log_prob(columns))
+    assert polars.DataFrame(flow.sample(KEY, 3)).columns == ["size", "x", "n"]
