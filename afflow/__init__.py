@@ -12,6 +12,7 @@ from afflow import (
     models,
     nets,
     saving,
+    sbi,
     training,
     univariates,
     zoo,
@@ -123,6 +124,7 @@ __all__ = [
     "save",
     "saveable",
     "saving",
+    "sbi",
     "training",
     "univariates",
     "zoo",
@@ -143,6 +145,7 @@ _ROLES = (
     saving,
     codecs,
     adapters,
+    sbi,
 )
 
 

@@ -32,6 +32,7 @@ MAY_IMPORT["adapters"] = {"_tools", "core", "bijectors", "distributions", "model
     "training",
     "zoo",
 }
+MAY_IMPORT["sbi"] = {*MAY_IMPORT} - {"testing", "saving", "codecs", "adapters"}
 
 
 def rooms_imported(room):
