@@ -146,6 +146,7 @@ _ROLES = (
     sbi,
     codecs,
     adapters,
+    sbi,
 )
 
 

@@ -1,4 +1,4 @@
-"""Simulation-based inference: posteriors from a prior and a simulator."""
+"""Simulation-based inference: posteriors from simulations, and diagnostics of posteriors."""
 
 from afflow.sbi.likelihood_estimation import nle
 from afflow.sbi.posterior_estimation import npe
@@ -7,6 +7,7 @@ from afflow.sbi.priors import Pulled, box, constrain, gaussian, independent, log
 from afflow.sbi.ratio_estimation import Contrast, RatioEstimator, nre
 from afflow.sbi.simulations import Simulations, simulate, simulate_at
 from afflow.sbi.truncation import tsnpe
+from afflow.sbi.two_samples import c2st
 
 __all__ = [
     "Contrast",
@@ -15,6 +16,7 @@ __all__ = [
     "RatioEstimator",
     "Simulations",
     "box",
+    "c2st",
     "constrain",
     "gaussian",
     "independent",
