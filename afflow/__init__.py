@@ -146,7 +146,6 @@ _ROLES = (
     sbi,
     codecs,
     adapters,
-    sbi,
 )
 
 
