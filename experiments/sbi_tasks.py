@@ -57,9 +57,10 @@ class Config:
 
 
 Sample = Callable[[jax.Array, np.ndarray], jax.Array]
+Fitted = tuple[Sample, afflow.training.History]
 
 
-def fit_npe(config: Config, task: Task, made: sbi.Simulations, **options: Any) -> tuple[Sample, Any]:
+def fit_npe(config: Config, task: Task, made: sbi.Simulations, **options: Any) -> Fitted:
     """Fit a posterior. Return a function that samples it, and the history of the fit."""
     posterior, history = sbi.npe(task.prior, made.theta, made.x, **options)
 
@@ -69,7 +70,7 @@ def fit_npe(config: Config, task: Task, made: sbi.Simulations, **options: Any) -
     return sample, history
 
 
-def fit_nle(config: Config, task: Task, made: sbi.Simulations, **options: Any) -> tuple[Sample, Any]:
+def fit_nle(config: Config, task: Task, made: sbi.Simulations, **options: Any) -> Fitted:
     """Fit a likelihood. Return a function that samples its posterior, and the history."""
     likelihood, history = sbi.nle(made.theta, made.x, **options)
 
@@ -80,7 +81,7 @@ def fit_nle(config: Config, task: Task, made: sbi.Simulations, **options: Any) -
     return sample, history
 
 
-FITS: dict[Method, Callable[..., tuple[Sample, Any]]] = {"npe": fit_npe, "nle": fit_nle}
+FITS: dict[Method, Callable[..., Fitted]] = {"npe": fit_npe, "nle": fit_nle}
 
 
 def fit(config: Config, task: Task, method: Method) -> tuple[Sample, dict[str, Any]]:

@@ -79,8 +79,8 @@ class Probit(Bijector):
     $$y_i = a_i + (b_i - a_i)\,\Phi(x_i), \qquad
     \log|\det J| = \sum_i \log\big((b_i - a_i)\,\varphi(x_i)\big).$$
 
-    Standard normal noise becomes uniform on the box. A density that is flat at an end of the box has
-    normal tails in front of this map. In front of `Interval` its tails are exponential.
+    Standard normal noise becomes uniform on the box. A density that is flat at an end of the box
+    has normal tails in front of this map. In front of `Interval` its tails are exponential.
 
     Args:
         low: lower ends $a$, `event_shape`.

@@ -20,8 +20,9 @@ from afflow.models.flow import Flow
 from afflow.sbi.priors import check_prior
 from afflow.sbi.ratio_estimation import RatioEstimator
 from afflow.sbi.tempering import temper
+from afflow.training.ensemble import Ensemble
 
-LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
+Likelihood = Flow | Ensemble | RatioEstimator | Callable[[jax.Array, jax.Array], jax.Array]
 
 _PARTICLES = 2000
 
@@ -37,7 +38,8 @@ class Posterior(Outlined, nnx.Module):
 
     Args:
         prior: the prior.
-        likelihood: a flow of `x` given `theta` (`nle`), a `RatioEstimator` (`nre`), or a function
+        likelihood: a flow of `x` given `theta` (`nle`), or an `Ensemble` of such flows; a
+            `RatioEstimator` (`nre`); or a function
             `likelihood(theta, x)` that returns the log-likelihood of one parameter vector.
         x: one observation `(*x_shape,)`, or several, `(n, *x_shape)`. A function gets all of `x`.
 
@@ -55,7 +57,7 @@ class Posterior(Outlined, nnx.Module):
         ((1000, 1), True)
     """
 
-    def __init__(self, prior: Flow, likelihood: Flow | RatioEstimator | LogLikelihood, x: Any):
+    def __init__(self, prior: Flow, likelihood: Likelihood, x: Any):
         check_prior(prior)
         check_callable_or_model(likelihood)
         x = jnp.asarray(real_array("x", x), float)
@@ -119,7 +121,7 @@ class Posterior(Outlined, nnx.Module):
 
     def _score_one(self, theta: jax.Array, x: jax.Array) -> jax.Array:
         likelihood: Any = self.likelihood
-        if isinstance(likelihood, Flow):
+        if isinstance(likelihood, Flow | Ensemble):
             value = likelihood.log_prob(x, theta)
         elif isinstance(likelihood, RatioEstimator):
             value = likelihood.log_ratio(theta, x)
@@ -130,6 +132,8 @@ class Posterior(Outlined, nnx.Module):
 
 def check_callable_or_model(likelihood: Any) -> None:
     """Raise `ValueError` unless `likelihood` is a model or a function of two arguments."""
+    if isinstance(likelihood, Ensemble):
+        likelihood = likelihood.members
     if isinstance(likelihood, Flow | RatioEstimator):
         if likelihood.context_shape is None:
             raise ValueError("Expected a likelihood given theta, got a flow without a context.")
@@ -139,6 +143,8 @@ def check_callable_or_model(likelihood: Any) -> None:
 
 def _find_x_shape(likelihood: Any, given: Shape) -> Shape:
     """Return the shape of one observation."""
+    if isinstance(likelihood, Ensemble):
+        likelihood = likelihood.members
     if isinstance(likelihood, Flow):
         return likelihood.event_shape
     return likelihood.context_shape if isinstance(likelihood, RatioEstimator) else given

@@ -92,9 +92,10 @@ class Contrast:
         check_positive(odds=self.odds)
 
     def __call__(
-        self, model: RatioEstimator, key: jax.Array, x: jax.Array, context: jax.Array
+        self, model: RatioEstimator, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return the loss `(B,)` of parameters `x` `(B, D)` and their data `context`."""
+        assert context is not None
         own = model.log_ratio(x, context)  # (B,)
         others = jnp.stack([jnp.roll(x, k + 1, 0) for k in range(self.num)])  # (K, B, D)
         others = model.log_ratio(others, context)  # (K, B)

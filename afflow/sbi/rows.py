@@ -15,6 +15,7 @@ from afflow._tools.constants import Constant
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape
 from afflow.models.flow import Flow
+from afflow.sbi.simulations import find_finite
 from afflow.training.callbacks import Callback
 from afflow.training.checkpoint import Checkpoint
 from afflow.training.optimizer import Optimizer
@@ -59,9 +60,7 @@ def take_finite(theta: Any, x: Any) -> tuple[jax.Array, jax.Array]:
             f"Expected theta.shape (N, D) and x.shape (N, *x_shape), got {pair[0].shape} and "
             f"{pair[1].shape}."
         )
-    good = np.ones(len(pair[0]), bool)
-    for rows in pair:
-        good &= np.isfinite(np.asarray(rows).reshape(len(rows), -1)).all(1)
+    good = find_finite(pair[0]) & find_finite(pair[1])
     if good.all():
         return pair
     if not good.any():

@@ -136,8 +136,13 @@ def _run_jax(
     run = jax.jit(jax.vmap(simulator))
     for i, theta in enumerate(batches):
         x = run(jax.random.split(jax.random.fold_in(key, i), len(theta)), theta)
-        good = np.isfinite(np.asarray(x).reshape(len(x), -1)).all(1)
+        good = find_finite(x)
         yield good, x[good]
+
+
+def find_finite(rows: jax.Array) -> np.ndarray:
+    """Return which of the rows `(N, ...)` have finite entries only, `(N,)`."""
+    return np.asarray(jnp.isfinite(rows).reshape(len(rows), -1).all(1))
 
 
 def _run_python(
@@ -161,8 +166,8 @@ def _run_batch(
     """Run a Python function for each row of `theta`."""
     rng = np.random.default_rng(seed)
     found = [_run_once(simulator, rng, row) for row in theta]
-    good = np.array([x is not None for x in found])
-    return good, np.array([x for x in found if x is not None])
+    good: list[bool] = [x is not None for x in found]
+    return np.array(good), np.array([x for x in found if x is not None])
 
 
 def _run_once(
