@@ -12,7 +12,7 @@ from afflow.bijectors.compose import Chain
 from afflow.bijectors.embedding import Embedded
 from afflow.models.flow import Flow
 from afflow.sbi.priors import check_prior, check_support
-from afflow.sbi.rows import Encoder, FitOptions, MakeFlow, take_finite
+from afflow.sbi.rows import Summary, FitOptions, MakeFlow, take_finite
 from afflow.training.fitting import fit
 from afflow.training.history import History
 from afflow.zoo.autoregressive_flows import nsf
@@ -85,8 +85,8 @@ def make_posterior(
     check_callable("flow", flow, "afflow.nsf")
     if embedding is not None:
         check_callable("embedding", embedding, "afflow.MLP(...)")
-    encoder = Encoder(x, embedding)
+    summary = Summary(x, embedding)
     z = jax.jit(jax.vmap(prior.bijector.inverse))(theta)
-    inner = flow(z.shape[1], context_dim=encoder.size, data=z, rngs=rngs)
+    inner = flow(z.shape[1], context_dim=summary.size, data=z, rngs=rngs)
     bijector = Chain([inner.bijector, prior.bijector])
-    return Flow(inner.base, Embedded(bijector, encoder, encoder.x_shape))
+    return Flow(inner.base, Embedded(bijector, summary, summary.x_shape))

@@ -13,7 +13,7 @@ from afflow._tools.calls import call, check_floating, make_typed, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import check_size
 from afflow.nets.mlp import MLP
-from afflow.sbi.rows import Encoder, FitOptions, take_finite
+from afflow.sbi.rows import Summary, FitOptions, take_finite
 from afflow.training.fitting import fit
 from afflow.training.history import History
 
@@ -41,7 +41,7 @@ class RatioEstimator(Outlined, nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        self.of_theta, self.of_x = Encoder(theta, None), Encoder(x, embedding)
+        self.of_theta, self.of_x = Summary(theta, None), Summary(x, embedding)
         self.event_shape, self.context_shape = self.of_theta.x_shape, self.of_x.x_shape
         size = self.of_theta.size + self.of_x.size
         self.network = MLP(size, 1, 1, hidden, activation=jax.nn.gelu, rngs=rngs)

@@ -72,7 +72,7 @@ def take_finite(theta: Any, x: Any) -> tuple[jax.Array, jax.Array]:
     return pair[0][good], pair[1][good]
 
 
-class Encoder(Outlined, nnx.Module):
+class Summary(Outlined, nnx.Module):
     """A network of standardised data. Without a network it returns the z-scores as a vector.
 
     Args:
@@ -95,7 +95,7 @@ class Encoder(Outlined, nnx.Module):
 
     @property
     def size(self) -> int:
-        """The length of the vector that the encoder returns.
+        """The length of the vector that the summary returns.
 
         Raises:
             ValueError: if the network does not return a vector for one `x`.
