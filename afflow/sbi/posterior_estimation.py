@@ -12,7 +12,7 @@ from afflow.bijectors.compose import Chain
 from afflow.bijectors.embedding import Embedded
 from afflow.models.flow import Flow
 from afflow.sbi.priors import check_prior, check_support
-from afflow.sbi.rows import Summary, FitOptions, MakeFlow, take_finite
+from afflow.sbi.rows import FitOptions, MakeFlow, Summary, take_finite
 from afflow.training.fitting import fit
 from afflow.training.history import History
 from afflow.zoo.autoregressive_flows import nsf

@@ -13,7 +13,7 @@ from afflow._tools.calls import call, check_floating, make_typed, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import check_size
 from afflow.nets.mlp import MLP
-from afflow.sbi.rows import Summary, FitOptions, take_finite
+from afflow.sbi.rows import FitOptions, Summary, take_finite
 from afflow.training.fitting import fit
 from afflow.training.history import History
 
