@@ -3,22 +3,26 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
 import afflow
 from afflow import sbi
 
+from_numpyro = afflow.adapters.prior_from_numpyro
 KEY = jax.random.key(0)
 LOW, HIGH = np.array([-1.0, 2.0]), np.array([1.0, 7.0])
 
 
 def make_gamma():
     """Return the gamma prior of shape 2, from NumPyro."""
-    import numpyro.distributions as dist
+    return from_numpyro(dist.Gamma(2.0, 1.0), 1)
 
-    gamma = afflow.adapters.from_numpyro(dist.Gamma(2.0, 1.0), 1)
-    return sbi.constrain(gamma, afflow.bijectors.Exp(1))
+
+def make_tails():
+    """Return normals above two bounds, from NumPyro."""
+    return from_numpyro(dist.TruncatedNormal(low=jnp.array([1.0, 2.0])))
 
 
 PRIORS = {
@@ -26,6 +30,16 @@ PRIORS = {
     "gaussian": (lambda: sbi.gaussian([1.0], [2.0]), [stats.norm(1, 2)]),
     "lognormal": (lambda: sbi.lognormal([1.0], [0.5]), [stats.lognorm(0.5, scale=np.e)]),
     "gamma": (make_gamma, [stats.gamma(2.0)]),
+    "tails": (make_tails, [stats.truncnorm(low, np.inf) for low in (1.0, 2.0)]),
+    "middle": (
+        lambda: from_numpyro(dist.TruncatedNormal(low=-1.0, high=2.0), 1),
+        [stats.truncnorm(-1.0, 2.0)],
+    ),
+    "laplace": (lambda: from_numpyro(dist.Laplace(), 1), [stats.laplace()]),
+    "normal": (
+        lambda: from_numpyro(dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2))),
+        [stats.norm(), stats.norm()],
+    ),
     "independent": (
         lambda: sbi.independent([sbi.lognormal([0.0], [1.0]), sbi.box(LOW, HIGH), make_gamma()]),
         [stats.lognorm(1.0), stats.uniform(-1, 2), stats.uniform(2, 5), stats.gamma(2.0)],
@@ -60,6 +74,7 @@ def test_no_density_outside_the_support():
         sbi.box(LOW, HIGH).log_prob(jnp.array([[0.0, 7.5], [-1.5, 3.0]])).tolist() == [-np.inf] * 2
     )
     assert sbi.lognormal([0.0], [1.0]).log_prob(jnp.array([-1.0])) == -np.inf
+    assert make_tails().log_prob(jnp.array([2.0, 1.9])) == -np.inf
 
 
 def test_box_in_float32():
@@ -73,6 +88,9 @@ ERRORS = {
     "a box backwards": (lambda: sbi.box([1.0], [0.0]), "low < high"),
     "no priors": (lambda: sbi.independent([]), "distributions of vectors"),
     "one prior": (lambda: sbi.independent(sbi.box(LOW, HIGH)), "list of Flows"),
+    "no vector": (lambda: from_numpyro(dist.Gamma(2.0, 1.0)), "over vectors"),
+    "below a bound": (lambda: from_numpyro(dist.TruncatedNormal(high=2.0), 1), "sbi.constrain"),
+    "no distribution": (lambda: from_numpyro(afflow.Normal(2)), "Distribution as distribution"),
     "other shapes": (
         lambda: sbi.constrain(afflow.Normal(2), afflow.bijectors.Exp(3)),
         "one event_shape",
