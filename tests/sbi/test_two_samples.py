@@ -40,7 +40,7 @@ def test_units_do_not_matter():
 
 
 def test_seed_determines_the_accuracy():
-    x, y = draw(1.0, size=100)
+    x, y = draw(1.0)
     assert c2st(x, y, seed=3) == c2st(x, y, seed=3)
     assert c2st(x, y, seed=3) != c2st(x, y, seed=4)
 

@@ -56,17 +56,18 @@ def prior_from_numpyro(distribution: dist.Distribution, dim: int | None = None) 
     return constrain(part, _find_map(distribution.support, part.event_shape))
 
 
-def _find_map(support: Any, shape: Shape) -> Bijector:
+def _find_map(support: constraints.Constraint | None, shape: Shape) -> Bijector:
     """Return a bijector from the reals onto a support."""
     if isinstance(support, type(constraints.independent(constraints.real, 1))):
         return _find_map(support.base_constraint, shape)
+    bounds: Any = support  # type checkers do not know the bounds
     if isinstance(support, _REAL):
         return Permutation(range(*shape))
     if isinstance(support, _INTERVAL):
-        ends = (jnp.broadcast_to(end, shape) for end in (support.lower_bound, support.upper_bound))
+        ends = (jnp.broadcast_to(end, shape) for end in (bounds.lower_bound, bounds.upper_bound))
         return Probit(*ends)
     if isinstance(support, (*_ABOVE, *_FROM)):
-        low = jnp.broadcast_to(jnp.asarray(support.lower_bound, float), shape)
+        low = jnp.broadcast_to(jnp.asarray(bounds.lower_bound, float), shape)
         return Chain([Exp(shape), Standardize(low, jnp.ones(shape))])
     raise ValueError(
         f"Expected a support that is the reals, an interval or above a bound, got {support}: pass "
