@@ -101,7 +101,9 @@ def slcp() -> Task:
         return jax.random.multivariate_normal(key, *find_moments(theta), (4,)).reshape(8)
 
     def log_likelihood(theta, x):
-        return multivariate_normal.logpdf(x.reshape(4, 2), *find_moments(theta)).sum()
+        mean, covariance = find_moments(theta)
+        log_density = jax.vmap(multivariate_normal.logpdf, (0, None, None))
+        return log_density(x.reshape(4, 2), mean, covariance).sum()
 
     return Task(cube(5, 3.0), simulator, log_likelihood)
 
