@@ -12,6 +12,7 @@ from afflow import (
     models,
     nets,
     saving,
+    sbi,
     training,
     univariates,
     zoo,
@@ -123,6 +124,7 @@ __all__ = [
     "save",
     "saveable",
     "saving",
+    "sbi",
     "training",
     "univariates",
     "zoo",
@@ -141,6 +143,7 @@ _ROLES = (
     inference,
     training,
     saving,
+    sbi,
     codecs,
     adapters,
 )

@@ -365,6 +365,7 @@ TRIANGULAR: dict[str, Make] = {
     "domain interval": lambda: interval(3),
     "domain interval D=1": lambda: interval(1),
     "domain interval D=2": lambda: interval(2),
+    "domain probit": lambda: afflow.bijectors.Probit(-1 - jnp.arange(3), 1 + 2 * jnp.arange(3)),
     "domain positive": lambda: afflow.bijectors.Positive(3),
     "domain power": lambda: afflow.Chain(
         [

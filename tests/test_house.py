@@ -32,7 +32,9 @@ MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving", "codecs"}
 MAY_IMPORT["adapters"] = {"_tools", "core", "bijectors", "distributions", "models"} | {
     "training",
     "zoo",
+    "sbi",
 }
+MAY_IMPORT["sbi"] = {*MAY_IMPORT} - {"adapters", "sbi"}
 
 
 def rooms_imported(room):

@@ -10,9 +10,22 @@ from afflow._tools.extras import import_extra
 
 if TYPE_CHECKING:
     from afflow.adapters.density_estimator import FlowDensity
-    from afflow.adapters.numpyro import AutoFlow, from_numpyro, to_numpyro, to_transform
+    from afflow.adapters.numpyro import (
+        AutoFlow,
+        from_numpyro,
+        prior_from_numpyro,
+        to_numpyro,
+        to_transform,
+    )
 
-__all__ = ["AutoFlow", "FlowDensity", "from_numpyro", "to_numpyro", "to_transform"]
+__all__ = [
+    "AutoFlow",
+    "FlowDensity",
+    "from_numpyro",
+    "prior_from_numpyro",
+    "to_numpyro",
+    "to_transform",
+]
 
 # For each name: its module, the library that the module imports, and the extra with the library.
 _NUMPYRO = ("numpyro", "numpyro", "numpyro")
@@ -20,6 +33,7 @@ _HOMES = {
     "AutoFlow": _NUMPYRO,
     "FlowDensity": ("density_estimator", "sklearn", "sklearn"),
     "from_numpyro": _NUMPYRO,
+    "prior_from_numpyro": _NUMPYRO,
     "to_numpyro": _NUMPYRO,
     "to_transform": _NUMPYRO,
 }

@@ -23,6 +23,7 @@ from afflow.bijectors.domains import (
     Ordered,
     Positive,
     Power,
+    Probit,
     Simplex,
     Tanh,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "Planar",
     "Positive",
     "Power",
+    "Probit",
     "Radial",
     "Repeat",
     "Reshape",

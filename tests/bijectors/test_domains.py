@@ -21,6 +21,10 @@ DOMAINS = {
         lambda: interval(2),
         [[-1.0, 0.0], [1.0, 0.0], [0.0, 9.0], [-INF, 0.0], [0.0, INF]],
     ),
+    "probit": (
+        lambda: afflow.bijectors.Probit(-jnp.ones(2), jnp.array([1.0, 9.0])),
+        [[-1.0, 0.0], [1.0, 0.0], [0.0, 9.0], [-INF, 0.0], [0.0, INF]],
+    ),
     "positive": (
         lambda: afflow.bijectors.Positive(2),
         [[0.0, 1.0], [1.0, -1e-30], [-INF, 1.0], [-5.0, -1e9]],

@@ -3,6 +3,7 @@
 from afflow.adapters.numpyro.distributions import FlowDistribution, to_numpyro
 from afflow.adapters.numpyro.guides import AutoFlow
 from afflow.adapters.numpyro.parts import NumpyroBijector, NumpyroDistribution, from_numpyro
+from afflow.adapters.numpyro.priors import prior_from_numpyro
 from afflow.adapters.numpyro.transforms import BijectorTransform, to_transform
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "NumpyroBijector",
     "NumpyroDistribution",
     "from_numpyro",
+    "prior_from_numpyro",
     "to_numpyro",
     "to_transform",
 ]

@@ -157,8 +157,8 @@ def _take_distribution(source: dist.Distribution, shape: Shape | None) -> Numpyr
 
 def _changes_shape(source: dist.Distribution) -> bool:
     """Return whether the support has fewer free coordinates than the event."""
-    to_support = biject_to(source.support)
-    return to_support.inverse_shape(source.event_shape) != source.event_shape
+    shape = source.batch_shape + source.event_shape  # bounds of the support may have batch axes
+    return biject_to(source.support).inverse_shape(shape) != shape
 
 
 def _cast(value: jax.Array, like: jax.Array | None) -> jax.Array:

@@ -7,14 +7,14 @@ from numpyro.distributions.constraints import Constraint
 
 from afflow._tools.shapes import Shape
 from afflow.bijectors.compose import Chain, Inverse
-from afflow.bijectors.domains import Exp, Interval, Ordered, Positive, Power, Simplex, Tanh
+from afflow.bijectors.domains import Exp, Interval, Ordered, Positive, Power, Probit, Simplex, Tanh
 from afflow.bijectors.embedding import Embedded
 from afflow.core.bijector import Bijector
 from afflow.distributions.mixtures import Product
 from afflow.distributions.standard import Uniform
 from afflow.models.flow import Flow
 
-_ONTO_A_DOMAIN = (Exp, Interval, Ordered, Positive, Power, Simplex, Tanh)
+_ONTO_A_DOMAIN = (Exp, Interval, Ordered, Positive, Power, Probit, Simplex, Tanh)
 
 
 def spread(constraint: Constraint, shape: Shape) -> Constraint:
@@ -72,7 +72,7 @@ def _find_image(bijector):
         raise ValueError("Expected support=..., got a Simplex: NumPyro has no constraint for it.")
     if isinstance(bijector, Ordered):
         return constraints.ordered_vector
-    if isinstance(bijector, Interval):
+    if isinstance(bijector, Interval | Probit):
         of_one = constraints.interval(bijector.low[...], bijector.high[...])
     elif isinstance(bijector, Tanh):
         of_one = constraints.interval(-jnp.ones(()), jnp.ones(()))
