@@ -33,6 +33,7 @@ MAY_IMPORT["adapters"] = {"_tools", "core", "bijectors", "distributions", "model
     "zoo",
 }
 MAY_IMPORT["sbi"] = {*MAY_IMPORT} - {"testing", "saving", "codecs", "adapters"}
+MAY_IMPORT["plots"] = {"_tools", "models", "training", "sbi"}
 
 
 def rooms_imported(room):
