@@ -3,7 +3,7 @@
     python experiments/guide_pictures.py --help
 
 Writes a picture for each figure of the page, named as the figure, and a file of the versions. Takes
-half a minute on two CPU cores.
+a minute on two CPU cores.
 """
 
 import re
