@@ -34,8 +34,8 @@ def take_panels(
         ValueError: for another number of axes.
     """
     if axes is None:
-        columns = min(columns, num)
         rows = -(-num // columns)
+        columns = -(-num // rows)  # as many in each row, if possible
         figure = Figure((columns * size[0], rows * size[1]), layout="constrained")
         return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(num)]
     panels: list[Any] = list(np.ravel(axes))

@@ -39,6 +39,8 @@ def test_panels_wrap_and_given_axes_are_used():
     figure, panels = take_panels(None, 5, size=(2, 1), columns=3)
     assert len(panels) == 5
     assert tuple(figure.get_size_inches()) == (6, 2)
+    for num, shape in {1: (1, 1), 3: (3, 1), 5: (3, 2), 8: (4, 2), 9: (3, 3)}.items():
+        assert tuple(take_panels(None, num, size=(1, 1))[0].get_size_inches()) == shape
     mine = Figure().subplots(1, 2)
     figure, panels = take_panels(mine, 2, size=(2, 1))
     assert figure is mine[0].figure

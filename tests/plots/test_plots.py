@@ -46,7 +46,7 @@ def test_many_histograms_wrap():
     ranks = sbi.Ranks(np.tile(RANKS.values[:, :1], 6), 99)
     figure = render(plots.rank_histograms(ranks))
     assert len(figure.axes) == 6
-    assert figure.axes[4].get_position().y1 < figure.axes[0].get_position().y0
+    assert figure.axes[3].get_position().y1 < figure.axes[0].get_position().y0
     assert find_overlaps(figure) == []
 
 

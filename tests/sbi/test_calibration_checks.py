@@ -192,6 +192,7 @@ def test_joint_band_holds_whole_curves_with_its_level():
 def test_ecdf_of_a_shifted_posterior_leaves_the_band():
     found = sbi.compare_ecdf(count("ranks", SHIFTED))
     assert ((found.values < found.lower[:, None]) | (found.values > found.upper[:, None])).any()
+    assert ((found.points > 0) & (found.points < 1)).all()
     assert (found.values[len(found.points) // 2] > 0).all()  # too few samples below: low ranks
 
 
