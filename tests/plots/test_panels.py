@@ -1,5 +1,8 @@
 """Ticks, names and panels that all figures share."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -68,3 +71,19 @@ def test_rows():
             check_rows("x", wrong, 2)
     with pytest.raises(ValueError, match="Expected finite x"):
         check_rows("x", [[1, np.nan], [0, 1]])
+
+
+def test_without_matplotlib_the_package_imports_and_a_plot_names_its_extra():
+    code = "\n".join(
+        [
+            "import sys",
+            "sys.modules['matplotlib'] = None",
+            "import afflow",
+            "try:",
+            "    afflow.plots.corner",
+            "except ImportError as error:",
+            "    print(error)",
+        ]
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "Expected matplotlib, which corner needs: pip install 'afflow[plots]'.\n"
