@@ -11,6 +11,7 @@ from afflow import (
     inference,
     models,
     nets,
+    plots,
     saving,
     sbi,
     training,
@@ -119,6 +120,7 @@ __all__ = [
     "nets",
     "nsf",
     "nsf_coupling",
+    "plots",
     "realnvp",
     "rnade",
     "save",
@@ -146,6 +148,7 @@ _ROLES = (
     sbi,
     codecs,
     adapters,
+    plots,
 )
 
 

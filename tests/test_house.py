@@ -12,7 +12,6 @@ import afflow
 
 ROOT = Path(afflow.__file__).parent
 MAY_IMPORT = {
-    "__main__": {"saving"},
     "_tools": set(),
     "core": {"_tools"},
     "saving": {"_tools"},
@@ -34,7 +33,9 @@ MAY_IMPORT["adapters"] = {"_tools", "core", "bijectors", "distributions", "model
     "zoo",
     "sbi",
 }
-MAY_IMPORT["sbi"] = {*MAY_IMPORT} - {"adapters", "sbi"}
+MAY_IMPORT["sbi"] = {*MAY_IMPORT} - {"testing", "saving", "codecs", "adapters"}
+MAY_IMPORT["plots"] = {"_tools", "models", "training", "sbi"}
+MAY_IMPORT["__main__"] = {"saving"}
 
 
 def rooms_imported(room):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from afflow.sbi.bands import find_band
-from afflow.sbi.ranks import Posterior, Ranks, rank_statistic
+from afflow.sbi.ranks import PosteriorEstimate, Ranks, rank_statistic
 from afflow.sbi.uniformity import find_shares_below, place_levels
 
 
@@ -30,7 +30,7 @@ class Coverage:
 
 
 def estimate_coverage(
-    posterior: Posterior,
+    posterior: PosteriorEstimate,
     theta: jax.Array | np.ndarray,
     x: jax.Array | np.ndarray,
     *,

@@ -13,7 +13,7 @@ from afflow._tools.arrays import real_array
 from afflow._tools.calls import make_typed
 from afflow._tools.shapes import check_size
 from afflow.inference.importance import check_arrays
-from afflow.sbi.ranks import Posterior
+from afflow.sbi.ranks import PosteriorEstimate
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PosteriorPredictive:
 
 
 def predict(
-    posterior: Posterior,
+    posterior: PosteriorEstimate,
     simulator: Callable[[jax.Array, jax.Array], jax.Array],
     x: jax.Array | np.ndarray,
     *,

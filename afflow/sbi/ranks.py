@@ -14,7 +14,7 @@ from afflow._tools.shapes import check_size
 from afflow.inference.importance import check_arrays
 
 
-class Posterior(Protocol):
+class PosteriorEstimate(Protocol):
     """A conditional distribution of parameters given an observation, such as a `Flow`."""
 
     def sample(self, key: jax.Array, shape: int, x: jax.Array, /) -> Any:
@@ -40,7 +40,7 @@ class Ranks:
 
 
 def compute_ranks(
-    posterior: Posterior,
+    posterior: PosteriorEstimate,
     theta: jax.Array | np.ndarray,
     x: jax.Array | np.ndarray,
     *,
@@ -92,7 +92,7 @@ def _get_coordinates(_, theta):
 
 def rank_statistic(
     statistic: Callable[..., jax.Array],
-    posterior: Posterior,
+    posterior: PosteriorEstimate,
     theta: Any,
     x: Any,
     *shared: Any,

@@ -7,11 +7,11 @@ import numpy as np
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import make_typed
 from afflow.sbi.coverage import Coverage, find_coverage
-from afflow.sbi.ranks import Posterior, check_pairs, rank_statistic
+from afflow.sbi.ranks import PosteriorEstimate, check_pairs, rank_statistic
 
 
 def estimate_tarp_coverage(
-    posterior: Posterior,
+    posterior: PosteriorEstimate,
     theta: jax.Array | np.ndarray,
     x: jax.Array | np.ndarray,
     *,

@@ -65,6 +65,16 @@ def test_tarp_with_reference_points_that_depend_on_x_detects_the_prior():
     assert sbi.assess_uniformity(exact).p_value > 1e-3
 
 
+def test_units_of_the_parameters_do_not_change_tarp():
+    class Scaled(Posterior):
+        def sample(self, key, num, x):
+            return super().sample(key, num, x) * jnp.array([[[1.0, 1e6]]])
+
+    theta, x = PAIRS
+    scaled = COUNTS["tarp"](Scaled(), theta * jnp.array([[1.0, 1e6]]), x).values
+    assert abs(scaled - count("tarp", Posterior()).values).max() <= 1  # ties by rounding
+
+
 def test_ranks_count_the_samples_below():
     """A posterior at known points: the numbers 1 to S, whatever the observation."""
 
@@ -77,6 +87,12 @@ def test_ranks_count_the_samples_below():
     ranks = sbi.compute_ranks(Points(), theta, theta, batch_size=2, **OPTIONS)
     assert ranks.values.tolist() == [[0, 3], [9, 99], [2, 1]]
     assert ranks.num_samples == 99
+
+
+def test_minibatches_have_samples_of_their_own():
+    theta = jnp.zeros((40, 2))
+    ranks = sbi.compute_ranks(Prior(), theta, theta, batch_size=20, **OPTIONS).values
+    assert (ranks[:20] != ranks[20:]).any()
 
 
 def test_a_flow_is_a_posterior():
@@ -134,6 +150,21 @@ def test_histograms_of_uniform_ranks_are_within_their_bands(num_samples):
     assert (inside.mean(1) < 0.95).all()
 
 
+def test_bands_are_central_binomial_intervals():
+    """Compare with SciPy, and check that both ends are the last counts with rare tails outside."""
+    for num, num_samples in [(300, 99), (57, 100)]:
+        ranks = sbi.Ranks(np.zeros((num, 1), int), num_samples)
+        found = sbi.bin_ranks(ranks, num_bins=4, level=0.9)
+        chances = np.diff(found.edges) / (num_samples + 1)
+        expected = scipy.stats.binom.interval(0.9, num, chances)
+        assert (found.lower, found.upper) == (
+            pytest.approx(expected[0]),
+            pytest.approx(expected[1]),
+        )
+        assert (scipy.stats.binom.sf(found.upper, num, chances) < 0.05).all()
+        assert (scipy.stats.binom.sf(found.upper - 1, num, chances) >= 0.05).all()
+
+
 def test_default_bins_divide_the_ranks():
     for num, num_samples, bins in [(500, 99, 20), (200, 99, 10), (30, 99, 2), (500, 100, 20)]:
         found = sbi.bin_ranks(sbi.Ranks(np.zeros((num, 1), int), num_samples))
@@ -161,6 +192,7 @@ def test_joint_band_holds_whole_curves_with_its_level():
 def test_ecdf_of_a_shifted_posterior_leaves_the_band():
     found = sbi.compare_ecdf(count("ranks", SHIFTED))
     assert ((found.values < found.lower[:, None]) | (found.values > found.upper[:, None])).any()
+    assert ((found.points > 0) & (found.points < 1)).all()
     assert (found.values[len(found.points) // 2] > 0).all()  # too few samples below: low ranks
 
 
@@ -177,6 +209,16 @@ def test_predictive_draws_have_the_predictive_distribution():
     assert found.share_below == pytest.approx(shares, abs=5 * 0.5 / np.sqrt(4000))
     assert found.theta.shape == (4000, 2)
     assert (found.observation == x).all()
+
+
+def test_each_posterior_sample_has_its_simulation():
+    def simulator(key, theta):
+        return jnp.append(theta, jax.random.uniform(key))
+
+    x = PAIRS[1][0]
+    found = sbi.predict(Posterior(), simulator, x, key=jax.random.key(0), num_samples=9)
+    assert (found.draws[:, :2] == found.theta).all()
+    assert len(np.unique(found.draws[:, 2])) == 9
 
 
 def test_predictive_ties_count_half_and_nan_stays():
