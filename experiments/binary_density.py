@@ -46,6 +46,9 @@ class Settings:
         batch_size: the number of rows in a minibatch.
         learning_rate: the learning rate of AdamW, which decays to zero by a cosine.
         weight_decay: the weight decay of AdamW; a step multiplies it by the learning rate.
+        l2: half of this times the squared weights is added to the loss. Unlike weight decay, it
+            does not depend on the scale of the gradients, and suits few rows.
+        direct: add linear connections from input to output in MADE; by default if it is narrow.
         epochs: the largest number of epochs.
         patience: the number of epochs without a better validation loss before training stops.
     """
@@ -59,6 +62,8 @@ class Settings:
     batch_size: int = 100
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    l2: float = 0.0
+    direct: bool | None = None
     epochs: int = 100
     patience: int = 15
 
@@ -84,6 +89,8 @@ class Config:
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
+    l2: float | None = None
+    direct: bool | None = None
     epochs: int | None = None
     patience: int | None = None
     out: Path = ROOT / "results" / "binary"
@@ -116,7 +123,7 @@ def build(name: str, dim: int, settings: Settings, seed: int):
             activation = jax.nn.relu if settings.relu else jax.nn.sigmoid
             return afflow.nade(dim, hidden=hidden[0], activation=activation, rngs=rngs)
         case "made":
-            return afflow.made_model(dim, hidden=hidden, rngs=rngs)
+            return afflow.made_model(dim, hidden=hidden, direct=settings.direct, rngs=rngs)
         case "made_ensemble":
             names = "natural", "endless", "dropout"
             options = {name: getattr(settings, name) for name in names}
@@ -143,10 +150,16 @@ def optimizer(settings: Settings) -> Callable[[int], optax.GradientTransformatio
 
     def make(num_steps):
         schedule = optax.cosine_decay_schedule(settings.learning_rate, num_steps)
+        penalty = optax.add_decayed_weights(settings.l2, _find_matrices)
         adam = optax.adamw(schedule, weight_decay=settings.weight_decay)
-        return optax.chain(optax.clip_by_global_norm(5.0), adam)
+        return optax.chain(optax.clip_by_global_norm(5.0), penalty, adam)
 
     return make
+
+
+def _find_matrices(params):
+    """Return which parameters are matrices of weights: all but the biases."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def train(name: str, data: Split, settings: Settings, config: Config):

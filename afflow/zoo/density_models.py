@@ -183,13 +183,15 @@ def made_model(
     context_dim: int = 0,
     activation: Activation = jax.nn.relu,
     residual: bool = False,
+    direct: bool | None = None,
     order: Sequence[int] | None = None,
     rngs: nnx.Rngs,
 ) -> AutoregressiveModel:
     """Return a masked autoencoder with one mask: every conditional in one dense pass.
 
-    `afflow.made` is the corresponding flow. `residual` is described at `MADE`, and the other
-    arguments at `nade`.
+    `afflow.made` is the corresponding flow. `residual` and `direct` are described at `MADE`, and
+    the other arguments at `nade`. With direct connections the model contains `fvsbn`, and needs
+    fewer hidden units for small data.
 
     Germain et al. 2015, arXiv:1502.03509.
 
@@ -205,7 +207,7 @@ def made_model(
     """
     sizes = dim, conditional.num_params, hidden
     options = {"features": conditional.features, "activation": activation, "residual": residual}
-    net = MADE(*sizes, **options, context_dim=context_dim, rngs=rngs)
+    net = MADE(*sizes, **options, direct=direct, context_dim=context_dim, rngs=rngs)
     return AutoregressiveModel(net, conditional, order)
 
 

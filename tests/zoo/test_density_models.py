@@ -39,6 +39,9 @@ DISCRETE = {
     ),
     "made": lambda: afflow.made_model(4, hidden=(7, 5), rngs=nnx.Rngs(0)),
     "made H<D": lambda: afflow.made_model(4, hidden=(1,), order=[3, 2, 1, 0], rngs=nnx.Rngs(0)),
+    "made direct": lambda: afflow.made_model(
+        4, hidden=(7,), direct=True, order=[2, 0, 3, 1], rngs=nnx.Rngs(0)
+    ),
     "made categorical": lambda: afflow.made_model(
         3, hidden=(5,), conditional=afflow.conditionals.Categorical(3), rngs=nnx.Rngs(0)
     ),
