@@ -123,8 +123,18 @@ def read_observation(folder: Path, task: str, number: int) -> tuple[np.ndarray, 
         folder: the folder of the data sets.
         task: the name of a task.
         number: the number of the observation, from 1 to 10.
+
+    Raises:
+        FileNotFoundError: if the folder does not hold the files.
     """
-    home = folder / "sbibm" / task / f"num_observation_{number}"
+    name = f"num_observation_{number}"
+    own, original = folder / "sbibm" / task, folder / "sbibm" / "tasks" / task / "files"
+    home = next((place / name for place in (own, original) if (place / name).exists()), None)
+    if home is None:
+        raise FileNotFoundError(
+            f"Expected {own / name}: copy the folder sbibm of the repository sbi-benchmark/sbibm, "
+            f"version 1.1 or later, to {folder}."
+        )
     names = "observation.csv", "reference_posterior_samples.csv.bz2"
     x, theta = (np.loadtxt(home / name, delimiter=",", skiprows=1, ndmin=2) for name in names)
     return x[0], theta
