@@ -29,10 +29,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["inference"] = {*MAY_IMPORT} - {"testing", "saving", "nets", "codecs", "conditioners"}
 MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving", "codecs"}
-MAY_IMPORT["adapters"] = {"_tools", "core", "bijectors", "distributions", "models"} | {
-    "training",
-    "zoo",
-}
+MAY_IMPORT["adapters"] = {*MAY_IMPORT} - {"__main__", "testing", "inference", "saving", "codecs"}
 
 
 def rooms_imported(room):

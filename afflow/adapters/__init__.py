@@ -1,18 +1,20 @@
 """Models of afflow in the forms that other libraries expect, and parts of theirs in flows.
 
-A library is imported when a name that needs it is first used.
+A library is imported when a name that needs it is first used. The functions that convert a trained
+flow read the object that they are given, and import no library.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from afflow._tools.extras import import_extra
+from afflow.adapters.converted.zuko import from_zuko
 
 if TYPE_CHECKING:
     from afflow.adapters.density_estimator import FlowDensity
     from afflow.adapters.numpyro import AutoFlow, from_numpyro, to_numpyro, to_transform
 
-__all__ = ["AutoFlow", "FlowDensity", "from_numpyro", "to_numpyro", "to_transform"]
+__all__ = ["AutoFlow", "FlowDensity", "from_numpyro", "from_zuko", "to_numpyro", "to_transform"]
 
 # For each name: its module, the library that the module imports, and the extra with the library.
 _NUMPYRO = ("numpyro", "numpyro", "numpyro")
