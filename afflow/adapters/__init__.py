@@ -8,13 +8,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from afflow._tools.extras import import_extra
+from afflow.adapters.converted.nflows import from_nflows
 from afflow.adapters.converted.zuko import from_zuko
 
 if TYPE_CHECKING:
     from afflow.adapters.density_estimator import FlowDensity
     from afflow.adapters.numpyro import AutoFlow, from_numpyro, to_numpyro, to_transform
 
-__all__ = ["AutoFlow", "FlowDensity", "from_numpyro", "from_zuko", "to_numpyro", "to_transform"]
+__all__ = [
+    "AutoFlow",
+    "FlowDensity",
+    "from_nflows",
+    "from_numpyro",
+    "from_zuko",
+    "to_numpyro",
+    "to_transform",
+]
 
 # For each name: its module, the library that the module imports, and the extra with the library.
 _NUMPYRO = ("numpyro", "numpyro", "numpyro")

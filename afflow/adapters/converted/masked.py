@@ -45,6 +45,11 @@ class MaskedNet:
     residual: bool = False
     linear: Sequence[int] = field(default=())
 
+    @property
+    def units(self) -> list[np.ndarray]:
+        """For each hidden layer, the units of the library in the order of the conditioner."""
+        return [np.argsort(slots, kind="stable") for slots in self.slots]
+
     def to_made(self) -> MADE:
         """Return the conditioner of the coordinates in the order `order`.
 
@@ -52,7 +57,7 @@ class MaskedNet:
             ValueError: if a mask differs from the mask of the conditioner.
         """
         made = self._make_blank()
-        units = [np.argsort(slots, kind="stable") for slots in self.slots]
+        units = self.units
         rows = [*units, self.outputs[self.order].ravel()]
         maps = zip(
             self.layers, [self._find_inputs(), *units], rows, made.connections(), strict=True

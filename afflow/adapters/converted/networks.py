@@ -61,8 +61,8 @@ class GatedResNet(Outlined, nnx.Module):
         self.context_shape = (gates[0][0].shape[1],) if gates else None
         self.num_params = num_params
         self.activation = activation
-        self.kernels, self.biases = _hold(layers)
-        self.gate_kernels, self.gate_biases = _hold(gates)
+        self.kernels, self.biases = hold_layers(layers)
+        self.gate_kernels, self.gate_biases = hold_layers(gates)
 
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return parameters `(num_outputs, P)` from `x` `(num_inputs,)`."""
@@ -83,6 +83,7 @@ class GatedResNet(Outlined, nnx.Module):
         return jax.nn.sigmoid(logits)
 
 
-def _hold(layers: Sequence[Layer]) -> tuple[nnx.List, nnx.List]:
+def hold_layers(layers: Sequence[Layer]) -> tuple[nnx.List, nnx.List]:
+    """Return the kernels and the biases of linear maps as parameters."""
     kernels = nnx.List([nnx.Param(to_jax(kernel)) for kernel, _ in layers])
     return kernels, nnx.List([nnx.Param(to_jax(bias)) for _, bias in layers])
