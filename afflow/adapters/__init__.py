@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from afflow._tools.extras import import_extra
+from afflow.adapters.converted.flowjax import from_flowjax
 from afflow.adapters.converted.nflows import from_nflows
 from afflow.adapters.converted.zuko import from_zuko
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoFlow",
     "FlowDensity",
+    "from_flowjax",
     "from_nflows",
     "from_numpyro",
     "from_zuko",
