@@ -57,7 +57,7 @@ def from_flowjax(flow: Any) -> Flow:
             ours = afflow.adapters.from_flowjax(theirs)
             ours.log_prob(x, context)  # theirs.log_prob(x, context)
     """
-    parts.find_converter({"flowjax.distributions.Transformed": None}, flow, "flowjax", "the top")
+    parts.check_name("flowjax.distributions.Transformed", flow, "flowjax", "the top")
     read = parts.find_converter(_BASES, flow.base_dist, "flowjax", "flow.base_dist")
     bijector = parts.invert(_convert(flow.bijection, "flow.bijection"))
     loc, scale, trained = read(flow.base_dist)
@@ -192,6 +192,8 @@ def _convert_spline(transformer: Any, place: str) -> tuple[Bijector, Callable]:
         return part.x_pos.arr, part.y_pos.arr, part.derivatives.args[0]
 
     x, y = transformer.x_pos, transformer.y_pos
+    for positions in (x, y):
+        parts.check_name("paramax.wrappers.RealToIncreasingOnInterval", positions, "flowjax", place)
     (low, high), least = transformer.interval, _find_least(transformer.derivatives, place)
     ends, minima = (float(low), float(high)), (float(x.min_width), float(y.min_width))
     return ConvertedSpline(FlowjaxKnots(transformer.knots + 1, ends, *minima, least)), read

@@ -33,6 +33,7 @@ _FLOWS = (
 )
 _EPSILON = 1e-5  # of our BatchNorm
 _refuse = partial(parts.refuse, "nflows")
+_check_name = partial(parts.check_name, library="nflows")
 
 
 def from_nflows(flow: Any) -> Flow:
@@ -66,16 +67,11 @@ def from_nflows(flow: Any) -> Flow:
     """
     if parts.name_part(flow) not in _FLOWS:
         _refuse(" or ".join(_FLOWS), parts.name_part(flow), "the top")
-    _check_name("torch.nn.modules.linear.Identity", flow._embedding_net, "flow._embedding_net")
-    base = flow._distribution
-    _check_name("nflows.distributions.normal.StandardNormal", base, "flow._distribution")
+    embedding, base = flow._embedding_net, flow._distribution
+    _check_name("torch.nn.modules.linear.Identity", embedding, place="flow._embedding_net")
+    _check_name("nflows.distributions.normal.StandardNormal", base, place="flow._distribution")
     bijector, zeros = _convert(flow._transform, "flow._transform"), np.zeros(tuple(base._shape))
     return parts.build_flow(bijector, zeros, zeros + 1, trained=False)
-
-
-def _check_name(expected: str, part: Any, place: str) -> None:
-    if parts.name_part(part) != expected:
-        _refuse(expected, parts.name_part(part), place)
 
 
 def _convert(transform: Any, place: str) -> Bijector:
@@ -144,7 +140,7 @@ def _convert_masked(transform: Any, place: str) -> Bijector:
     net = transform.autoregressive_net
     univariate, columns = _convert_univariate(transform, net, place)
     place = f"{place}.autoregressive_net"
-    _check_name("nflows.transforms.made.MADE", net, place)
+    _check_name("nflows.transforms.made.MADE", net, place=place)
     dim = net.initial_layer.in_features
     outputs = np.arange(net.final_layer.out_features).reshape(dim, -1)[:, columns]
     return MaskedAutoregressive(_convert_made(net, outputs, place), Inverse(univariate))
@@ -187,7 +183,7 @@ def _convert_coupling(transform: Any, place: str) -> Bijector:
     net = transform.transform_net
     if transform.unconditional_transform is not None:
         _refuse("couplings that pass coordinates unchanged", "an unconditional transform", place)
-    _check_name("nflows.nn.nets.resnet.ResidualNet", net, f"{place}.transform_net")
+    _check_name("nflows.nn.nets.resnet.ResidualNet", net, place=f"{place}.transform_net")
     univariate, columns = _convert_univariate(transform, net, place)
     num_rest = transform.num_transform_features
     passes = np.ones(transform.features, bool)

@@ -35,6 +35,12 @@ def find_converter(table: Mapping[str, Callable], part: Any, library: str, place
     return table[name_part(part)]
 
 
+def check_name(expected: str, part: Any, library: str, place: str) -> None:
+    """Raise `ValueError` unless the class of `part` has the module and name `expected`."""
+    if name_part(part) != expected:
+        refuse(library, expected, name_part(part), place)
+
+
 def refuse(library: str, expected: str, got: Any, place: str) -> NoReturn:
     """Raise the `ValueError` for a part of a flow that has no counterpart."""
     raise ValueError(f"Expected a flow of {library} with {expected}, got {got} at {place}.")
@@ -75,7 +81,9 @@ def chain(bijectors: Sequence[Bijector]) -> Bijector:
             merged.pop()
         if not (isinstance(bijector, Permutation) and bijector.is_triangular):
             merged.append(bijector)
-    return Chain(merged or [bijectors[0]]) if len(merged) != 1 else merged[0]
+    if not merged:
+        return Permutation(range(bijectors[0].event_shape[0]))
+    return Chain(merged) if len(merged) > 1 else merged[0]
 
 
 def _flatten(bijectors: Sequence[Bijector]) -> list[Bijector]:
@@ -101,4 +109,4 @@ def build_flow(bijector: Bijector, loc: np.ndarray, scale: np.ndarray, *, traine
         return Flow(DiagonalNormal(loc, scale), bijector)
     standard = np.all(loc == 0) and np.all(scale == 1)
     layers = [bijector] if standard else [Standardize(loc, scale), bijector]
-    return Flow(Normal(len(loc)), chain(layers))
+    return Flow(Normal(loc.shape), chain(layers))
