@@ -29,6 +29,15 @@ class Wiring:
         slots: for each hidden layer, the slots of its units in increasing order, from 0 to `D - 1`.
         linear: the numbers of masked linear maps without an activation in front. Map `i` reads
             hidden layer `i - 1`.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> wiring = afflow.conditioners.Wiring(slots=((1, 1, 2),))
+        >>> made = afflow.MADE(3, 1, hidden=(3,), wiring=wiring, rngs=nnx.Rngs(0))
+        >>> cols, rows = made.connections()[0]
+        >>> cols.tolist(), rows.tolist()
+        ([1, 2], [1, 1, 2])
     """
 
     slots: tuple[tuple[int, ...], ...]

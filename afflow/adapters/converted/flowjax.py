@@ -24,7 +24,7 @@ from afflow.models.flow import Flow
 _refuse = partial(parts.refuse, "flowjax")
 
 
-class Transformer(NamedTuple):
+class Started(NamedTuple):
     """A univariate, and the values of its raw parameters at zero outputs of a network."""
 
     univariate: Bijector
@@ -163,7 +163,7 @@ def _read_activation(mlp: Any, place: str) -> Callable:
     return mlp.activation
 
 
-def _convert_transformer(bijection: Any, num_params: int, place: str) -> Transformer:
+def _convert_transformer(bijection: Any, num_params: int, place: str) -> Started:
     """Return the univariate whose `forward` is the transformer, and the start of its parameters."""
     build = bijection.transformer_constructor
     start, moved = build(jnp.zeros(num_params)), build(jnp.arange(1.0, num_params + 1))
@@ -176,7 +176,7 @@ def _convert_transformer(bijection: Any, num_params: int, place: str) -> Transfo
         last - first, np.arange(1, num_params + 1), atol=1e-4
     ):
         _refuse("transformers whose parameters are all trained", start, place)
-    return Transformer(univariate, first)
+    return Started(univariate, first)
 
 
 def _convert_affine(transformer: Any, place: str) -> tuple[Bijector, Callable]:
