@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-import afflow
-from tests.adapters.foreign_flows import (
+from foreign_flows import (
     check_density,
     check_samples,
     check_saves,
     check_trains,
     draw,
 )
+
+import afflow
 
 torch = pytest.importorskip("torch")
 flows = pytest.importorskip("nflows.flows")

@@ -4,15 +4,15 @@ from functools import partial
 
 import jax.numpy as jnp
 import pytest
-
-import afflow
-from tests.adapters.foreign_flows import (
+from foreign_flows import (
     check_density,
     check_samples,
     check_saves,
     check_trains,
     draw,
 )
+
+import afflow
 
 torch = pytest.importorskip("torch")
 zuko = pytest.importorskip("zuko")
