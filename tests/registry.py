@@ -44,6 +44,12 @@ def made(dim, num_params=2, hidden=(12, 9), **options) -> afflow.MADE:
     return randomize(afflow.MADE(dim, num_params, hidden, **options))
 
 
+def wired() -> afflow.MADE:
+    """Return a residual MADE with slots of uneven sizes, and maps without an activation."""
+    wiring = afflow.conditioners.Wiring(((0, 1, 1, 2, 3, 4),) * 3, linear=(1, 3))
+    return made(5, 2, (6, 6, 6), context_dim=1, residual=True, wiring=wiring)
+
+
 def autoregressive(dim, hidden=(12, 9), solver=None, **options) -> afflow.MaskedAutoregressive:
     """Return an affine autoregressive layer with random weights."""
     conditioner = made(dim, 2, hidden, **options)
@@ -309,6 +315,7 @@ TRIANGULAR: dict[str, Make] = {
     "autoregressive linear context": lambda: autoregressive(4, (), context_dim=3),
     "autoregressive direct": lambda: autoregressive(4, direct=True),
     "autoregressive residual": lambda: autoregressive(5, (10, 10, 10), residual=True),
+    "autoregressive wiring": lambda: afflow.MaskedAutoregressive(wired(), afflow.Affine()),
     "autoregressive segments": lambda: autoregressive(33, (40, 50)),
     "autoregressive sequential": lambda: autoregressive(4, solver=afflow.FullPasses()),
     "autoregressive inverse": lambda: afflow.Inverse(autoregressive(3, context_dim=2)),
@@ -582,6 +589,7 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "made linear context": lambda: made(5, 2, (), context_dim=1),
     "made direct": lambda: made(4, 1, direct=True, context_dim=2),
     "made residual": lambda: made(5, 2, (8, 8, 8, 8, 8), residual=True, context_dim=1),
+    "made wiring": wired,
     "made wide": lambda: made(9, 2, (512, 520)),
     "graphical": lambda: graphical(DIAMOND, context_dim=1).conditioner,
     "graphical chain": lambda: graphical(np.eye(5, k=-1)).conditioner,

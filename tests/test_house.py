@@ -28,12 +28,8 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["inference"] = {*MAY_IMPORT} - {"testing", "saving", "nets", "codecs", "conditioners"}
 MAY_IMPORT["zoo"] = {*MAY_IMPORT} - {"testing", "inference", "saving", "codecs"}
-MAY_IMPORT["adapters"] = {"_tools", "core", "bijectors", "distributions", "models"} | {
-    "training",
-    "zoo",
-    "sbi",
-}
-MAY_IMPORT["sbi"] = {*MAY_IMPORT} - {"testing", "saving", "codecs", "adapters"}
+MAY_IMPORT["sbi"] = {*MAY_IMPORT} - {"testing", "saving", "codecs"}
+MAY_IMPORT["adapters"] = {*MAY_IMPORT} - {"testing", "inference", "saving", "codecs"}
 MAY_IMPORT["plots"] = {"_tools", "models", "training", "sbi"}
 MAY_IMPORT["__main__"] = {"saving"}
 

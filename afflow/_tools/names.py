@@ -17,6 +17,7 @@ import jax.numpy as jnp
 Named = TypeVar("Named", bound=Callable)
 
 _PACKAGES = ("afflow", "diffrax", "equinox", "flax", "jax", "optimistix")
+_CONVERTED = "afflow.adapters.converted"  # parts of models from other libraries
 _FUNCTIONS = {"jax.nn": jax.nn, "jax.numpy": jnp, "jax.lax": jax.lax}
 RENAMED = {"Sequential": "FullPasses"}
 """Maps names of classes in archives of earlier versions to the present names."""
@@ -98,13 +99,13 @@ def named(name: str) -> Any:
 def _is_of_afflow() -> dict[str, Any]:
     """Return the classes and functions that the modules of afflow define, by name.
 
-    Archives of format 1 also name the module, which is ignored. Adapters are left out: no model
-    holds one, and their modules import other libraries.
+    Archives of format 1 also name the module, which is ignored. Adapters that import other
+    libraries are left out: no saved model holds one.
     """
     afflow = import_module("afflow")
     found: dict[str, Any] = {}
     for info in pkgutil.walk_packages(afflow.__path__, "afflow."):
-        if info.name.startswith("afflow.adapters."):
+        if info.name.startswith("afflow.adapters.") and not info.name.startswith(_CONVERTED):
             continue
         for name, value in vars(import_module(info.name)).items():
             if getattr(value, "__module__", "") == info.name:

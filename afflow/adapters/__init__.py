@@ -1,12 +1,16 @@
 """Models of afflow in the forms that other libraries expect, and parts of theirs in flows.
 
-A library is imported when a name that needs it is first used.
+A library is imported when a name that needs it is first used. The functions that convert a trained
+flow read the object that they are given, and import no library.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from afflow._tools.extras import import_extra
+from afflow.adapters.converted.flowjax import from_flowjax
+from afflow.adapters.converted.nflows import from_nflows
+from afflow.adapters.converted.zuko import from_zuko
 
 if TYPE_CHECKING:
     from afflow.adapters.density_estimator import FlowDensity
@@ -21,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoFlow",
     "FlowDensity",
+    "from_flowjax",
+    "from_nflows",
     "from_numpyro",
+    "from_zuko",
     "prior_from_numpyro",
     "to_numpyro",
     "to_transform",

@@ -6,7 +6,7 @@ from afflow.conditioners.fixed_sum import FixedSum
 from afflow.conditioners.graphical import Graphical
 from afflow.conditioners.guided import Guided
 from afflow.conditioners.independent import IndependentMLPs
-from afflow.conditioners.made import MADE
+from afflow.conditioners.made import MADE, Wiring
 from afflow.conditioners.markov import ConvolutionalMarkov, HiddenMarkov, Markov
 from afflow.conditioners.nade import NADE
 from afflow.conditioners.periodic import Periodic
@@ -51,4 +51,5 @@ __all__ = [
     "Subscale",
     "Transformer",
     "WaveNet",
+    "Wiring",
 ]

@@ -1,6 +1,7 @@
 """MADE: one masked multilayer perceptron for all the conditionals."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -18,6 +19,38 @@ from afflow.conditioners.decoding import decode
 from afflow.conditioners.masked import Masked
 from afflow.conditioners.substitution import Segment, advance, make_buffers
 from afflow.core.conditioner import Conditioner, Emit
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The slot of every hidden unit of a `MADE`, and the maps that read their inputs unactivated.
+
+    Args:
+        slots: for each hidden layer, the slots of its units in increasing order, from 0 to `D - 1`.
+        linear: the numbers of masked linear maps without an activation in front. Map `i` reads
+            hidden layer `i - 1`.
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> wiring = afflow.conditioners.Wiring(slots=((1, 1, 2),))
+        >>> made = afflow.MADE(3, 1, hidden=(3,), wiring=wiring, rngs=nnx.Rngs(0))
+        >>> cols, rows = made.connections()[0]
+        >>> cols.tolist(), rows.tolist()
+        ([1, 2], [1, 1, 2])
+    """
+
+    slots: tuple[tuple[int, ...], ...]
+    linear: tuple[int, ...] = ()
+
+    def check(self, dim: int, hidden: tuple[int, ...]) -> None:
+        """Raise `ValueError` unless the slots fit the widths `hidden` and are sorted."""
+        widths = tuple(len(layer) for layer in self.slots)
+        if widths != tuple(hidden):
+            raise ValueError(f"Expected slots for hidden layers of widths {hidden}, got {widths}.")
+        for layer in self.slots:
+            if list(layer) != sorted(layer) or layer[0] < 0 or layer[-1] >= dim:
+                raise ValueError(f"Expected increasing slots from 0 to {dim - 1}, got {layer}.")
 
 
 class MADE(Conditioner):
@@ -46,13 +79,15 @@ class MADE(Conditioner):
         direct: whether to add masked linear connections from input to output. By default they
             are added only if a hidden layer has fewer units than there are slots. Otherwise
             some output would not see the input just before it.
+        wiring: the slots of the hidden units, for weights that were trained elsewhere. By default
+            the units are spread evenly over the slots.
         dtype: type of the operands of the matrix products, such as `jnp.bfloat16`. Weights,
             sums and everything else keep their type. The default is the type of the weights.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
-        ValueError: for sizes out of range, or for residual widths that are unequal or even in
-            number.
+        ValueError: for sizes out of range, for residual widths that are unequal or even in
+            number, or for a wiring that does not fit the widths.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -63,6 +98,8 @@ class MADE(Conditioner):
     """
 
     has_kernel = True
+
+    ABSENT = {"wiring": None}  # in archives from before there were wirings
 
     def __init__(
         self,
@@ -75,6 +112,7 @@ class MADE(Conditioner):
         activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
         residual: bool = False,
         direct: bool | None = None,
+        wiring: Wiring | None = None,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
@@ -90,9 +128,12 @@ class MADE(Conditioner):
         self.activation = activation
         self.residual = residual
         self.dtype = dtype
+        if wiring is not None:
+            wiring.check(dim, self.hidden)
+        self.wiring = wiring
         narrow = any(width < dim - self._first_slot() for width in hidden)
         self.direct = bool(self.hidden) and (narrow if direct is None else direct)
-        pairs = self._connections()
+        pairs = self.connections()
         drawn = [rows[:, None] >= cols for cols, rows in pairs[: len(hidden)]]
         kernels, biases = _draw_initial(drawn, draw_key(rngs)) if drawn else ([], [])
         kernels += [jnp.zeros((len(rows), len(cols))) for cols, rows in pairs[len(hidden) :]]
@@ -104,7 +145,7 @@ class MADE(Conditioner):
         layers = self._layers()
 
         def linear(layer, h):  # includes the activation: the backward pass recomputes both
-            activated = 0 < layer <= len(self.hidden)
+            activated = self._is_activated(layer)
             return layers[layer](h, self.activation) if activated else layers[layer](h)
 
         out = self._run(lambda layer, h: h, linear, x, context)
@@ -150,7 +191,7 @@ class MADE(Conditioner):
     def _first_slot(self) -> int:
         return 0 if self.context_shape or self.event_shape[0] == 1 else 1
 
-    def _connections(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def connections(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the slots of the columns and rows of each masked linear map.
 
         The maps are the layers of the stack in order, then the direct map if there is one.
@@ -159,6 +200,8 @@ class MADE(Conditioner):
         slots = np.repeat(np.arange(1, dim), self.features)
         inputs = np.concatenate([np.zeros(_get_length(self.context_shape), int), slots])
         hidden = [first + _spread(width, dim - first) for width in self.hidden]
+        if self.wiring is not None:
+            hidden = [np.array(slots) for slots in self.wiring.slots]
         outputs = np.repeat(np.arange(dim), self.num_params)
         stack = list(pairwise([inputs, *hidden, outputs]))
         return [*stack, (inputs, outputs)] if self.direct else stack
@@ -170,7 +213,7 @@ class MADE(Conditioner):
         kernels = [kernel[...] for kernel in self.kernels]
         if self.dtype is not None:
             kernels = [kernel.astype(self.dtype) for kernel in kernels]
-        maps = zip(self._connections(), kernels, biases, strict=True)
+        maps = zip(self.connections(), kernels, biases, strict=True)
         layers = [Masked(*slots, kernel, bias) for slots, kernel, bias in maps]
         last = len(self.hidden)
         return layers[:last] + [layer._replace(emitted=True) for layer in layers[last:]]
@@ -218,7 +261,11 @@ class MADE(Conditioner):
         return out + linear(last + 1, q) if self.direct else out
 
     def _activate(self, layer: int, h: jax.Array) -> jax.Array:
-        return self.activation(h)
+        return self.activation(h) if self._is_activated(layer) else h
+
+    def _is_activated(self, layer: int) -> bool:
+        linear = () if self.wiring is None else self.wiring.linear
+        return 0 < layer <= len(self.hidden) and layer not in linear
 
     def _slopes(self, x: jax.Array, context: jax.Array | None) -> list[jax.Array | None]:
         """Return, for each layer, the derivative at `x` of the nonlinearity in front."""
@@ -226,7 +273,8 @@ class MADE(Conditioner):
         slopes: list[jax.Array | None] = [None] * len(layers)
 
         def act(layer, h):
-            h, slopes[layer] = jax.jvp(self.activation, (h,), (jnp.ones_like(h),))
+            activate = partial(self._activate, layer)
+            h, slopes[layer] = jax.jvp(activate, (h,), (jnp.ones_like(h),))
             return h
 
         self._run(act, lambda layer, h: layers[layer](h), x, context)

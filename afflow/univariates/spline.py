@@ -128,8 +128,12 @@ class CircularSpline(Univariate):
 # Reverse mode stores the inputs only, and recomputes the dozens of intermediates.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return $g(x)$ and its log-slope, by eqs. 4 and 5."""
-    k = locate(grid, 0, x, params)
+    """Return $g(x)$ and its log-slope."""
+    return bend_within(locate(grid, 0, x, params), x)
+
+
+def bend_within(k: Bin, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return $g(x)$ and its log-slope in the bin that holds `x`, by eqs. 4 and 5."""
     s, xi = k.height / k.width, _move_within((x - k.x) / k.width)
     y = k.y + k.height * (s * xi**2 + k.left * xi * (1 - xi)) / _compute_denominator(k, s, xi)
     return y, _log_slope(k, s, xi)
@@ -137,8 +141,12 @@ def bend(grid: Grid, x: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Ar
 
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def unbend(grid: Grid, y: jax.Array, params: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the `x` with $g(x) = y$, and the log-slope of the inverse, by eqs. 6 to 8."""
-    k = locate(grid, 1, y, params)
+    """Return the `x` with $g(x) = y$, and the log-slope of the inverse."""
+    return unbend_within(locate(grid, 1, y, params), y)
+
+
+def unbend_within(k: Bin, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the `x` with $g(x) = y$, and its log-slope, in the bin of `y`, by eqs. 6 to 8."""
     s, eta = k.height / k.width, _move_within((y - k.y) / k.height)
     d = k.left * (1 - eta) - k.right * eta
     b = d + 2 * s * eta  # next: the root of (s - b) xi^2 + b xi = s eta, without cancellation

@@ -143,8 +143,30 @@ def test_whole_grid(dim, kind, monkeypatch):
 @pytest.mark.parametrize("dim", [2, 6, 9])
 def test_slots_are_balanced(dim, width):
     made = afflow.MADE(dim, 1, (width,), rngs=nnx.Rngs(0))
-    (_, slots), _ = made._connections()[:2]
+    (_, slots), _ = made.connections()[:2]
     counts = np.bincount(slots, minlength=dim)[1:]
     assert counts.max() - counts.min() <= 1
     assert (np.diff(slots) >= 0).all()
     assert width < dim - 1 or (np.diff(counts) <= 0).all()  # fuller slots come first
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        (((1, 2),), r"widths \(3,\), got \(2,\)"),
+        (((1, 2, 1),), r"increasing slots from 0 to 3, got \(1, 2, 1\)"),
+        (((1, 2, 4),), r"from 0 to 3, got \(1, 2, 4\)"),
+    ],
+)
+def test_wirings_fit_the_hidden_layers(slots, message):
+    wiring = afflow.conditioners.Wiring(slots)
+    with pytest.raises(ValueError, match=message):
+        afflow.MADE(4, 1, (3,), wiring=wiring, rngs=nnx.Rngs(0))
+
+
+def test_wiring_without_activations_is_linear():
+    wiring = afflow.conditioners.Wiring(((1, 2, 3), (1, 1, 3)), linear=(1, 2))
+    made = randomize(afflow.MADE(4, 1, (3, 3), wiring=wiring, rngs=nnx.Rngs(0)))
+    x = jnp.arange(4.0)
+    np.testing.assert_allclose(made(x) - made(-x), 2 * (made(x) - made(0 * x)), atol=1e-12)
+    assert made.connections()[1][1].tolist() == [1, 1, 3]
