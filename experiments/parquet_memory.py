@@ -34,7 +34,7 @@ GROUP = 2**17  # rows in a group: 8 MiB
 class Config:
     """The sizes of the files."""
 
-    gigabytes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    gigabytes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     batch_size: int = 2**15
     num_groups: int = 8
     seed: int = 0
