@@ -1,6 +1,7 @@
 """Fitting a model to data, in compiled loops over minibatches."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -180,9 +181,10 @@ def fit(
         callbacks = [_wrap(frame, callback) for callback in callbacks]
         outer, flow = flow, frame.enter(flow)
         trainable = restrict(trainable, outer, flow)
-    rows = x if isinstance(x, Stream) else make_rows(x, context, weights)
     if missing:
         objective = _choose_objective(flow, x, validation, objective)
+        x = x.with_check(partial(_check_missing, flow, "x")) if isinstance(x, Stream) else x
+    rows = x if isinstance(x, Stream) else make_rows(x, context, weights)
     if signed_weights and isinstance(x, Stream):
         raise ValueError("Expected an array for signed_weights=True, got a Stream.")
     options = objective, validation, batch_size, keys, placement
@@ -251,11 +253,16 @@ def _choose_objective(flow: Any, x: Any, validation: Any, objective: Objective) 
             f"values, got {type(flow).__name__}: impute them, or drop the rows."
         )
     held_out = validation[0] if isinstance(validation, tuple) else validation
-    x = x.first().x if isinstance(x, Stream) else x  # later minibatches are not checked
+    x = x.first().x if isinstance(x, Stream) else x  # later minibatches are checked when read
     for name, rows in (("x", x), ("validation", held_out)):
         if np.ndim(rows):
-            flow.check_missing(to_double(name, rows))
+            _check_missing(flow, name, rows)
     return observed_likelihood if objective is maximum_likelihood else objective
+
+
+def _check_missing(flow: Any, name: str, rows: Any) -> None:
+    """Raise `ValueError` if the model does not allow the pattern of missing values."""
+    flow.check_missing(to_double(name, rows))
 
 
 def _encode(table: Table, x: Any, validation: Any) -> tuple[Any, Any]:

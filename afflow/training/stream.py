@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -76,6 +76,24 @@ class Stream:
     def first(self) -> Rows:
         """Return the first minibatch."""
         return _as_rows(next(iter(self.make(0))))
+
+    def with_check(self, check: Callable[[Any], None]) -> "Stream":
+        """Return the stream with a check of the `x` of every minibatch, which may raise."""
+        return replace(self, make=_Checked(self.make, check))
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """Minibatches whose `x` is checked when they are read."""
+
+    make: Callable[[int], Iterable[Any]]
+    check: Callable[[Any], None]
+
+    def __call__(self, epoch: int) -> Iterator[Any]:
+        """Yield the minibatches of an epoch."""
+        for batch in self.make(epoch):
+            self.check(batch[0] if isinstance(batch, tuple) else batch)
+            yield batch
 
 
 class HostShuffle(NamedTuple):

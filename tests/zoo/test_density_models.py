@@ -455,3 +455,16 @@ def test_missing_values_that_a_model_cannot_take():
         afflow.fit(fvsbn, good, validation=x, missing=True, key=KEY, progress=False)
     with pytest.raises(ValueError, match="missing=True"):
         afflow.fit(afflow.fvsbn(4, rngs=nnx.Rngs(0)), x, key=KEY, progress=False)
+
+
+def test_every_minibatch_of_a_stream_is_checked_for_missing_values():
+    good = np.array([[1.0, 0.0, 1.0, np.nan]] * 4)
+    bad = np.array([[1.0, np.nan, 0.0, 1.0]] * 4)
+    model, options = afflow.fvsbn(4, rngs=nnx.Rngs(0)), {"validation": 0, "max_epochs": 1}
+    options |= {"missing": True, "key": KEY, "progress": False}
+    for batches in ([good, bad], [(good, None), (bad, None)]):
+        stream = afflow.training.Stream(lambda epoch: batches, num_steps=2)  # noqa: B023
+        with pytest.raises(ValueError, match="after a missing one in row 0"):
+            afflow.fit(model, stream, **options)
+    stream = afflow.training.Stream(lambda epoch: [good, good], num_steps=2)
+    assert np.isfinite(afflow.fit(model, stream, **options)[1].train).all()
