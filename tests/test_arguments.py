@@ -7,12 +7,15 @@ import pytest
 from flax import nnx
 
 import afflow
+from afflow import plots, saving, sbi, training
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(200, 2))
 FLOW = afflow.maf(2, num_layers=1, hidden=(4,), rngs=nnx.Rngs(0))
 CONDITIONAL = afflow.maf(2, num_layers=1, hidden=(4,), context_dim=3, rngs=nnx.Rngs(0))
 NADE = afflow.nade(2, hidden=3, rngs=nnx.Rngs(0))
+PRIOR = sbi.gaussian([0.0, 0.0], [1.0, 1.0])
+H = np.ones((200, 3), np.float32)
 OPTIONS = {"key": KEY, "max_epochs": 1, "progress": False}
 
 
@@ -140,6 +143,48 @@ CALLS = {
     "Uniform swapped": lambda: afflow.Uniform(2, 1.0, 0.0),
     "standardize scalar data": lambda: afflow.Standardize.from_data(3.0),
     "check_bijector class": lambda: afflow.check_bijector(afflow.Reverse, key=KEY),
+    "export a platform": lambda: saving.export(FLOW, "/tmp/a.zip", platforms=["abacus"]),
+    "export one platform": lambda: saving.export(FLOW, "/tmp/a.zip", platforms="cpu"),
+    "save_parameters swapped": lambda: saving.save_parameters("/tmp/a", FLOW),
+    "load_parameters swapped": lambda: saving.load_parameters("/tmp/a", FLOW),
+    "card": lambda: afflow.save(FLOW, "/tmp/a.zip", card=3),
+    "accumulate 1.5": lambda: fit(FLOW, X, accumulate=1.5),
+    "rate search low": lambda: training.find_learning_rate(FLOW, X, key=KEY, low=-1.0),
+    "rate search key": lambda: training.find_learning_rate(FLOW, X, key=1),
+    "parquet of a number": lambda: training.read_parquet(3, 8),
+    "box swapped": lambda: sbi.box([1.0], [0.0]),
+    "box scalars": lambda: sbi.box(0.0, 1.0),
+    "independent of one": lambda: sbi.independent(PRIOR),
+    "constrain swapped": lambda: sbi.constrain(PRIOR.bijector, afflow.Normal(2)),
+    "npe of a distribution": lambda: sbi.npe(afflow.Normal(2), X, H, key=KEY),
+    "npe lengths": lambda: sbi.npe(PRIOR, X[:9], H, key=KEY),
+    "npe key": lambda: sbi.npe(PRIOR, X, H, key=0),
+    "npe of a flow": lambda: sbi.npe(PRIOR, X, H, key=KEY, flow=FLOW),
+    "npe embedding": lambda: sbi.npe(PRIOR, X, H, key=KEY, embedding=3),
+    "nle of scalars": lambda: sbi.nle(X, X[:, 0], key=KEY),
+    "nre hidden": lambda: sbi.nre(X, H, key=KEY, hidden=8),
+    "Posterior of a density": lambda: sbi.Posterior(PRIOR, FLOW, X[0]),
+    "simulate a number": lambda: sbi.simulate(3, PRIOR, 5, key=KEY),
+    "simulate none": lambda: sbi.simulate(lambda key, theta: theta, PRIOR, 0, key=KEY),
+    "simulate without keys": lambda: sbi.simulate(lambda theta: theta, PRIOR, 5, key=KEY),
+    "c2st of other shapes": lambda: sbi.c2st(X, H, seed=0),
+    "ranks without posterior": lambda: sbi.compute_ranks(X, X, H, key=KEY, num_samples=9),
+    "ranks of an array": lambda: sbi.bin_ranks(X),
+    "uniformity of an array": lambda: sbi.assess_uniformity(X),
+    "ecdf of an array": lambda: sbi.compare_ecdf(X),
+    "predict without posterior": lambda: sbi.predict(X, print, H[0], key=KEY, num_samples=5),
+    "corner of a line": lambda: plots.corner(X[:, 0]),
+    "corner density": lambda: plots.corner(X, density=FLOW),
+    "coverage of an array": lambda: plots.coverage_curve(X),
+    "histograms of an array": lambda: plots.rank_histograms(X),
+    "curves of an array": lambda: plots.training_curves(X),
+    "grid of a line": lambda: plots.pushed_grid(afflow.made(1, rngs=nnx.Rngs(0))),
+    "from_zuko of afflow": lambda: afflow.adapters.from_zuko(FLOW),
+    "from_nflows of afflow": lambda: afflow.adapters.from_nflows(FLOW),
+    "from_flowjax of afflow": lambda: afflow.adapters.from_flowjax(FLOW),
+    "vae of nothing": lambda: afflow.zoo.vae(0, rngs=nnx.Rngs(0)),
+    "tnaf of nothing": lambda: afflow.zoo.tnaf(0, rngs=nnx.Rngs(0)),
+    "calibrate an array": lambda: afflow.calibrate(X, key=KEY),
 }
 
 

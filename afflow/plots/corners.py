@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from afflow._tools.arguments import check_callable
 from afflow.plots.panels import (
     BLUE,
     SMALL,
@@ -62,6 +63,8 @@ def corner(
     dim = samples.shape[1]
     if density is not None and dim != 2:
         raise ValueError(f"Expected samples of 2 coordinates beside a density, got {dim}.")
+    if density is not None:
+        check_callable("density", density, "flow.log_prob")
     labels = check_names(names, dim)
     data = None if data is None else check_rows("data", data, dim)
     together = samples if data is None else np.concatenate([samples, data])

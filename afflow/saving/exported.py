@@ -40,7 +40,7 @@ def export(model: Any, path: str | Path, *, platforms: Sequence[str] = PLATFORMS
         platforms: names of JAX's platforms on which the programs run.
 
     Raises:
-        ValueError: for a model without these methods.
+        ValueError: for a model without these methods, or unknown platforms.
         ImportError: if `flatbuffers`, which JAX needs for it, is missing (extra `export`).
 
     Example:
@@ -55,6 +55,8 @@ def export(model: Any, path: str | Path, *, platforms: Sequence[str] = PLATFORMS
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"Expected a model and a path in this order, got {path!r} as path.")
+    if isinstance(platforms, str) or not set(platforms) <= {*PLATFORMS, "rocm"}:
+        raise ValueError(f"Expected platforms among cpu, cuda, rocm and tpu, got {platforms!r}.")
     import_extra("flatbuffers", "export", "stores exported programs")
     with jax.default_device(jax.devices("cpu")[0]):
         programs = _make_programs(model, platforms)

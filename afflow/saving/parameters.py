@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow._tools.arguments import check_instance
 from afflow._tools.arrays import is_key
 from afflow._tools.extras import import_extra
 from afflow._tools.files import open_to_replace
@@ -43,6 +44,7 @@ def save_parameters(model: nnx.Module, path: str | Path) -> None:
         >>> (same.log_prob(x) == flow.log_prob(x)).item()
         True
     """
+    check_instance("model", model, nnx.Module)
     content = _serialize(_name_arrays(model))
     with open_to_replace(path, "wb") as file:
         file.write(content)
@@ -60,6 +62,7 @@ def load_parameters(model: Model, path: str | Path) -> Model:
             or if the file is damaged.
         ImportError: if `safetensors` is missing (extra `safetensors`).
     """
+    check_instance("model", model, nnx.Module)
     library = import_extra("safetensors", "safetensors", "reads the file")
     try:
         views = dict(library.deserialize(Path(path).read_bytes()))

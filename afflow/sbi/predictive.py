@@ -13,7 +13,7 @@ from afflow._tools.arrays import real_array
 from afflow._tools.calls import make_typed
 from afflow._tools.shapes import check_size
 from afflow.inference.importance import check_arrays
-from afflow.sbi.ranks import PosteriorEstimate
+from afflow.sbi.ranks import PosteriorEstimate, check_posterior
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def predict(
         >>> result.draws.shape, result.share_below[1].item()
         ((100, 2), 1.0)
     """
+    check_posterior(posterior)
     check_callable("simulator", simulator, "lambda key, theta: ...", 2)
     check_size("num_samples", num_samples)
     x = jnp.asarray(real_array("x", x))

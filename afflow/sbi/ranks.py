@@ -105,6 +105,7 @@ def rank_statistic(
     `statistic(x, theta, *rows)` gets observations `(B, ...)`, parameters `(..., B, D)`, and the
     rows of `shared` arrays. It returns values `(..., B)` or `(..., B, K)`.
     """
+    check_posterior(posterior)
     check_size("num_samples", num_samples)
     check_size("batch_size", batch_size)
     key, (theta, x) = make_typed(key), check_pairs(theta, x)
@@ -145,6 +146,14 @@ def _cut_minibatches(size: int, largest: int) -> list[tuple[int, np.ndarray]]:
     num = -(-size // largest)
     each = -(-size // num)
     return [(start, (start + np.arange(each)) % size) for start in range(0, size, each)]
+
+
+def check_posterior(posterior: Any) -> None:
+    """Raise `ValueError` unless a posterior can be sampled."""
+    if not hasattr(posterior, "sample"):
+        raise ValueError(
+            f"Expected a posterior with the method sample, got {type(posterior).__name__}."
+        )
 
 
 def check_pairs(theta: Any, x: Any) -> tuple[jax.Array, jax.Array]:

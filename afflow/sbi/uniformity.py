@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import chdtrc
 
+from afflow._tools.arguments import check_instance
 from afflow._tools.shapes import check_size
 from afflow.sbi.bands import find_band, find_joint_band
 from afflow.sbi.ranks import Ranks
@@ -85,6 +86,7 @@ def bin_ranks(ranks: Ranks, *, num_bins: int | None = None, level: float = 0.99)
         >>> histogram.counts[:, 0].tolist(), histogram.lower[0].item(), histogram.upper[0].item()
         ([25, 25, 25, 25], 14, 37)
     """
+    check_instance("ranks", ranks, Ranks)
     num, possible = len(ranks.values), ranks.num_samples + 1
     num_bins = _choose_num_bins(num, possible) if num_bins is None else num_bins
     check_size("num_bins", num_bins)
@@ -131,6 +133,7 @@ def compare_ecdf(
         >>> bool(abs(afflow.sbi.compare_ecdf(ranks).values).max() < 1e-12)
         True
     """
+    check_instance("ranks", ranks, Ranks)
     check_size("num_points", num_points)
     points = place_levels(ranks, num_points + 2)[1:-1]
     values = find_shares_below(ranks, points)

@@ -63,9 +63,9 @@ def read_parquet(
     check_size("batch_size", batch_size)
     check_size("num_groups", num_groups)
     check_size("seed", seed, least=0)
-    paths = [files] if isinstance(files, str | Path) else list(files)
-    if not paths:
-        raise ValueError("Expected one or more Parquet files, got none.")
+    paths = list(files) if isinstance(files, Sequence) and not isinstance(files, str) else [files]
+    if not paths or not all(isinstance(path, str | Path) for path in paths):
+        raise ValueError(f"Expected the paths of one or more Parquet files, got {files!r}.")
     groups, num_rows, names = _find_groups(paths)
     taken = {*context, *([] if weights is None else [weights])}
     chosen = [name for name in names if name not in taken] if columns is None else list(columns)
