@@ -57,6 +57,8 @@ class Config:
     batch_size: int = 100
     learning_rate: float = 1e-2
     weight_decay: float = 0.3
+    ema: float = 0.99
+    """The decay of the moving average of the parameters that is validated and tested."""
     epochs: int = 150
     patience: int = 40
     out: Path = Path(__file__).parent / "results" / "real"
@@ -104,6 +106,7 @@ def score(make: Make, x: np.ndarray, number: int, config: Config) -> np.ndarray:
         max_epochs=config.epochs,
         patience=config.patience,
         optimizer=optimizer(config),
+        ema=config.ema,
         progress=False,
     )
     return np.asarray(model.log_prob(test), float)
