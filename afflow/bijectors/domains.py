@@ -48,29 +48,24 @@ class Interval(Bijector):
     has_units = True
 
     def __init__(self, low: ArrayLike, high: ArrayLike):
-        self.event_shape, self.context_shape = np.shape(low), None
-        if np.shape(high) != self.event_shape:
-            raise ValueError(f"Expected low and high alike, got {low} and {high}.")
-        self.low, self.high = map(Constant, check_ends(low, high))
+        self.low, self.high = _hold_ends(low, high)
+        self.event_shape, self.context_shape = self.low.shape, None
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
-        low, high = self._ends(x)
+        low, high = _read_ends(self, x)
         y = low + (high - low) * jax.nn.sigmoid(x)
         log_dets = jnp.log(high - low) + jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x)
         return jnp.clip(y, _next(low, high), _next(high, low)), total(log_dets)
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
-        low, high = self._ends(y)
+        low, high = _read_ends(self, y)
         outside = (y <= low) | (y >= high)
         y = jnp.where(outside, (low + high) / 2, y)
         x = jnp.log(y - low) - jnp.log(high - y)
         log_dets = jnp.log(high - low) - jnp.log(y - low) - jnp.log(high - y)
         return x, _zero_density(outside, log_dets)
-
-    def _ends(self, x):
-        return self.low[...].astype(x.dtype), self.high[...].astype(x.dtype)
 
 
 class Probit(Bijector):
@@ -102,14 +97,12 @@ class Probit(Bijector):
     has_units = True
 
     def __init__(self, low: ArrayLike, high: ArrayLike):
-        self.event_shape, self.context_shape = np.shape(low), None
-        if np.shape(high) != self.event_shape:
-            raise ValueError(f"Expected low and high alike, got {low} and {high}.")
-        self.low, self.high = map(Constant, check_ends(low, high))
+        self.low, self.high = _hold_ends(low, high)
+        self.event_shape, self.context_shape = self.low.shape, None
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
-        low, high = self._ends(x)
+        low, high = _read_ends(self, x)
         width, share = high - low, jax.scipy.special.ndtr(-jnp.abs(x))  # of the nearer end
         y = jnp.where(x < 0, low + width * share, high - width * share)
         y = jnp.where(jnp.isnan(x), x, jnp.clip(y, _next(low, high), _next(high, low)))
@@ -117,7 +110,7 @@ class Probit(Bijector):
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
-        low, high = self._ends(y)
+        low, high = _read_ends(self, y)
         outside = (y <= low) | (y >= high)
         y = jnp.where(outside, (low + high) / 2, y)
         from_low, from_high = y - low, high - y
@@ -125,9 +118,6 @@ class Probit(Bijector):
         x = jax.scipy.special.ndtri(least / (high - low))  # <= 0
         x = jnp.where(from_low < from_high, x, -x)
         return x, _zero_density(outside, -jnp.log(high - low) - _log_normal(x))
-
-    def _ends(self, x):
-        return self.low[...].astype(x.dtype), self.high[...].astype(x.dtype)
 
 
 class Positive(Bijector):
@@ -462,6 +452,19 @@ class CircularShift(Bijector):
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
         return _wrap(y - self.phase[...].astype(y.dtype)), jnp.zeros((), jnp.float32)
+
+
+def _hold_ends(low: ArrayLike, high: ArrayLike) -> tuple[Constant, Constant]:
+    """Return the ends of a box as constants. Raise `ValueError` for shapes that differ."""
+    if np.shape(low) != np.shape(high):
+        raise ValueError(f"Expected low and high alike, got {low} and {high}.")
+    lower, upper = check_ends(low, high)
+    return Constant(lower), Constant(upper)
+
+
+def _read_ends(box: "Interval | Probit", like: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the ends of a box in the float type of the array `like`."""
+    return box.low[...].astype(like.dtype), box.high[...].astype(like.dtype)
 
 
 def _log_normal(x: jax.Array) -> jax.Array:

@@ -72,7 +72,11 @@ def load(path: str | Path) -> Any:
             names an unknown class or function.
         FileNotFoundError: if the file does not exist.
     """
-    description, arrays = _read(path)
+    return _build(path, *_read(path))
+
+
+def _build(path: str | Path, description: dict, arrays: list[np.ndarray]) -> Any:
+    """Return the model that a file describes. Raise `ValueError` if the file is damaged."""
     try:
         return Reader(arrays)(description["model"])
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
@@ -104,11 +108,13 @@ def describe(path: str | Path) -> str:
           base: Normal()
           bijector: Permutation(order=(1, 0))
     """
-    description, _ = _read(path)
+    description, arrays = _read(path)
     versions = description.get("versions", {})
     title = ", ".join(f"{name} {number}" for name, number in versions.items())
     card = "\n".join(f"{name}: {value}" for name, value in description.get("card", {}).items())
-    return "\n\n".join(filter(None, [f"Saved by {title}.", card, repr(load(path))]))
+    return "\n\n".join(
+        filter(None, [f"Saved by {title}.", card, repr(_build(path, description, arrays))])
+    )
 
 
 def _make_card(card: Mapping[str, Any]) -> dict[str, Any]:

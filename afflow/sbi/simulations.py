@@ -14,6 +14,7 @@ from afflow._tools.extras import import_extra
 from afflow._tools.shapes import check_size
 from afflow.models.flow import Flow
 from afflow.sbi.priors import check_prior
+from afflow.training.progress import find_tqdm
 
 Simulator = Callable[[Any, Any], Any]
 
@@ -183,10 +184,7 @@ def _run_once(
 
 def _show(batches: Iterable[Any], total: int, *, progress: bool) -> Iterable[Any]:
     """Return the batches with a progress bar, if wanted and `tqdm` is installed."""
-    if not progress:
-        return batches
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
+    tqdm = find_tqdm() if progress else None
+    if tqdm is None:
         return batches
     return tqdm(batches, total=total, desc="simulations", unit="batch", dynamic_ncols=True)

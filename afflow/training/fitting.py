@@ -253,9 +253,8 @@ def _choose_objective(flow: Any, x: Any, validation: Any, objective: Objective) 
             f"values, got {type(flow).__name__}: impute them, or drop the rows."
         )
     held_out = validation[0] if isinstance(validation, tuple) else validation
-    x = x.first().x if isinstance(x, Stream) else x  # later minibatches are checked when read
     for name, rows in (("x", x), ("validation", held_out)):
-        if np.ndim(rows):
+        if np.ndim(rows):  # not a Stream, whose minibatches are checked when they are read
             _check_missing(flow, name, rows)
     return observed_likelihood if objective is maximum_likelihood else objective
 

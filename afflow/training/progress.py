@@ -45,11 +45,17 @@ class Bar(NoBar):
 
 def make_progress_bar(total: int, run: Run, label: str, *, show: bool) -> NoBar:
     """Return a progress bar over `total` steps, which starts at the progress of `run`."""
-    if not show:
-        return NoBar()
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
+    tqdm = find_tqdm() if show else None
+    if tqdm is None:
         return NoBar()
     options: dict[str, Any] = {"unit": "step", "unit_scale": True, "dynamic_ncols": True}
     return Bar(tqdm(total=total, initial=run.total, desc=label or None, **options))
+
+
+def find_tqdm() -> Any:
+    """Return the class of the bars of `tqdm`, or `None` if `tqdm` is not installed."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm

@@ -1,6 +1,7 @@
 """A search for a learning rate: one run over rates that grow until the loss diverges."""
 
 from dataclasses import dataclass
+from itertools import chain, count, islice
 from typing import Any
 
 import jax
@@ -101,6 +102,7 @@ def find_learning_rate(
     jax.eval_shape(flow.log_prob, *source.first[:2])
     schedule = optax.exponential_decay(low, num_steps, high / low)
     optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))
+    stacks = chain.from_iterable(source.batches(epoch, 0, 1) for epoch in count())
     try:
         _, history = train(
             flow,
@@ -108,7 +110,7 @@ def find_learning_rate(
             key=keys[1],
             num_steps=1,
             max_epochs=num_steps,
-            batches=lambda epoch, start, size: _take_one(source, epoch),
+            batches=lambda epoch, start, size: islice(stacks, 1),
             optimizer=optimizer,
             callbacks=[lambda epoch: _has_diverged(epoch.history.train)],
             progress=progress,
@@ -119,13 +121,6 @@ def find_learning_rate(
     losses = np.array([loss for loss in history.train if np.isfinite(loss)])
     rates = low * (high / low) ** (np.arange(len(losses)) / num_steps)
     return RateSearch(rates, losses, _smooth(losses))
-
-
-def _take_one(source: Any, step: int) -> Any:
-    """Yield the minibatch of a step, as a stack of one: epoch after epoch of the source."""
-    epoch, place = divmod(step, source.num_steps)
-    stack = next(iter(source.batches(epoch, place, 1)))
-    yield jax.tree.map(lambda a: a[:1], stack)
 
 
 def _has_diverged(losses: list[float]) -> bool:
