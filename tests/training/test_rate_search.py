@@ -44,6 +44,8 @@ def test_a_run_that_diverges_ends():
         make_flow(), X, batch_size=64, low=1e-3, high=1e12, objective=explode, **OPTIONS
     )
     assert len(search.losses) < 80
+    steps = np.arange(len(search.losses))
+    np.testing.assert_allclose(search.rates, 1e-3 * 1e15 ** (steps / 80))
     assert np.isfinite(search.losses).all()
     assert search.suggestion < search.rates[-1] / 10
 
