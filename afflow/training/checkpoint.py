@@ -14,7 +14,10 @@ import numpy as np
 
 from afflow._tools.arrays import is_key
 from afflow._tools.shapes import check_size
+from afflow.training.optimizer import take_schedule
 from afflow.training.run import Run
+
+_EXTENDABLE = {"number of epochs", "patience"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Checkpoint:
         every: the number of epochs between checkpoints.
         keep: the number of checkpoints to keep, the latest ones.
         steps: if given, also save within an epoch, after every `steps` steps.
+        extend: also go on from a checkpoint of a run with another `max_epochs` or `patience`, on
+            the same split of the rows, even if that run has stopped. A schedule of the learning
+            rate is then the schedule of the new number of steps. By default such a checkpoint is
+            refused.
 
     Raises:
         ValueError: for numbers below one.
@@ -51,6 +58,7 @@ class Checkpoint:
     every: int = 1
     keep: int = 2
     steps: int | None = None
+    extend: bool = False
 
     def __post_init__(self):
         check_size("every", self.every)
@@ -98,7 +106,7 @@ class Store(NoStore):
         if number is None:
             return start
         facts = self._read(number, facts=self.args.JsonRestore())
-        self._check_identity(facts["identity"])
+        differ = self._find_differences(facts["identity"])
         leaves, structure = jax.tree.flatten(start.arrays)
         full = [i for i, leaf in enumerate(leaves) if leaf.size]
         wanted = self.args.StandardRestore([leaves[i] for i in full])
@@ -106,7 +114,10 @@ class Store(NoStore):
             leaves[i] = leaf
         if digest(leaves) != facts["digest"]:
             raise self._damaged(number)
-        return Run.of(jax.tree.unflatten(structure, leaves), facts)
+        run = Run.of(jax.tree.unflatten(structure, leaves), facts)
+        optimizer = take_schedule(run.state.optimizer, start.state.optimizer)
+        state = run.state._replace(optimizer=optimizer)
+        return run._replace(state=state, stopped=run.stopped and not differ)
 
     def _save(self, run: Run) -> None:
         leaves = jax.tree.leaves(run.arrays)
@@ -134,13 +145,16 @@ class Store(NoStore):
             f"to go on from the one before it."
         )
 
-    def _check_identity(self, found: dict[str, str]) -> None:
+    def _find_differences(self, found: dict[str, str]) -> set[str]:
+        """Return how the run of a checkpoint differs from this run, if the user allows it."""
         differ = {name for name, value in self.identity.items() if found.get(name) != value}
-        if differ:
+        if differ - (_EXTENDABLE if self.checkpoint.extend else set()):
+            mend = ", or extend=True" if differ <= _EXTENDABLE else ""
             raise ValueError(
                 f"Expected a checkpoint of this run in {self.folder}, got one of a run with "
-                f"another {', '.join(sorted(differ))}: give another folder, or delete it."
+                f"another {', '.join(sorted(differ))}: give another folder{mend}, or delete it."
             )
+        return differ
 
 
 def open_store(checkpoint: Checkpoint | None, identity: Callable[[], dict[str, str]]) -> NoStore:

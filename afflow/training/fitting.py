@@ -29,6 +29,7 @@ from afflow.training.sources import make_source
 from afflow.training.stream import Stream
 
 _PART, _SEARCHED = 2**12, 2**15  # rows that are scored at a time, and in all
+_NO_EPOCH = 2**32 - 1  # the keys of epochs 0, 1, ... order the rows
 
 
 class Density(Protocol):
@@ -197,7 +198,7 @@ def fit(
         trained, history = train(
             flow,
             source.loss,
-            key=jax.random.fold_in(keys[1], max_epochs),
+            key=jax.random.fold_in(keys[1], _NO_EPOCH),
             num_steps=source.num_steps,
             max_epochs=max_epochs,
             batches=source.batches,

@@ -23,7 +23,7 @@ from afflow.training.callbacks import Callback, Epoch
 from afflow.training.checkpoint import Checkpoint, digest, open_store
 from afflow.training.history import History, NonFiniteLossError
 from afflow.training.interrupt import interruptible
-from afflow.training.optimizer import Optimizer, make_optimizer
+from afflow.training.optimizer import Optimizer, drop_schedule, make_optimizer
 from afflow.training.pace import Pace
 from afflow.training.placement import Placement, make_placement
 from afflow.training.progress import make_progress_bar
@@ -99,8 +99,9 @@ class Program:
             "batches": self.batches,
             "validation": self.validate,
             "key": self.step.key,
-            "optimizer": run.state.optimizer,
-            "number of steps": (self.num_steps, self.max_epochs, self.chunk),
+            "optimizer": drop_schedule(run.state.optimizer),
+            "number of steps": (self.num_steps, self.chunk),
+            "number of epochs": self.max_epochs,
             "patience": self.patience,
             "ema": self.step.ema,
         }
@@ -108,7 +109,7 @@ class Program:
 
     def is_over(self, run: Run) -> bool:
         """Return whether the run has stopped, or all epochs are done."""
-        return run.stopped or run.epoch == self.max_epochs
+        return run.stopped or run.epoch >= self.max_epochs
 
     def stacks(self, run: Run) -> Iterable[Any]:
         """Return the stacked minibatches of the rest of the epoch."""

@@ -97,6 +97,28 @@ class DefaultState(NamedTuple):
     adam: Any
 
 
+def take_schedule(state: Any, other: Any) -> Any:
+    """Return the state of an optimizer with the number of steps of `other`, a state like it."""
+    return _map_default(lambda a, b: a._replace(num_steps=b.num_steps), state, other)
+
+
+def drop_schedule(state: Any) -> Any:
+    """Return the state of an optimizer without a number of steps."""
+    return _map_default(lambda a: a._replace(num_steps=None), state)
+
+
+def _map_default(change: Callable[..., DefaultState], *states: Any) -> Any:
+    """Change the states of default optimizers, at any place within a state."""
+
+    def is_default(part):
+        return isinstance(part, DefaultState)
+
+    def map_part(*parts):
+        return change(*parts) if is_default(parts[0]) else parts[0]
+
+    return jax.tree.map(map_part, *states, is_leaf=is_default)
+
+
 @lru_cache
 def default_optimizer(
     learning_rate: float, num_steps: int, weight_decay: float = 0.0

@@ -27,9 +27,9 @@ def small(width=5):
     return afflow.made(2, hidden=(width,), rngs=nnx.Rngs(0))
 
 
-def fit(folder, *, width=5, x=X, steps=4, keep=2, **options):
+def fit(folder, *, width=5, x=X, steps=4, keep=2, extend=False, **options):
     """Fit a small flow with checkpoints in `folder`."""
-    checkpoint = afflow.Checkpoint(folder, keep=keep, steps=steps)
+    checkpoint = afflow.Checkpoint(folder, keep=keep, steps=steps, extend=extend)
     options = OPTIONS | {"max_epochs": 3, "checkpoint": checkpoint} | options
     return afflow.fit(small(width), x, **options)
 
@@ -133,12 +133,55 @@ def test_a_checkpoint_changes_no_bits_of_whole_epochs(tmp_path):
     assert_same(fit(tmp_path, steps=None), afflow.fit(small(), X, max_epochs=3, **OPTIONS))
 
 
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory):
+    """Return the result of five epochs at one learning rate."""
+    return fit(tmp_path_factory.mktemp("longer"), max_epochs=5, optimizer=optax.adam(1e-2))
+
+
+def test_a_run_goes_on_into_more_epochs(longer, tmp_path):
+    options = {"optimizer": optax.adam(1e-2)}
+    fit(tmp_path, **options)
+    with pytest.raises(ValueError, match="another number of epochs: .* extend=True"):
+        fit(tmp_path, max_epochs=5, **options)
+    options |= {"max_epochs": 5, "extend": True}
+    with pytest.raises(Killed):
+        fit(tmp_path, callbacks=[kill(4)], **options)
+    assert_same(fit(tmp_path, **options), longer)
+    assert_same(fit(tmp_path, callbacks=[kill(0)], **options), longer)  # finished: at once
+
+
+def test_a_run_that_stopped_goes_on_with_more_patience(longer, tmp_path):
+    options = {"optimizer": optax.adam(1e-2), "max_epochs": 5}
+    _, history = fit(tmp_path, callbacks=[lambda epoch: epoch.number == 1], patience=7, **options)
+    assert len(history.train) == 2
+    assert_same(fit(tmp_path, extend=True, **options), longer)
+
+
+def test_no_other_run_goes_on(tmp_path):
+    fit(tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match="another model, number of epochs, optimizer: give"):
+        fit(tmp_path, width=6, extend=True)
+
+
+def test_the_default_schedule_goes_on_as_the_longer_one(tmp_path):
+    def rate(t):
+        return 5e-4 * (1 + jax.numpy.cos(jax.numpy.pi * t / jax.numpy.where(t < 27, 27.0, 45.0)))
+
+    adam = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate))
+    expected = fit(tmp_path / "expected", max_epochs=5, optimizer=adam)
+    options = {"weight_decay": 0.0}
+    fit(tmp_path / "run", **options)
+    _, history = fit(tmp_path / "run", max_epochs=5, extend=True, **options)
+    np.testing.assert_allclose(history.train, expected[1].train, rtol=1e-6)
+
+
 FOREIGN = {
     "model": {"width": 6},
     "loss or data": {"x": X + 1},
     "batches": {"batch_size": 29},
     "patience": {"patience": 1},
-    "number of steps": {"max_epochs": 4},
+    "number of epochs": {"max_epochs": 4},
     "key": {"key": jax.random.key(1)},
     "optimizer": {"optimizer": optax.sgd(0.1)},
 }
