@@ -2,12 +2,13 @@
 
 import math
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.modules import copy_module
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape
 from afflow.core.conditioner import Emit, Place, run_steps
@@ -29,6 +30,8 @@ class OrderAgnostic(Outlined, nnx.Module):
     - `draws_per_batch`: whether training uses one `Draw` for a whole minibatch.
     - `needs_random_orders`: whether `estimate` is unbiased over random orders only.
 
+    `dropout` is the probability that `estimate` drops a hidden unit.
+
     In the methods, `x`, inputs and results are in the drawn order: entry `t` belongs to
     coordinate `draw.order[t]`.
 
@@ -45,6 +48,11 @@ class OrderAgnostic(Outlined, nnx.Module):
     num_params: int
     draws_per_batch: bool
     needs_random_orders: bool
+    dropout: float = 0.0
+
+    def without_noise(self) -> Self:
+        """Return the network whose `estimate` drops no units."""
+        return copy_module(self, dropout=0.0) if self.dropout else self
 
     @property
     def features(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import nnx
 
 from afflow._tools.arrays import real_array
 from afflow._tools.calls import call, check_ending, per_event
+from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation, check_size
@@ -133,6 +135,10 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         together, key = jax.random.split(key)
         shared = (together,) if self.network.draws_per_batch else ()
         return call(_estimate, self, self._events(x), context, shared, key=key)
+
+    def without_noise(self) -> Self:
+        """Return the model that drops no hidden units in training, for validation."""
+        return copy_module(self, network=self.network.without_noise())
 
     def check_missing(self, x: np.ndarray) -> None:
         """Raise `ValueError` unless the model can train on rows `x` with missing values (NaN)."""

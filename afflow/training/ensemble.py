@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size
@@ -25,6 +26,7 @@ from afflow.training.optimizer import (
     choose_weight_decay,
     make_optimizer,
 )
+from afflow.training.sources import drop_noise
 from afflow.training.stream import Stream
 
 
@@ -79,6 +81,10 @@ class Ensemble(Outlined, nnx.Module):
         keys = jax.random.split(key, self.num_members)
         losses = self._of_each(lambda m, key: maximum_likelihood(m, key, x, context), keys)
         return -losses.mean(0)
+
+    def without_noise(self) -> Self:
+        """Return the ensemble of the members without the noise of training, for validation."""
+        return copy_module(self, members=drop_noise(self.members))
 
     def sample(
         self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None

@@ -176,15 +176,15 @@ def _make_batches(rows: Rows) -> np.ndarray:
     return np.arange(rows.size - rows.size % at_once).reshape(-1, at_once)
 
 
-def _without_noise(model: Any) -> Any:
-    """Return the model for validation, without dropout."""
+def drop_noise(model: Any) -> Any:
+    """Return the model for validation, without the noise of training, such as dropout."""
     return model.without_noise() if hasattr(model, "without_noise") else model
 
 
 @jax.jit
 def _compute_mean_loss(losses: Any, data: Rows, key: jax.Array, index: jax.Array, model: Any):
     """Return the mean loss over `data`: the batches of `index`, and the remaining rows."""
-    data, model = _normalize_weights(data), _without_noise(model)
+    data, model = _normalize_weights(data), drop_noise(model)
     keys = jax.random.split(key, len(index))
     means = jax.lax.map(lambda item: _compute_loss_at(losses, data, model, *item), (keys, index))
     rest = data.size - index.size

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from registry import randomize
 
 import afflow
 
@@ -29,6 +30,37 @@ def test_members_are_trained_as_if_alone(ensemble):
     alone, _ = afflow.fit(make(nnx.Rngs(keys[1])), X, validation=0, **OPTIONS)
     for left, right in zip(jax.tree.leaves(ensemble[1]), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-9)
+
+
+def recurrent(rngs):
+    """Return a small model with dropout."""
+    network = afflow.conditioners.Recurrent(2, 1, (3,), dropout=0.5, rngs=rngs)
+    return afflow.AutoregressiveModel(network, afflow.conditionals.Bernoulli())
+
+
+def masked(rngs):
+    """Return a small ensemble of masks with dropout."""
+    return afflow.zoo.made_ensemble(2, hidden=(8,), dropout=0.5, rngs=rngs)
+
+
+@pytest.mark.parametrize("build", [recurrent, masked])
+def test_validation_drops_no_units(build):
+    x = (X > 0).astype(float)
+    models = [randomize(build(nnx.Rngs(seed)), 1.0) for seed in range(2)]
+    validated = afflow.Ensemble(models).without_noise()
+    keys = jax.random.split(KEY, 2)
+    means = [m.without_noise().training_log_prob(k, x) for m, k in zip(models, keys, strict=True)]
+    np.testing.assert_allclose(validated.training_log_prob(KEY, x), np.mean(means, 0), rtol=1e-6)
+    noisy = np.mean([m.training_log_prob(k, x) for m, k in zip(models, keys, strict=True)], 0)
+    assert np.abs(noisy - np.mean(means, 0)).max() > 1e-3
+
+
+def test_an_order_agnostic_model_validates_without_dropout():
+    model = randomize(masked(nnx.Rngs(0)), 1.0).without_noise()
+    x = (X > 0).astype(float)
+    plain = afflow.zoo.made_ensemble(2, hidden=(8,), rngs=nnx.Rngs(0))
+    plain = jax.tree.unflatten(jax.tree.structure(plain), jax.tree.leaves(model))
+    np.testing.assert_array_equal(model.training_log_prob(KEY, x), plain.training_log_prob(KEY, x))
 
 
 def test_the_mixture(ensemble):
