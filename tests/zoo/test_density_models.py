@@ -415,7 +415,7 @@ def test_rows_with_missing_values(anywhere):
     x, holed = rows_with_gaps(4, 3000, np.random.default_rng(0), anywhere=anywhere)
     make = afflow.zoo.deep_nade if anywhere else afflow.made_model
     model = make(4, hidden=(16,), rngs=nnx.Rngs(0))
-    options = {"key": KEY, "max_epochs": 40, "learning_rate": 0.01, "progress": False}
+    options = {"key": KEY, "max_epochs": 80, "learning_rate": 0.01, "progress": False}
     model, _ = afflow.fit(model, holed, missing=True, **options)
     truth = np.log(2) + 3 * (-0.9 * np.log(0.9) - 0.1 * np.log(0.1))
     assert abs(-np.mean(model.log_prob(x)) - truth) < 0.06
