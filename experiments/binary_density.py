@@ -171,6 +171,7 @@ def train(name: str, data: Split, settings: Settings, config: Config):
         key=jax.random.key(config.seed),
         validation=data.validation,
         batch_size=settings.batch_size,
+        ema=None,
         max_epochs=settings.epochs,
         patience=settings.patience,
         optimizer=optimizer(settings),

@@ -118,6 +118,7 @@ def train_cycle(fitted: Fitted, epochs: int, seed: int, settings: Settings, data
         key=jax.random.fold_in(jax.random.key(seed), fitted.cycles),
         validation=data.validation,
         batch_size=settings.batch_size,
+        ema=None,
         max_epochs=epochs,
         patience=settings.patience,
         optimizer=optimizer(settings),

@@ -158,6 +158,7 @@ def main(config: Config) -> None:
         key=jax.random.key(config.seed),
         missing=True,
         validation=padded(pieces.validation, config.length),
+        ema=None,
         max_epochs=config.epochs,
         patience=config.patience,
         learning_rate=config.learning_rate,

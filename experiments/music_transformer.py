@@ -116,6 +116,7 @@ def train(config: Config, name: str, pieces: Pieces):
         afflow.training.Stream(Windows(pieces.train, config), config.steps),
         key=jax.random.key(config.seed),
         validation=np.concatenate(held_out),
+        ema=None,
         max_epochs=config.epochs,
         optimizer=partial(make_optimizer, config),
         checkpoint=afflow.Checkpoint(config.runs / f"music_transformer_{name}", steps=50),

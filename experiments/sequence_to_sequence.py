@@ -96,6 +96,7 @@ def main(config: Config) -> None:
         answers[train],
         context=contexts[train],
         key=jax.random.key(config.seed),
+        ema=None,
         max_epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,

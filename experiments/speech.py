@@ -111,6 +111,7 @@ def train(
         missing=True,
         validation=(windows["validation"], contexts["validation"]),
         batch_size=config.batch_size,
+        ema=None,
         max_epochs=config.epochs,
         optimizer=partial(make_optimizer, config.learning_rate),
         checkpoint=afflow.Checkpoint(config.runs / f"speech_{config.label}", steps=100),

@@ -141,6 +141,7 @@ def train(config: Config, model: Any, data: Split) -> tuple[Any, Any]:
         data.train.images,
         context=data.train.classes,
         key=jax.random.key(config.seed),
+        ema=None,
         validation=tuple(part for part in data.validation if part is not None),
         batch_size=config.batch_size,
         max_epochs=config.epochs,

@@ -109,6 +109,7 @@ def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflo
         windows,
         key=jax.random.key(config.seed),
         validation=held_out[: len(held_out) // row * row].reshape(-1, row),
+        ema=None,
         max_epochs=config.epochs,
         learning_rate=config.learning_rate,
         optimizer=partial(make_optimizer, config) if config.model == "transformer" else None,

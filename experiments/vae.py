@@ -90,6 +90,7 @@ def train(config: Config, model: Any, data: Any, label: str) -> tuple[Any, Any]:
             model.with_kl_weight(weight),
             data.train,
             key=jax.random.key(config.seed),
+            ema=None,
             validation=data.validation,
             batch_size=config.batch_size,
             max_epochs=config.epochs if is_last else 1,

@@ -14,7 +14,7 @@ from afflow._tools.extras import import_extra
 from afflow._tools.files import open_to_replace
 
 Arrays = dict[str, jax.Array]
-Views = dict[str, dict[str, Any]]  # the dtype, shape and bytes of each array
+Forms = dict[str, tuple[str, list[int]]]  # the type and the shape of each array
 Model = TypeVar("Model", bound=nnx.Module)
 
 
@@ -69,7 +69,7 @@ def load_parameters(model: Model, path: str | Path) -> Model:
     except library.SafetensorError as error:
         raise ValueError(f"Expected a whole file of safetensors, got {path}: {error}.") from error
     arrays = _name_arrays(model)
-    _check_forms(dict(library.deserialize(_serialize(arrays))), views)
+    _check_forms(_find_forms(arrays), {n: (v["dtype"], v["shape"]) for n, v in views.items()})
     new = [_read_array(views[name], array) for name, array in arrays.items()]
     graph, state = nnx.split(model)
     return nnx.merge(graph, jax.tree.unflatten(jax.tree.structure(state), new))
@@ -84,11 +84,23 @@ def _name_arrays(model: nnx.Module) -> Arrays:
 def _serialize(arrays: Arrays) -> bytes:
     """Return the content of the file; PRNG keys are stored as integers."""
     tensors = import_extra("safetensors.flax", "safetensors", "writes the file")
-    numbers = {n: jax.random.key_data(a) if is_key(a) else a for n, a in arrays.items()}
-    return tensors.save(numbers)
+    return tensors.save({name: _get_numbers(array) for name, array in arrays.items()})
 
 
-def _check_forms(expected: Views, got: Views) -> None:
+def _get_numbers(array: jax.Array) -> jax.Array:
+    return jax.random.key_data(array) if is_key(array) else array
+
+
+def _find_forms(arrays: Arrays) -> Forms:
+    """Return the types and shapes that a file of the arrays has, from a file of empty arrays."""
+    numbers = {name: jax.eval_shape(_get_numbers, array) for name, array in arrays.items()}
+    empty = _serialize({name: jnp.zeros(0, form.dtype) for name, form in numbers.items()})
+    library = import_extra("safetensors", "safetensors", "reads the file")
+    views = dict(library.deserialize(empty))
+    return {name: (views[name]["dtype"], list(form.shape)) for name, form in numbers.items()}
+
+
+def _check_forms(expected: Forms, got: Forms) -> None:
     """Raise `ValueError` unless the names, types and shapes are equal."""
     if names := expected.keys() ^ got.keys():
         raise ValueError(
@@ -96,9 +108,9 @@ def _check_forms(expected: Views, got: Views) -> None:
             f"({len(names)} such names): build the model as it was built for the file."
         )
     for name in sorted(expected):
-        wanted, found = ([view[name][k] for k in ("dtype", "shape")] for view in (expected, got))
+        wanted, found = expected[name], got[name]
         if wanted != found:
-            raise ValueError(f"Expected {name} as {wanted}, got {found}.")
+            raise ValueError(f"Expected {name} as {list(wanted)}, got {list(found)}.")
 
 
 def _read_array(view: dict[str, Any], like: jax.Array) -> jax.Array:

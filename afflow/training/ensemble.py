@@ -117,6 +117,7 @@ def fit_ensemble(
     learning_rate: float | None = None,
     weight_decay: float | None = None,
     optimizer: Optimizer | None = None,
+    ema: float | None = 0.999,
     checkpoint: Checkpoint | None = None,
     callbacks: Iterable[Callback] = (),
     progress: bool = True,
@@ -143,6 +144,7 @@ def fit_ensemble(
         learning_rate: the initial rate of the default optimizer, as in `fit`.
         weight_decay: the weight decay of the default optimizer, as in `fit`.
         optimizer: another optimizer, written for one member.
+        ema: the decay of the moving average of the parameters, as in `fit`.
         checkpoint: where to write checkpoints.
         callbacks: called after each epoch.
         progress: show a progress bar.
@@ -187,6 +189,7 @@ def fit_ensemble(
         max_epochs=max_epochs,
         patience=patience,
         optimizer=lambda steps: each_member(num, make_optimizer(steps, optimizer, rate, decay)),
+        ema=ema,
         checkpoint=checkpoint,
         callbacks=callbacks,
         progress=progress,

@@ -60,7 +60,7 @@ def fit(
     optimizer: Optimizer | None = None,
     accumulate: int = 1,
     trainable: Trainable | None = None,
-    ema: float | None = None,
+    ema: float | None = 0.999,
     checkpoint: Checkpoint | None = None,
     callbacks: Iterable[Callback] = (),
     mesh: Mesh | None = None,
@@ -121,8 +121,9 @@ def fit(
         trainable: the parameters to train: patterns of paths such as `"bijector.bijectors.0.*"`, or
             a function that maps a path to whether it is trained. `paths_of(flow)` lists the paths.
             Each copy in a `Repeat` has a separate path.
-        ema: the decay of an exponential moving average of the parameters, for example 0.999. If
-            given, the average is validated and returned. The first steps use a smaller decay.
+        ema: the decay of an exponential moving average of the parameters. The average is validated
+            and returned. Step `t` uses the decay `t / (t + 9)` if it is smaller, so that short runs
+            forget their start. With `None` the parameters themselves are validated and returned.
         checkpoint: where to write checkpoints. A run that was killed resumes from its latest
             checkpoint if `fit` is called again with the same arguments, with the same result bit
             for bit.

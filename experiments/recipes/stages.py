@@ -84,6 +84,7 @@ class Stages:
             model, history = afflow.fit(
                 change(model),
                 x,
+                ema=None,
                 checkpoint=afflow.Checkpoint(self.folder / f"{name}_{number}", steps=100),
                 callbacks=[lambda _, share=share: clock.tick() > 60 * share],
                 label=f"{name} {number + 1}/{len(changes)}",
