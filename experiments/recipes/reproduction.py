@@ -89,7 +89,7 @@ def reproduce(
     old = get_model(content, model)
     sizes = old.get("parameters"), new.get("parameters")
     scores = old["test"]["nats"], new["test"]["nats"], new["test"]["two_standard_errors"]
-    return Comparison(f"{dataset} {model}", *scores, sizes)
+    return Comparison(f"{dataset} {model}", *map(float, scores), sizes)
 
 
 def find_file(dataset: str, model: str, results: Path) -> Path:

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 MARKERS = {"afflow": "o", "flowjax": "s", "zuko": "^", "nflows": "D"}
 COLORS = {"maf": "tab:blue", "nsf": "tab:orange"}
@@ -65,7 +66,10 @@ def draw_times(results: Results, path: Path) -> None:
 def _draw_panel(axis: Axes, name: str, points: dict[tuple[str, str], Point]) -> None:
     for (model, library), point in points.items():
         axis.plot(point.seconds, point.nats, MARKERS[library], color=COLORS[model], alpha=0.8)
-    axis.set(title=name, xscale="log")
+    decades = np.log10([point.seconds for point in points.values()])
+    ends = 10 ** np.floor(decades.min()), 10 ** (np.floor(decades.max()) + 1)
+    axis.set(title=name, xscale="log", xlim=ends)
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _make_handles() -> list[Line2D]:
