@@ -8,14 +8,12 @@ colours. Validation chooses the epoch. The test set is scored once, at the end. 
 `results/binary/`, one file per model, with samples and completions for images.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
@@ -24,48 +22,14 @@ from datasets import Split, binary
 from flax import nnx
 from gaussians import summarize
 from measuring.report import keep_programs, save
+from measuring.stopwatch import Stopwatch, make_checkpoint
 from recipes.binary_images import draw_images
+from recipes.binary_models import DEFAULTS, Settings, build, start_at_means
 
 import afflow
 
 ROOT = Path(__file__).parent
 SIDES = {"digits": 8, "binarized_mnist": 28}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A model and its training.
-
-    Attributes:
-        hidden: the widths of the hidden layers.
-        members: the number of masks or orders in an ensemble.
-        endless: train on new masks at every step, not on the masks of the members.
-        natural: draw random connections only, and give all members the natural order.
-        dropout: the probability of dropping a hidden unit in an ensemble of masks.
-        relu: use rectified units in NADE instead of sigmoids.
-        batch_size: the number of rows in a minibatch.
-        learning_rate: the learning rate of AdamW, which decays to zero by a cosine.
-        weight_decay: the weight decay of AdamW; a step multiplies it by the learning rate.
-        l2: half of this times the squared weights is added to the loss. Unlike weight decay, it
-            does not depend on the scale of the gradients, and suits few rows.
-        direct: add linear connections from input to output in MADE; by default if it is narrow.
-        epochs: the largest number of epochs.
-        patience: the number of epochs without a better validation loss before training stops.
-    """
-
-    hidden: tuple[int, ...] = (500,)
-    members: int = 8
-    endless: bool = False
-    natural: bool = False
-    dropout: float = 0.0
-    relu: bool = False
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    l2: float = 0.0
-    direct: bool | None = None
-    epochs: int = 100
-    patience: int = 15
 
 
 @dataclass(frozen=True)
@@ -94,14 +58,8 @@ class Config:
     epochs: int | None = None
     patience: int | None = None
     out: Path = ROOT / "results" / "binary"
-
-
-DEFAULTS = {
-    "independent": Settings(hidden=(20,), weight_decay=1e-3),
-    "made": Settings(hidden=(500,)),
-    "made_ensemble": Settings(hidden=(500, 500), epochs=200),
-    "eonade": Settings(hidden=(500,), epochs=300, patience=30),
-}
+    runs: Path | None = None
+    """A folder for checkpoints. With it, the same command resumes a run that was killed."""
 
 
 def settings_of(name: str, config: Config) -> Settings:
@@ -109,40 +67,6 @@ def settings_of(name: str, config: Config) -> Settings:
     defaults = DEFAULTS.get(name, Settings())
     given = {field: getattr(config, field) for field in asdict(defaults)}
     return replace(defaults, **{field: v for field, v in given.items() if v is not None})
-
-
-def build(name: str, dim: int, settings: Settings, seed: int):
-    """Return an untrained model."""
-    rngs, hidden = nnx.Rngs(seed), settings.hidden
-    match name:
-        case "fvsbn":
-            return afflow.fvsbn(dim, rngs=rngs)
-        case "independent":
-            return afflow.zoo.independent_mlps(dim, hidden=hidden[0], rngs=rngs)
-        case "nade":
-            activation = jax.nn.relu if settings.relu else jax.nn.sigmoid
-            return afflow.nade(dim, hidden=hidden[0], activation=activation, rngs=rngs)
-        case "made":
-            return afflow.made_model(dim, hidden=hidden, direct=settings.direct, rngs=rngs)
-        case "made_ensemble":
-            names = "natural", "endless", "dropout"
-            options = {name: getattr(settings, name) for name in names}
-            masks = settings.members
-            return afflow.zoo.made_ensemble(
-                dim, hidden=hidden, num_masks=masks, **options, rngs=rngs
-            )
-        case _:
-            return afflow.zoo.eonade(dim, hidden=hidden, num_orders=settings.members, rngs=rngs)
-
-
-def start_at_means(model, train: np.ndarray):
-    """Set the output biases to the logits of the mean of every coordinate; return the model."""
-    mean = (train.sum(0) + 0.5) / (len(train) + 1)
-    logits = jnp.log(mean / (1 - mean))
-    part = model.conditioner if hasattr(model, "conditioner") else model.network
-    bias = part.b if hasattr(part, "b") else part.biases[-1]
-    bias[...] = logits.reshape(bias[...].shape).astype(bias[...].dtype)
-    return model
 
 
 def optimizer(settings: Settings) -> Callable[[int], optax.GradientTransformation]:
@@ -163,9 +87,11 @@ def _find_matrices(params):
 
 
 def train(name: str, data: Split, settings: Settings, config: Config):
-    """Fit a model; return the model and its history."""
+    """Fit a model; return the model, its history and the seconds of training."""
+    folder = config.runs and config.runs / f"{config.dataset}-{name}"
+    watch = Stopwatch(folder)
     model = build(name, data.train.shape[1], settings, config.seed)
-    return afflow.fit(
+    model, history = afflow.fit(
         start_at_means(model, data.train),
         data.train,
         key=jax.random.key(config.seed),
@@ -175,7 +101,10 @@ def train(name: str, data: Split, settings: Settings, config: Config):
         max_epochs=settings.epochs,
         patience=settings.patience,
         optimizer=optimizer(settings),
+        checkpoint=make_checkpoint(folder, settings.epochs),
+        callbacks=[watch.keep],
     )
+    return model, history, watch.read()
 
 
 def log_probs(model, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
@@ -195,31 +124,34 @@ def evaluate(model, data: Split) -> dict:
     return results
 
 
+def run(name: str, settings: Settings, data: Split, config: Config) -> dict[str, Any]:
+    """Train and score a model, write the results and return them."""
+    print(config.dataset, name, settings, flush=True)
+    model, history, seconds = train(name, data, settings, config)
+    results = {
+        "model": name,
+        "settings": asdict(settings),
+        "sizes": [len(part) for part in data],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        **evaluate(model, data),
+        "validation": -history.validation[history.best_epoch],
+        "best_epoch": history.best_epoch + 1,
+        "seconds": seconds,
+        "history": history._asdict(),
+    }
+    save(config.out / f"{config.dataset}-{name}.json", config, results)
+    if config.dataset in SIDES:
+        path = config.out / f"{config.dataset}-{name}.png"
+        draw_images(model, data, SIDES[config.dataset], path)
+    return results
+
+
 def main(config: Config) -> None:
     """Train and score each model; print the table of the data set."""
     keep_programs()
     data = binary(config.dataset, config.data_dir)
     for name in config.models:
-        settings = settings_of(name, config)
-        print(config.dataset, name, settings, flush=True)
-        begun = time.perf_counter()
-        model, history = train(name, data, settings, config)
-        seconds = time.perf_counter() - begun
-        results = {
-            "model": name,
-            "settings": asdict(settings),
-            "sizes": [len(part) for part in data],
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
-            **evaluate(model, data),
-            "validation": -history.validation[history.best_epoch],
-            "best_epoch": history.best_epoch + 1,
-            "seconds": seconds,
-            "history": history._asdict(),
-        }
-        save(config.out / f"{config.dataset}-{name}.json", config, results)
-        if config.dataset in SIDES:
-            path = config.out / f"{config.dataset}-{name}.png"
-            draw_images(model, data, SIDES[config.dataset], path)
+        run(name, settings_of(name, config), data, config)
     print(text_table(config.dataset, config.out))
 
 

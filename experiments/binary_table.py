@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from measuring.report import RESULTS_PAGE
-from table import with_table
+from measuring.tables import core_hours, with_table
 
 FOLDER = Path(__file__).parent / "results" / "binary"
 BEGIN, END = "<!-- binary table -->\n", "<!-- end of binary table -->\n"
@@ -24,13 +24,25 @@ PUBLISHED = {
 }
 
 
-def score(dataset: str, model: str, folder: Path = FOLDER) -> str:
-    """Return our score with two standard errors, or an empty string."""
+def read(dataset: str, model: str, folder: Path = FOLDER) -> dict | None:
+    """Return the content of a results file, or `None` if there is no such file."""
     path = folder / f"{dataset}-{model}.json"
-    if not path.exists():
-        return ""
-    test = json.loads(path.read_text())["results"]["test"]
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def score(content: dict) -> str:
+    """Return our score with two standard errors."""
+    test = content["results"]["test"]
     return f"{test['nats']:.2f} ± {test['two_standard_errors']:.2f}"
+
+
+def cell(dataset: str, model: str, folder: Path = FOLDER) -> str:
+    """Return our score, with the published score and the cost in brackets, or an empty string."""
+    content = read(dataset, model, folder)
+    if content is None:
+        return ""
+    notes = published(dataset, model) or "-", core_hours(content)
+    return f"{score(content)} ({', '.join(filter(None, notes))})"
 
 
 def published(dataset: str, model: str) -> str:
@@ -42,18 +54,21 @@ def published(dataset: str, model: str) -> str:
 def text_table(dataset: str, folder: Path = FOLDER) -> str:
     """Return the scores of one data set beside the published scores."""
     names = [path.stem.split("-")[1] for path in sorted(folder.glob(f"{dataset}-*.json"))]
-    rows = [(name, score(dataset, name, folder), published(dataset, name)) for name in names]
+    files = [read(dataset, name, folder) for name in names]
+    rows = [
+        (name, score(file), published(dataset, name))
+        for name, file in zip(names, files, strict=True)
+        if file
+    ]
     head = dataset, "test log-likelihood, nats", "published"
     return "\n".join(f"{a:<18}{b:>26}{c:>12}" for a, b, c in (head, *rows))
 
 
 def markdown_table() -> str:
-    """Return the scores of all data sets, each with the published score in brackets."""
+    """Return the cells of all data sets."""
     lines = ["| | " + " | ".join(SETS) + " |", "|---" * (len(SETS) + 1) + "|"]
     for model in PUBLISHED:
-        cells = [f"{score(name, model)} ({published(name, model) or '-'})" for name in SETS]
-        cells = [cell if cell[0] == "-" else "" for cell in cells]
-        lines.append(f"| `{model}` | {' | '.join(cells)} |")
+        lines.append(f"| `{model}` | {' | '.join(cell(name, model) for name in SETS)} |")
     return "\n".join(lines) + "\n"
 
 

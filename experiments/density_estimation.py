@@ -7,19 +7,17 @@ Validation chooses the epoch. The test set is scored once, at the end. The resul
 curve go to `results/`, the parameters to `runs/`.
 """
 
-import time
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 import tyro
 from datasets import DENSITIES, Split
 from datasets.mnist import bits_per_dim
@@ -27,6 +25,7 @@ from flax import nnx
 from gaussians import summarize
 from measuring.report import keep_programs, save
 from recipes.benchmarks import FAST, PAPER, Settings, build
+from recipes.cycles import Fitted, read_checkpoint, train_cycle, write_checkpoint
 
 import afflow
 
@@ -56,7 +55,7 @@ class Config:
     minutes: float | None = None
     """Minutes of training. A cycle that would end later, at the current pace, does not start."""
     resume: bool = False
-    """Continue after the last finished cycle."""
+    """Continue from the last checkpoint, if there is one."""
     out: Path = ROOT / "results" / "density"
     runs: Path = ROOT.parent / "runs"
 
@@ -66,16 +65,6 @@ class Config:
         return f"{self.dataset}_{self.model}"
 
 
-class Fitted(NamedTuple):
-    """A trained flow, the losses after each epoch, and the seconds and cycles of training."""
-
-    flow: afflow.Flow
-    train: list[float]
-    validation: list[float]
-    seconds: float = 0.0
-    cycles: int = 0
-
-
 def settings_of(config: Config) -> Settings:
     """Return the settings of the preset, replaced by the values that the user gave."""
     chosen = PRESETS[config.preset].get((config.dataset, config.model), Settings())
@@ -83,68 +72,22 @@ def settings_of(config: Config) -> Settings:
     return replace(chosen, **{name: value for name, value in given.items() if value is not None})
 
 
-def optimizer(settings: Settings):
-    """Return a function from the number of steps to AdamW, clipped and with a cosine decay."""
-
-    def make(num_steps: int) -> optax.GradientTransformation:
-        schedule = optax.cosine_decay_schedule(settings.learning_rate, num_steps)
-        adam = optax.adamw(schedule, weight_decay=settings.weight_decay)
-        return optax.chain(optax.clip_by_global_norm(5.0), adam)
-
-    return make
-
-
 def train(config: Config, settings: Settings, data: Split) -> Fitted:
     """Fit the flow in cycles. Each cycle starts from the best flow of the previous cycle."""
     fitted = Fitted(build(config.model, settings, data.train, config.seed), [], [])
-    path = config.runs / f"{config.name}.npz"
-    if config.resume:
+    path, folder = (config.runs / f"{config.name}{suffix}" for suffix in (".npz", "_cycle"))
+    if not config.resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif path.exists():
         fitted = read_checkpoint(fitted.flow, path)
     for epochs in settings.cycles[fitted.cycles :]:
         pace = fitted.seconds / max(len(fitted.train), 1)
         if config.minutes and fitted.seconds + epochs * pace > 60 * config.minutes:
             break
-        fitted = train_cycle(fitted, epochs, config.seed, settings, data)
+        fitted = train_cycle(fitted, epochs, config.seed, settings, data, folder)
         write_checkpoint(fitted, path)
+        shutil.rmtree(folder, ignore_errors=True)
     return fitted
-
-
-def train_cycle(fitted: Fitted, epochs: int, seed: int, settings: Settings, data: Split) -> Fitted:
-    """Fit for one cosine cycle."""
-    start = time.perf_counter()
-    flow, history = afflow.fit(
-        fitted.flow,
-        data.train,
-        key=jax.random.fold_in(jax.random.key(seed), fitted.cycles),
-        validation=data.validation,
-        batch_size=settings.batch_size,
-        ema=None,
-        max_epochs=epochs,
-        patience=settings.patience,
-        optimizer=optimizer(settings),
-    )
-    seconds = fitted.seconds + time.perf_counter() - start
-    losses = fitted.train + history.train, fitted.validation + history.validation
-    return Fitted(flow, *losses, seconds, fitted.cycles + 1)
-
-
-def write_checkpoint(fitted: Fitted, path: Path) -> None:
-    """Write the arrays, by their paths in the module, with the losses, seconds and cycles."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    course = fitted._asdict()
-    leaves, _ = jax.tree.flatten_with_path(course.pop("flow"))
-    arrays = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
-    np.savez(path, **arrays, **course)
-
-
-def read_checkpoint(flow: afflow.Flow, path: Path) -> Fitted:
-    """Return the contents of a checkpoint, in a flow of the structure of `flow`."""
-    file = np.load(path)
-    names, structure = jax.tree.flatten_with_path(flow)
-    leaves = [jnp.asarray(file[jax.tree_util.keystr(name)]) for name, _ in names]
-    losses = file["train"].tolist(), file["validation"].tolist()
-    flow = jax.tree.unflatten(structure, leaves)
-    return Fitted(flow, *losses, float(file["seconds"]), int(file["cycles"]))
 
 
 def log_probs(flow: afflow.Flow, x: np.ndarray, batch_size: int = 4096) -> np.ndarray:
@@ -184,22 +127,28 @@ def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
         "validation": -fitted.validation[best],
         "best_epoch": best + 1,
         "epochs": len(fitted.train),
+        "cycles": fitted.cycles,
         "seconds": fitted.seconds,
         "losses": {"train": fitted.train, "validation": fitted.validation},
     }
 
 
-def main(config: Config) -> None:
-    """Train, score the test set once, and write the results."""
-    keep_programs()
-    settings = settings_of(config)
+def run(config: Config, settings: Settings) -> dict[str, Any]:
+    """Train, score the test set once, write the results and return them."""
     data = DENSITIES[config.dataset](config.data_dir)
     print(config.name, [part.shape for part in data], settings, flush=True)
     fitted = train(config, settings, data)
     results = report(config, fitted, data)
-    print("{nats:.3f} +- {two_standard_errors:.3f} nats".format(**results["test"]))
     save(config.out / f"{config.name}.json", settings, results)
     draw(fitted, config.name, config.out / f"{config.name}.png")
+    return results
+
+
+def main(config: Config) -> None:
+    """Train and score a flow with the preset, changed by the settings that the user gave."""
+    keep_programs()
+    results = run(config, settings_of(config))
+    print("{nats:.3f} +- {two_standard_errors:.3f} nats".format(**results["test"]))
 
 
 if __name__ == "__main__":

@@ -6,22 +6,28 @@
 Nothing is tuned to a data set. Every library fits its default flow in its documented loop to the
 same standardised rows. The seed determines the toy data, the split of sets without a published
 split, the subset of large sets, and the initial weights. A run adds missing entries to the results
-file, and replaces the table between two markers in `notebooks/results.md`.
+file, and replaces the table between two markers in `notebooks/results.md`. A picture has the scores
+against the training times, which only newer entries have: `--timed` runs the older ones again.
 """
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import jax
 import numpy as np
 import tyro
 from datasets import DENSITIES, bsds300, rnade
-from measuring.report import RESULTS_PAGE, environment, keep_programs
-from peers.defaults import LIBRARIES
+from measuring.report import RESULTS_PAGE, environment
+from measuring.tables import with_table
+from peers.defaults import LIBRARIES, MODULES
+from recipes.training_times import draw_times, has_times
 from targets import toy_data
 from tqdm import tqdm
 
@@ -46,6 +52,8 @@ class Config:
     sets: tuple[str, ...] = ()
     """The data sets to run; all by default."""
     seeds: int = 5
+    timed: bool = False
+    """Run entries without a training time again, and replace them."""
     data_dir: Path | None = None
     out: Path = OUT
 
@@ -116,13 +124,23 @@ SETS: dict[str, Callable[[Config, int], Rows]] = {
 }
 
 
-def score(rows: Rows, fit: Callable, model: str, seed: int) -> dict[str, float]:
-    """Return the mean, median and worst test log-density, in nats in the original units."""
+def score(rows: Rows, library: str, model: str, seed: int) -> dict[str, float]:
+    """Return the mean, median and worst test log-density, and the seconds of training.
+
+    The log-densities are in nats in the original units. The seconds include compilation.
+    """
     mean = rows.train.mean(0, dtype=np.float64)
     std = rows.train.std(0, dtype=np.float64)
     train, test = (((part - mean) / std).astype(np.float32) for part in rows)
-    nats = fit(model, train, test, seed) - np.log(std).sum()
-    return {"mean": nats.mean(), "median": float(np.median(nats)), "worst": nats.min()}
+    for module in MODULES[library]:
+        import_module(module)
+    jax.clear_caches()  # or only the first seed would pay for compilation
+    start = time.perf_counter()
+    log_prob = LIBRARIES[library](model, train, seed)
+    seconds = time.perf_counter() - start
+    nats = log_prob(test) - np.log(std).sum()
+    summary = {"mean": nats.mean(), "median": float(np.median(nats)), "worst": nats.min()}
+    return summary | {"seconds": seconds}
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
@@ -145,30 +163,30 @@ def _cell(results: dict[str, dict[str, float]], start: str) -> str:
     return f"{np.mean(means):.2f}" + (f" ± {error:.2f}" if len(means) > 1 else "")
 
 
-def write_table(results: dict[str, dict[str, float]], page: Path = RESULTS_PAGE) -> None:
-    """Put the table into the page of results."""
-    before, rest = page.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    page.write_text(before + BEGIN + table(results) + END + after)
+def is_missing(result: dict[str, float] | None, config: Config) -> bool:
+    """Return whether an entry of the results file is to be run."""
+    return result is None or (config.timed and "seconds" not in result)
 
 
 def main(config: Config) -> None:
     """Fit the missing entries, and write each result at once."""
-    keep_programs()
     results = json.loads(config.out.read_text())["results"] if config.out.exists() else {}
     names = config.sets or tuple(SETS)
     runs = list(product(range(config.seeds), names, config.models, config.libraries))
     for seed, name, model, library in (bar := tqdm(runs)):
         key = f"{name} {model} {library} {seed}"
-        if key in results:
+        if not is_missing(results.get(key), config):
             continue
         bar.set_description(key)
-        results[key] = score(SETS[name](config, seed), LIBRARIES[library], model, seed)
+        results[key] = score(SETS[name](config, seed), library, model, seed)
         content = {"environment": environment(), "results": results}
         config.out.parent.mkdir(parents=True, exist_ok=True)
         config.out.write_text(json.dumps(content, indent=1, default=float) + "\n")
+    if has_times(results):
+        draw_times(results, config.out.with_name(f"{config.out.stem}_time.png"))
     if config.out == OUT:
-        write_table(results)
+        text = RESULTS_PAGE.read_text()
+        RESULTS_PAGE.write_text(with_table(text, table(results), BEGIN, END))
 
 
 if __name__ == "__main__":

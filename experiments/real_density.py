@@ -9,9 +9,9 @@ the one model that was not trained on it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import matplotlib
@@ -25,6 +25,8 @@ from datasets import fold, rnade
 from flax import nnx
 from gaussians import gaussian_log_prob, summarize
 from measuring.report import keep_programs, save
+from measuring.stopwatch import Stopwatch
+from recipes.folds import read_folds, write_folds
 from tqdm import tqdm
 
 import afflow
@@ -57,11 +59,13 @@ class Config:
     batch_size: int = 100
     learning_rate: float = 1e-2
     weight_decay: float = 0.3
-    ema: float = 0.99
+    ema: float | None = 0.99
     """The decay of the moving average of the parameters that is validated and tested."""
     epochs: int = 150
     patience: int = 40
     out: Path = Path(__file__).parent / "results" / "real"
+    runs: Path | None = None
+    """A folder for finished folds. With it, the same command resumes a run that was killed."""
 
 
 def makers(config: Config) -> dict[str, Make]:
@@ -112,6 +116,26 @@ def score(make: Make, x: np.ndarray, number: int, config: Config) -> np.ndarray:
     return np.asarray(model.log_prob(test), float)
 
 
+def score_folds(name: str, x: np.ndarray, config: Config) -> tuple[list[np.ndarray], float]:
+    """Return the log-densities of the test rows of every fold, and the seconds."""
+    folder = config.runs and config.runs / f"{config.dataset}-{name}"
+    watch, make, settings = Stopwatch(folder), makers(config)[name], describe(config)
+    done = read_folds(settings, folder)
+    bar = tqdm(range(len(done), FOLDS), unit="fold", initial=len(done), total=FOLDS, desc=name)
+    for number in bar:
+        done.append(score(make, x, number, config))
+        bar.set_postfix(nats=f"{done[-1].mean():.2f}")
+        write_folds(done, settings, folder)
+        watch.keep()
+    return done, watch.read()
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """Return the settings that decide the score of one model."""
+    others = "models", "data_dir", "out", "runs"
+    return {name: value for name, value in asdict(config).items() if name not in others}
+
+
 def draw(results: dict, dataset: str, path: Path) -> None:
     """Draw every model's fold scores, the mean, and the published scores."""
     figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
@@ -126,26 +150,30 @@ def draw(results: dict, dataset: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main(config: Config) -> None:
-    """Run all folds of all models; print the table."""
-    keep_programs()
+def run(config: Config) -> dict[str, Any]:
+    """Run all folds of all models, write the results and return them."""
     x = rnade(config.dataset, config.data_dir)
-    chosen = {name: makers(config)[name] for name in config.models}
-    scores = {"gaussian": [gaussian_log_prob(*fold(x, number)) for number in range(FOLDS)]}
-    bar = tqdm([(name, number) for name in chosen for number in range(FOLDS)], unit="fold")
-    for name, number in bar:
-        scores.setdefault(name, []).append(score(chosen[name], x, number, config))
-        bar.set_postfix(model=name, nats=f"{scores[name][-1].mean():.2f}")
+    gaussian = [gaussian_log_prob(*fold(x, number)) for number in range(FOLDS)]
+    scores = {"gaussian": (gaussian, None)}
+    scores |= {name: score_folds(name, x, config) for name in config.models}
     results = {
         name: {
             "test": summarize(np.concatenate(folds)),
             "folds": [rows.mean() for rows in folds],
             "published": PUBLISHED[config.dataset].get(name),
+            "seconds": seconds,
         }
-        for name, folds in scores.items()
+        for name, (folds, seconds) in scores.items()
     }
     save(config.out / f"{config.dataset}.json", config, results)
     draw(results, config.dataset, config.out / f"{config.dataset}.png")
+    return results
+
+
+def main(config: Config) -> None:
+    """Run the experiment; print the table."""
+    keep_programs()
+    results = run(config)
     print(f"{config.dataset:<20}test log-likelihood, nats    published")
     for name, result in results.items():
         test = result["test"]

@@ -1,16 +1,26 @@
 """The guide's benchmark table, from the results files, beside the published rows.
 
     python experiments/table.py
+    python experiments/table.py --reproduce dna --model made --data-dir FOLDER
 
-Replaces the text between two markers in `notebooks/results.md`.
+The first command replaces the text between two markers in `notebooks/results.md`. The second
+command trains one model again with the settings in its results file. It says whether the committed
+figure lies within two standard errors of the new one, by its exit status too: 0 if so, 1 if not.
+After a kill, the same command resumes.
 """
 
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from measuring.report import RESULTS_PAGE
+import tyro
+from measuring.report import RESULTS_PAGE, keep_programs
+from measuring.tables import core_hours, with_table
+from recipes.reproduction import reproduce
 
 ROOT = Path(__file__).parent
+RESULTS = ROOT / "results"
 BEGIN, END = "<!-- benchmark table -->\n", "<!-- end of benchmark table -->\n"
 SETS = {
     "power": "POWER",
@@ -69,21 +79,35 @@ PUBLISHED = {
 }
 
 
+@dataclass(frozen=True)
+class Config:
+    """Write the table, or reproduce one figure of the guide."""
+
+    reproduce: str | None = None
+    """The data set of the figure, for example power, dna or red_wine."""
+    model: str | None = None
+    """The model of the figure, for example nsf, made or rnade_gaussians."""
+    data_dir: Path | None = None
+    out: Path = ROOT.parent / "runs" / "reproduced"
+    """The folder for the new results and the checkpoints; delete it to start anew."""
+
+
 def measured(folder: Path) -> dict[str, dict[str, str]]:
     """Return the scores of our runs, by model and data set."""
     rows: dict[str, dict[str, str]] = {}
-    gaussians = read(folder / "gaussians.json")["test"]
+    gaussians = read(folder / "gaussians.json")["results"]["test"]
     rows["afflow: Gaussian"] = {name: cell(score) for name, score in gaussians.items()}
-    runs = [read(path) for path in sorted((folder / "density").glob("*.json"))]
+    files = [read(path) for path in sorted((folder / "density").glob("*.json"))]
     for model, label in MODELS.items():
-        scores = {run["dataset"]: trained(run) for run in runs if run["model"] == model}
+        chosen = [file for file in files if file["results"]["model"] == model]
+        scores = {file["results"]["dataset"]: trained(file) for file in chosen}
         rows |= {label: scores} if scores else {}
     return rows
 
 
 def read(path: Path) -> dict:
-    """Return the results in a file."""
-    return json.loads(path.read_text())["results"]
+    """Return the content of a results file."""
+    return json.loads(path.read_text())
 
 
 def cell(score: dict[str, float]) -> str:
@@ -92,12 +116,14 @@ def cell(score: dict[str, float]) -> str:
     return f"{score['nats']:.{digits}f} ± {score['two_standard_errors']:.{digits}f}"
 
 
-def trained(run: dict) -> str:
-    """Return the score of a training run, and its number of epochs."""
-    return f"{cell(run['test'])} ({run['epochs']} epochs)"
+def trained(file: dict) -> str:
+    """Return the score of a training run, its number of epochs and its cost."""
+    results, cost = file["results"], core_hours(file)
+    notes = [f"{results['epochs']} epochs", *([cost] if cost else [])]
+    return f"{cell(results['test'])} ({', '.join(notes)})"
 
 
-def table(folder: Path = ROOT / "results") -> str:
+def table(folder: Path = RESULTS) -> str:
     """Return the table in Markdown, with the data sets of our runs."""
     ours = measured(folder)
     sets = [name for name in SETS if any(name in scores for scores in ours.values())]
@@ -107,11 +133,19 @@ def table(folder: Path = ROOT / "results") -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def with_table(text: str, rows: str, begin: str = BEGIN, end: str = END) -> str:
-    """Return the text with `rows` between the markers."""
-    head, rest = text.split(begin)
-    return head + begin + rows + end + rest.split(end)[1]
+def main(config: Config) -> int:
+    """Write the table, or reproduce a figure; return the exit status."""
+    if (config.reproduce is None) != (config.model is None):
+        raise ValueError("Expected both --reproduce and --model or neither, got only one of them.")
+    if config.reproduce is None:
+        text = RESULTS_PAGE.read_text()
+        RESULTS_PAGE.write_text(with_table(text, table(), BEGIN, END))
+        return 0
+    keep_programs()
+    comparison = reproduce(config.reproduce, config.model, RESULTS, config.out, config.data_dir)
+    print(comparison)
+    return 0 if comparison.agrees else 1
 
 
 if __name__ == "__main__":
-    RESULTS_PAGE.write_text(with_table(RESULTS_PAGE.read_text(), table()))
+    sys.exit(main(tyro.cli(Config)))

@@ -1,20 +1,23 @@
 """Flows that are built and trained as in the first lines of each library's README.
 
-Each function fits a flow to standardised training rows, and returns the log-densities of test rows.
+Each function fits a flow to standardised training rows, and returns the flow's log-density, a
+function of other rows.
 Some libraries document a training loop without a stopping rule. Their loops get the rule of afflow:
 a tenth of the rows is held out, and the parameters with the best loss on these rows are kept.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
 
-Fit = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+LogProb = Callable[[np.ndarray], np.ndarray]
+Fit = Callable[[str, np.ndarray, int], LogProb]
 BATCH, EPOCHS, PATIENCE = 64, 100, 20
 
 
-def afflow_fit(make: str, train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+def afflow_fit(make: str, train: np.ndarray, seed: int) -> LogProb:
     """Fit `afflow.maf` or `afflow.nsf` by `afflow.fit`, all with default settings."""
     from flax import nnx
 
@@ -22,10 +25,10 @@ def afflow_fit(make: str, train: np.ndarray, test: np.ndarray, seed: int) -> np.
 
     flow = getattr(afflow, make)(train.shape[1], data=train, rngs=nnx.Rngs(seed))
     flow, _ = afflow.fit(flow, train, key=jax.random.key(seed), progress=False)
-    return in_parts(flow.log_prob, test)
+    return partial(in_parts, flow.log_prob)
 
 
-def flowjax_fit(make: str, train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+def flowjax_fit(make: str, train: np.ndarray, seed: int) -> LogProb:
     """Fit `masked_autoregressive_flow` by `fit_to_data`, both with default settings.
 
     For `nsf` the transformer is a spline with 8 knots.
@@ -43,10 +46,10 @@ def flowjax_fit(make: str, train: np.ndarray, test: np.ndarray, seed: int) -> np
         flow_key, base_dist=Normal(jnp.zeros(train.shape[1])), **(spline if make == "nsf" else {})
     )
     flow, _ = fit_to_data(train_key, flow, train, show_progress=False)
-    return in_parts(eqx.filter_jit(flow.log_prob), test)
+    return partial(in_parts, eqx.filter_jit(flow.log_prob))
 
 
-def zuko_fit(make: str, train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+def zuko_fit(make: str, train: np.ndarray, seed: int) -> LogProb:
     """Fit `zuko.flows.MAF` with default settings, or `NSF` with the sizes of its README."""
     import torch
     import zuko
@@ -57,10 +60,10 @@ def zuko_fit(make: str, train: np.ndarray, test: np.ndarray, seed: int) -> np.nd
         flow = zuko.flows.MAF(dim)
     else:
         flow = zuko.flows.NSF(dim, transforms=3, hidden_features=[128] * 3)
-    return _torch_fit(flow, lambda x: flow().log_prob(x), train, test, seed)
+    return _torch_fit(flow, lambda x: flow().log_prob(x), train, seed)
 
 
-def nflows_fit(make: str, train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+def nflows_fit(make: str, train: np.ndarray, seed: int) -> LogProb:
     """Fit five layers of nflows, 64 units wide, each followed by a random permutation."""
     import torch
     from nflows import distributions, flows, transforms
@@ -78,7 +81,7 @@ def nflows_fit(make: str, train: np.ndarray, test: np.ndarray, seed: int) -> np.
     parts = [part for _ in range(5) for part in (layer(), transforms.RandomPermutation(dim))]
     transform = transforms.CompositeTransform(parts)
     flow = flows.Flow(transform, distributions.StandardNormal([dim]))
-    return _torch_fit(flow, flow.log_prob, train, test, seed)
+    return _torch_fit(flow, flow.log_prob, train, seed)
 
 
 def in_parts(log_prob: Callable, x: np.ndarray, size: int = 4096) -> np.ndarray:
@@ -87,7 +90,7 @@ def in_parts(log_prob: Callable, x: np.ndarray, size: int = 4096) -> np.ndarray:
     return np.concatenate([np.asarray(part, float) for part in parts])
 
 
-def _torch_fit(flow, log_prob, train, test, seed) -> np.ndarray:
+def _torch_fit(flow, log_prob, train, seed) -> LogProb:
     """Train with Adam at 1e-3, as both READMEs do, and keep the best on held-out rows."""
     import torch
 
@@ -110,11 +113,17 @@ def _torch_fit(flow, log_prob, train, test, seed) -> np.ndarray:
         if waited == PATIENCE or not np.isfinite(value):
             break
     flow.load_state_dict(best)
-    with torch.no_grad():
-        return in_parts(lambda x: log_prob(torch.as_tensor(x)), test)
+    return partial(in_parts, torch.no_grad()(lambda x: log_prob(torch.as_tensor(x))))
 
 
-LIBRARIES: dict[str, Callable] = {
+MODULES = {
+    "afflow": ["afflow"],
+    "flowjax": ["equinox", "flowjax.flows", "flowjax.train"],
+    "zuko": ["torch", "zuko"],
+    "nflows": ["torch", "nflows.distributions", "nflows.flows", "nflows.transforms"],
+}
+"""The modules of each library. Importing them first keeps the imports out of a training time."""
+LIBRARIES: dict[str, Fit] = {
     "afflow": afflow_fit,
     "flowjax": flowjax_fit,
     "zuko": zuko_fit,

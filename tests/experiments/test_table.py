@@ -2,14 +2,22 @@
 
 import json
 
-import binary_table
-import table
-from measuring.report import RESULTS_PAGE
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("tyro")
+
+import binary_table  # noqa: E402
+import table  # noqa: E402
+from measuring.report import RESULTS_PAGE  # noqa: E402
+from measuring.tables import core_hours, with_table  # noqa: E402
+
+CPU = {"machine": "2-core x86_64 CPU"}
 
 
 def test_the_guide_has_the_table_of_the_results():
     text = RESULTS_PAGE.read_text()
-    assert table.with_table(text, table.table()) == text
+    assert with_table(text, table.table(), table.BEGIN, table.END) == text
 
 
 def test_scores_stand_in_their_columns(tmp_path):
@@ -28,10 +36,36 @@ def test_scores_stand_in_their_columns(tmp_path):
 
 def test_only_what_is_between_the_markers_changes():
     text = f"a\n{table.BEGIN}old\n{table.END}b\n"
-    assert table.with_table(text, "new\n") == f"a\n{table.BEGIN}new\n{table.END}b\n"
+    replaced = with_table(text, "new\n", table.BEGIN, table.END)
+    assert replaced == f"a\n{table.BEGIN}new\n{table.END}b\n"
 
 
 def test_the_guide_has_the_binary_table_of_the_results():
     text = RESULTS_PAGE.read_text()
     rows = binary_table.markdown_table()
-    assert table.with_table(text, rows, binary_table.BEGIN, binary_table.END) == text
+    assert with_table(text, rows, binary_table.BEGIN, binary_table.END) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "machine", "cost"),
+    [
+        (3600, "2-core x86_64 CPU", "2 h"),
+        (8.4537, "2-core x86_64 CPU", "0.0047 h"),
+        (221_000, "16-core x86_64 CPU", "980 h"),
+        (None, "2-core x86_64 CPU", ""),
+        (3600, "NVIDIA H200, 16-core x86_64 CPU", ""),
+    ],
+)
+def test_the_cost_is_the_time_of_all_cores(seconds, machine, cost):
+    results = {"seconds": seconds}
+    assert core_hours({"environment": {"machine": machine}, "results": results}) == cost
+
+
+def test_a_cost_is_in_the_cell_of_its_score(tmp_path):
+    score = {"nats": -13.2, "two_standard_errors": 0.05}
+    results = {"test": score, "epochs": 6, "seconds": 1800}
+    content = {"environment": CPU, "results": results}
+    assert table.trained(content) == "-13.20 ± 0.05 (6 epochs, 1 h)"
+    (tmp_path / "adult-made.json").write_text(json.dumps(content))
+    assert binary_table.cell("adult", "made", tmp_path) == "-13.20 ± 0.05 (-13.12, 1 h)"
+    assert binary_table.cell("adult", "nade", tmp_path) == ""

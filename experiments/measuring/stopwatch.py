@@ -1,0 +1,42 @@
+"""Progress of a run that survives a kill: whole files, the seconds of training, checkpoints."""
+
+import os
+import time
+from pathlib import Path
+
+import afflow
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file at once. After a kill the file is the old one or the new one, and whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+class Stopwatch:
+    """The seconds of a run, summed over its processes if there is a folder to keep them in."""
+
+    def __init__(self, folder: Path | None = None):
+        self.path = None if folder is None else folder / "seconds"
+        kept = self.path is not None and self.path.exists()
+        self.before = float(self.path.read_text()) if kept else 0.0
+        self.start = time.perf_counter()
+
+    def read(self) -> float:
+        """Return the seconds so far."""
+        return self.before + time.perf_counter() - self.start
+
+    def keep(self, *_: object) -> None:
+        """Write the seconds so far to the folder. It is a callback for `afflow.fit`."""
+        if self.path is not None:
+            write_whole(self.path, str(self.read()))
+
+
+def make_checkpoint(folder: Path | None, epochs: int) -> afflow.Checkpoint | None:
+    """Return a place for about twenty checkpoints in `epochs` epochs, or `None` without a folder.
+
+    Checkpoints after every epoch would double the time of the shortest runs.
+    """
+    return None if folder is None else afflow.Checkpoint(folder / "steps", every=-(-epochs // 20))
