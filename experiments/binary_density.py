@@ -55,6 +55,7 @@ class Config:
     weight_decay: float | None = None
     l2: float | None = None
     direct: bool | None = None
+    ema: float | None = None
     epochs: int | None = None
     patience: int | None = None
     out: Path = ROOT / "results" / "binary"
@@ -97,7 +98,7 @@ def train(name: str, data: Split, settings: Settings, config: Config):
         key=jax.random.key(config.seed),
         validation=data.validation,
         batch_size=settings.batch_size,
-        ema=None,
+        ema=settings.ema,
         max_epochs=settings.epochs,
         patience=settings.patience,
         optimizer=optimizer(settings),

@@ -27,6 +27,7 @@ class Settings:
         l2: half of this times the squared weights is added to the loss. Unlike weight decay, it
             does not depend on the scale of the gradients, and suits few rows.
         direct: add linear connections from input to output in MADE; by default if it is narrow.
+        ema: the decay of an average of the parameters, which is then validated and scored.
         epochs: the largest number of epochs.
         patience: the number of epochs without a better validation loss before training stops.
     """
@@ -42,6 +43,7 @@ class Settings:
     weight_decay: float = 0.0
     l2: float = 0.0
     direct: bool | None = None
+    ema: float | None = None
     epochs: int = 100
     patience: int = 15
 
