@@ -60,7 +60,8 @@ class BijectorInTFP(tfp.bijectors.Bijector):
     @classmethod
     def tree_unflatten(cls, _: None, children: Sequence[Any]) -> "BijectorInTFP":
         """Return the bijector of TFP from its children."""
-        return cls(*children)
+        bijector, context = children
+        return cls(bijector, context)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -113,7 +114,8 @@ class FlowInTFP(tfp.distributions.Distribution):
     @classmethod
     def tree_unflatten(cls, dtype: Any, children: Sequence[Any]) -> "FlowInTFP":
         """Return the distribution from its children."""
-        return cls(*children, dtype)
+        flow, context = children
+        return cls(flow, context, dtype)
 
 
 @overload
