@@ -120,8 +120,8 @@ def test_theirs_in_a_chain_that_is_fitted():
         afflow.Chain([layer, theirs, from_distrax(distrax.Tanh(), DIM)]),
     )
     x = jnp.tanh(5.0 + 0.1 * jax.random.normal(KEY, (64, DIM)) - 4.0)
-    options = {"key": KEY, "max_epochs": 20, "batch_size": 16, "progress": False}
-    fitted, _ = afflow.fit(flow, x, **options)
+    options = {"key": KEY, "max_epochs": 9, "batch_size": 16, "progress": False}
+    fitted, _ = afflow.fit(flow, x, learning_rate=0.1, **options)
     assert fitted.log_prob(x).mean() > flow.log_prob(x).mean() + 0.1
     before, after = flow.bijector.bijectors[1].held, fitted.bijector.bijectors[1].held
     for one, other in zip(before.arrays, after.arrays, strict=True):
@@ -476,6 +476,44 @@ def test_wrong_parts_and_contexts_are_refused(convert):
 
 
 # Libraries
+
+
+def test_parts_without_an_adapter_are_refused_by_the_name_of_the_adapter():
+    dist = pytest.importorskip("numpyro.distributions")
+
+    class Own(distrax.Tanh):
+        """A bijector of a user of distrax."""
+
+    reverse, normal = afflow.Reverse(2), afflow.Normal(2)
+    for call, found in [
+        (lambda: afflow.Chain([reverse, distrax.Tanh()]), "Bijector .* a distrax Tanh: .*distrax"),
+        (lambda: afflow.Chain([Own()]), "Bijector .* a distrax Own: .*from_distrax"),
+        (lambda: afflow.Chain([tfb.Tanh()]), "Bijector .* a TFP Tanh: .*from_distrax"),
+        (lambda: afflow.Inverse(distrax.Tanh()), "Bijector .* a distrax Tanh: .*from_distrax"),
+        (lambda: afflow.Flow(BASE, reverse), "Distribution .* a distrax Mult.*from_distrax"),
+        (lambda: afflow.Flow(TFP_BASE, reverse), "Distribution .* a TFP Mult.*from_distrax"),
+        (lambda: afflow.Flow(normal, distrax.Tanh()), "Bijector .* a distrax Tanh: .*from_distrax"),
+        (
+            lambda: afflow.Repeat(lambda rngs: distrax.Tanh(), 2, rngs=nnx.Rngs(0)),
+            "Bijector .* a distrax Tanh: .*from_distrax",
+        ),
+        (
+            lambda: afflow.Chain([dist.transforms.ExpTransform()]),
+            "Bijector .* a NumPyro ExpTransform: .*from_numpyro",
+        ),
+        (lambda: afflow.Flow(dist.Normal(), reverse), "Distribution .* NumPyro Normal: .*numpyro"),
+    ]:
+        with pytest.raises(ValueError, match=f"Expected a {found}"):
+            call()
+
+
+def test_other_wrong_parts_are_described_as_before():
+    with pytest.raises(ValueError, match="in this order, got Permutation and Normal"):
+        afflow.Flow(afflow.Reverse(2), afflow.Normal(2))
+    with pytest.raises(ValueError, match="Expected a Bijector as bijector, got 3"):
+        afflow.Flow(afflow.Normal(2), 3)
+    with pytest.raises(ValueError, match="Expected a Conditioner as conditioner, got <distrax"):
+        afflow.MaskedAutoregressive(distrax.Tanh(), afflow.Affine())
 
 
 def test_distrax_is_imported_when_used():

@@ -132,6 +132,7 @@ def to_tfp(part, context=None):
     TFP is TensorFlow Probability on JAX, `tensorflow_probability.substrates.jax`. The result stands
     where any part of TFP stands: in `TransformedDistribution`, `tfp.bijectors.Chain`, joint
     distributions, `tfp.mcmc` and `tfp.vi`. The leading axes of a context are the batch shape.
+    `distrax.to_tfp` of a bijector with batch axes gives TFP a wrong density; `to_tfp` does not.
 
     Needs distrax (extra `distrax`), which installs TFP. Dillon et al. 2017, arXiv:1711.10604.
 
