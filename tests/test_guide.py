@@ -18,10 +18,11 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?", re.DO
 
 
 @pytest.fixture
-def _float32():
-    """Use JAX's default float type, as readers do."""
+def _defaults():
+    """Use JAX's default float type and promotion of ranks, as readers do."""
     jax.config.update("jax_enable_x64", False)
-    yield
+    with jax.numpy_rank_promotion("allow"):  # distrax promotes ranks
+        yield
     jax.config.update("jax_enable_x64", True)
 
 
@@ -38,7 +39,7 @@ def run(text: str) -> dict:
     return scope
 
 
-@pytest.mark.usefixtures("_float32")
+@pytest.mark.usefixtures("_defaults")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_run(page):
     scope = run(page.read_text())

@@ -9,16 +9,41 @@ from typing import Any
 import jax
 from flax import nnx
 
+# For each library with an adapter of parts: its name in errors, and the adapter.
+_LIBRARIES = {
+    "distrax": ("distrax", "from_distrax"),
+    "numpyro": ("NumPyro", "from_numpyro"),
+    "tensorflow_probability": ("TFP", "from_distrax"),
+}
+
 
 def check_instance(name: str, value: Any, kind: Any) -> None:
-    """Raise `ValueError` unless `value` is an instance of `kind`, a class or a tuple of classes."""
+    """Raise `ValueError` unless `value` is an instance of `kind`, a class or a tuple of classes.
+
+    If a part of another library stands for a `Bijector` or a `Distribution`, the error message
+    names the adapter.
+    """
     if isinstance(value, kind):
         return
-    called = getattr(value, "__name__", None)
-    got = f"{called} itself: call it, {called}(...)" if called else f"{value!r}"
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    expected = " or ".join(kind.__name__ for kind in kinds)
-    raise ValueError(f"Expected a {expected} as {name}, got {got}.")
+    names = [kind.__name__ for kind in kinds]
+    got = _describe_foreign(value) if {"Bijector", "Distribution"} & {*names} else None
+    called = getattr(value, "__name__", None)
+    got = got or (f"{called} itself: call it, {called}(...)" if called else f"{value!r}")
+    raise ValueError(f"Expected a {' or '.join(names)} as {name}, got {got}.")
+
+
+def _describe_foreign(value: Any) -> str | None:
+    """Describe a part of another library and name the adapter, or return `None`.
+
+    The classes of the part name the library, so that no library is imported.
+    """
+    for cls in type(value).__mro__:
+        if found := _LIBRARIES.get(cls.__module__.partition(".")[0]):
+            library, adapter = found
+            part = f"a {library} {type(value).__name__}"
+            return f"{part}: wrap it by afflow.adapters.{adapter}(...)"
+    return None
 
 
 def check_instances(name: str, values: Any, kind: Any) -> None:

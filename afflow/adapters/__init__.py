@@ -14,6 +14,7 @@ from afflow.adapters.converted.zuko import from_zuko
 
 if TYPE_CHECKING:
     from afflow.adapters.density_estimator import FlowDensity
+    from afflow.adapters.distrax import from_distrax, to_distrax, to_tfp
     from afflow.adapters.numpyro import (
         AutoFlow,
         from_numpyro,
@@ -25,23 +26,30 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoFlow",
     "FlowDensity",
+    "from_distrax",
     "from_flowjax",
     "from_nflows",
     "from_numpyro",
     "from_zuko",
     "prior_from_numpyro",
+    "to_distrax",
     "to_numpyro",
+    "to_tfp",
     "to_transform",
 ]
 
 # For each name: its module, the library that the module imports, and the extra with the library.
+_DISTRAX = ("distrax", "distrax", "distrax")
 _NUMPYRO = ("numpyro", "numpyro", "numpyro")
 _HOMES = {
     "AutoFlow": _NUMPYRO,
     "FlowDensity": ("density_estimator", "sklearn", "sklearn"),
+    "from_distrax": _DISTRAX,
     "from_numpyro": _NUMPYRO,
     "prior_from_numpyro": _NUMPYRO,
+    "to_distrax": _DISTRAX,
     "to_numpyro": _NUMPYRO,
+    "to_tfp": _DISTRAX,
     "to_transform": _NUMPYRO,
 }
 

@@ -122,6 +122,7 @@ class Repeat(Bijector):
         check_size("n", n)
         check_rngs(rngs)
         copies = [make(rngs) for _ in range(n)]
+        check_instances("make(rngs)", copies, Bijector)
         if len({jax.tree.structure(copy) for copy in copies}) > 1:
             raise ValueError(
                 "Expected make(rngs) to build copies that differ in their arrays only; "

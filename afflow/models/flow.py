@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.arguments import check_instance
 from afflow._tools.calls import call, check_floating, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, find_context_shape
@@ -38,11 +39,13 @@ class Flow(Outlined, nnx.Module):
     """
 
     def __init__(self, base: Distribution, bijector: Bijector):
-        if not (isinstance(base, Distribution) and isinstance(bijector, Bijector)):
+        if isinstance(base, Bijector) or isinstance(bijector, Distribution):
             raise ValueError(
                 f"Expected a Distribution and a Bijector in this order, got "
                 f"{type(base).__name__} and {type(bijector).__name__}."
             )
+        check_instance("base", base, Distribution)
+        check_instance("bijector", bijector, Bijector)
         if base.event_shape != bijector.event_shape:
             raise ValueError(
                 f"Expected base and bijector with one event_shape, got {base.event_shape} "

@@ -206,12 +206,13 @@ def _write_pairs(write: Writer, value: dict, where: str) -> Json:
 
 
 def _write_class_name(value: Any, where: str) -> str:
-    name = name_of(type(value))
+    cls = type(value)
+    name = name_of(cls)
     if name is None:
-        raise ValueError(
-            f"Expected a known class at {where}, got {type(value).__name__}: register it with "
-            f"afflow.saveable."
-        )
+        mend = "register it with afflow.saveable"
+        if cls.__module__.startswith("afflow.adapters."):  # a wrapped object of another library
+            mend = "build the model in code, and save its arrays by afflow.saving.save_parameters"
+        raise ValueError(f"Expected a known class at {where}, got {cls.__name__}: {mend}.")
     return name
 
 

@@ -4,17 +4,11 @@ from typing import Any
 
 import jax
 import numpyro.distributions as dist
-from flax import nnx
 from numpyro.distributions.constraints import Constraint
 
-from afflow._tools.arguments import check_instance
-from afflow._tools.calls import check_context
+from afflow.adapters.events import check_flow, find_batch_shape, has_derivatives
 from afflow.adapters.numpyro.supports import find_support
-from afflow.core.table import get_table
-from afflow.distributions.mixtures import ClassConditional, Mixture
 from afflow.models.flow import Flow
-
-_NOT_REPARAMETERIZED = (ClassConditional, Mixture)
 
 
 class FlowDistribution(dist.Distribution):
@@ -31,14 +25,12 @@ class FlowDistribution(dist.Distribution):
         self.flow = flow
         self.context = context
         self._support = support
-        batch = () if context is None else context.shape[: context.ndim - _count_axes(flow)]
-        super().__init__(batch, flow.event_shape)
+        super().__init__(find_batch_shape(flow, context), flow.event_shape)
 
     @property
     def has_rsample(self) -> bool:
         """Whether samples have derivatives: not for a base that draws a component at random."""
-        parts = (part for _, part in nnx.iter_modules(self.flow.base))
-        return not any(isinstance(part, _NOT_REPARAMETERIZED) for part in parts)
+        return has_derivatives(self.flow)
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw samples `(*sample_shape, *batch_shape, *event_shape)`."""
@@ -94,15 +86,8 @@ def to_numpyro(
         >>> prior.sample(jax.random.key(0), (3,)).shape
         (3, 2)
     """
-    check_instance("flow", flow, Flow)
-    if get_table(flow):
-        raise ValueError("Expected a flow over arrays, got a flow over tables.")
-    context = check_context(flow, context)
+    context = check_flow(flow, context)
     return FlowDistribution(flow, context, find_support(flow) if support is None else support)
-
-
-def _count_axes(flow):
-    return len(flow.context_shape or ())
 
 
 def _check_key(key: jax.Array | None) -> jax.Array:

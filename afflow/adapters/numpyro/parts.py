@@ -1,49 +1,14 @@
 """Distributions and transforms of NumPyro as parts of a flow."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from flax import nnx
 from numpyro.distributions.transforms import Transform, biject_to
 
-from afflow._tools.constants import Constant
 from afflow._tools.numerics import total
-from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_shape
+from afflow.adapters.held import Held
 from afflow.core.bijector import Bijector, of_one_event
 from afflow.core.distribution import Distribution
-
-
-class _Structure:
-    """The structure of a pytree. Equal structures have one hash, which JAX does not promise."""
-
-    def __init__(self, tree: Any):
-        self.tree = tree
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Structure) and self.tree == other.tree
-
-    def __hash__(self) -> int:
-        return hash(self.tree.num_leaves)
-
-    def __repr__(self) -> str:
-        return "..."
-
-
-class _Held(Outlined, nnx.Module):
-    """An object of NumPyro as a module: the arrays are constants, everything else is static."""
-
-    def __init__(self, source: Any):
-        leaves, tree = jax.tree.flatten(source)
-        self.arrays = nnx.List([Constant(jnp.asarray(leaf)) for leaf in leaves])
-        self.structure = _Structure(tree)
-
-    def build(self, like: jax.Array | None = None) -> Any:
-        """Return the object of NumPyro, with floating-point arrays in the type of `like`."""
-        leaves = [_cast(array[...], like) for array in self.arrays]
-        return jax.tree.unflatten(self.structure.tree, leaves)
 
 
 class NumpyroDistribution(Distribution):
@@ -56,7 +21,7 @@ class NumpyroDistribution(Distribution):
     has_units = True
 
     def __init__(self, distribution: dist.Distribution):
-        self.held = _Held(distribution)
+        self.held = Held(distribution)
         self.event_shape = distribution.batch_shape + distribution.event_shape
         self.context_shape = None
 
@@ -75,7 +40,7 @@ class NumpyroBijector(Bijector):
     """
 
     def __init__(self, transform: Transform, event_shape: Shape):
-        self.held = _Held(transform)
+        self.held = Held(transform)
         self.event_shape = event_shape
         self.context_shape = None
 
@@ -159,8 +124,3 @@ def _changes_shape(source: dist.Distribution) -> bool:
     """Return whether the support has fewer free coordinates than the event."""
     shape = source.batch_shape + source.event_shape  # bounds of the support may have batch axes
     return biject_to(source.support).inverse_shape(shape) != shape
-
-
-def _cast(value: jax.Array, like: jax.Array | None) -> jax.Array:
-    is_float = jnp.issubdtype(value.dtype, jnp.floating)
-    return value if like is None or not is_float else value.astype(like.dtype)

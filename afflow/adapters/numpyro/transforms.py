@@ -7,7 +7,8 @@ from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.transforms import Transform
 
 from afflow._tools.arguments import check_instance
-from afflow._tools.calls import call, check_context, check_floating, per_event
+from afflow._tools.calls import check_context
+from afflow.adapters.events import run_forward, run_inverse
 from afflow.adapters.numpyro.supports import find_codomain, find_domain
 from afflow.core.bijector import Bijector
 
@@ -45,13 +46,11 @@ class BijectorTransform(Transform):
         return self.call_with_intermediates(x)[0]
 
     def _inverse(self, y: Any) -> jax.Array:
-        y = check_floating("y", y, self.bijector.event_shape)
-        return call(_invert, self.bijector, (y,), self.context)
+        return run_inverse(self.bijector, y, self.context)[0]
 
     def call_with_intermediates(self, x: Any) -> tuple[jax.Array, jax.Array]:
         """Map events as a call does. Return them and the log-determinants `(...)`."""
-        x = check_floating("x", x, self.bijector.event_shape)
-        return call(_run, self.bijector, (x,), self.context)
+        return run_forward(self.bijector, x, self.context)
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> jax.Array:
         """Return the log-determinants `(...)` at `x`.
@@ -106,13 +105,3 @@ def to_transform(
     domain = find_domain(bijector) if domain is None else domain
     codomain = find_codomain(bijector) if codomain is None else codomain
     return BijectorTransform(bijector, check_context(bijector, context), domain, codomain)
-
-
-@per_event
-def _run(bijector, item, context):
-    return bijector.forward_and_log_det(*item, context)
-
-
-@per_event
-def _invert(bijector, item, context):
-    return bijector.inverse(*item, context)
