@@ -39,7 +39,7 @@ Batches = Callable[[int, int, int], Iterable[Any]]
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["rest", "loss", "key"],
-    meta_fields=["graph", "update", "ema", "placement"],
+    meta_fields=["graph", "update", "accumulate", "ema", "placement"],
 )
 @dataclass(frozen=True)
 class Step:
@@ -50,6 +50,7 @@ class Step:
     loss: Partial
     key: jax.Array
     update: optax.TransformUpdateFn
+    accumulate: int  # minibatches for each step of the optimizer
     ema: float | None
     placement: Placement
 
@@ -70,8 +71,20 @@ class Step:
         (value, statistics), grads = gradient(state.params, state.statistics)
         updates, memory = self.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        average = None if self.ema is None else _average(self.ema, t, state.average, params)
+        average = state.average
+        if self.ema is not None:
+            average = self._average(self.ema, t, average, params)
         return State(params, memory, average, statistics), value
+
+    def _average(self, ema: float, t: jax.Array, average: Any, params: Any) -> Any:
+        """Return the moving average after minibatch `t`. It moves when the optimizer steps.
+
+        Equal values stay equal bit for bit, such as those of parameters that are not trained.
+        """
+        step = t // self.accumulate
+        weight = 1 - jnp.minimum(ema, (step + 1) / (step + 10))
+        weight = jnp.where((t + 1) % self.accumulate == 0, weight, 0.0)
+        return jax.tree.map(lambda a, b: (a + weight * (b - a)).astype(b.dtype), average, params)
 
 
 @dataclass(frozen=True)
@@ -227,6 +240,7 @@ def train(
             placement.everywhere(loss if isinstance(loss, Partial) else Partial(loss)),
             make_typed(key),
             chosen.update,
+            accumulate,
             ema,
             placement,
         ),
@@ -341,11 +355,6 @@ def _take(
     finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state.params)]).all()
     last = jnp.where(finite, losses[stop - 1], jnp.nan)
     return step.placement.held(state), losses.at[stop - 1].set(last)
-
-
-def _average(ema, t, average, params):
-    decay = jnp.minimum(ema, (t + 1) / (t + 10))
-    return jax.tree.map(lambda a, b: (decay * a + (1 - decay) * b).astype(b.dtype), average, params)
 
 
 def _check(numbers, ema):
