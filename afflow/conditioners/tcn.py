@@ -9,7 +9,7 @@ from flax import nnx
 from afflow._tools.arguments import draw_key
 from afflow._tools.shapes import check_size, check_widths
 from afflow.core.conditioner import Conditioner
-from afflow.nets.causal import convolve, make_queue
+from afflow.nets.causal_convolution import convolve, make_queue
 
 
 class TCN(Conditioner):

@@ -9,8 +9,8 @@ from afflow.training.loop import train
 from afflow.training.objectives import maximum_likelihood, observed_likelihood
 from afflow.training.parquet import read_parquet
 from afflow.training.rate_search import RateSearch, find_learning_rate
-from afflow.training.selection import paths_of
 from afflow.training.stream import Stream
+from afflow.training.trainable import paths_of
 from afflow.training.windows import cut_windows
 
 __all__ = [

@@ -24,9 +24,9 @@ from afflow.training.optimizer import Optimizer, choose_learning_rate, choose_we
 from afflow.training.placement import make_placement
 from afflow.training.rows import Rows, make_rows
 from afflow.training.scale import warn_of_scale
-from afflow.training.selection import Trainable, restrict
 from afflow.training.sources import make_source
 from afflow.training.stream import Stream
+from afflow.training.trainable import Trainable, restrict
 
 _PART, _SEARCHED = 2**12, 2**15  # rows that are scored at a time, and in all
 _NO_EPOCH = 2**32 - 1  # the keys of epochs 0, 1, ... order the rows

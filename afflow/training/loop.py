@@ -28,7 +28,7 @@ from afflow.training.pace import Pace
 from afflow.training.placement import Placement, make_placement
 from afflow.training.progress import make_progress_bar
 from afflow.training.run import Run, State
-from afflow.training.selection import Trainable, make_mask, masked
+from afflow.training.trainable import Trainable, make_mask, masked
 
 Model = TypeVar("Model")
 Loss = Callable[[Any, jax.Array, Any], jax.Array]

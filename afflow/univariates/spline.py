@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from afflow._tools.arguments import check_positive
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
-from afflow.univariates.bins import Bin, Grid, locate
+from afflow.univariates.rational_quadratic_bins import Bin, Grid, locate
 
 
 class RationalQuadraticSpline(Univariate):

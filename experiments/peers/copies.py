@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import afflow
-from afflow.nets.causal import convolve, make_queue
+from afflow.nets.causal_convolution import convolve, make_queue
 from peers.sequences import Decoder, Sizes
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 from registry import randomize
 
 import afflow
-from afflow.univariates.bins import Grid, divide, locate
+from afflow.univariates.rational_quadratic_bins import Grid, divide, locate
 
 SPLINES = {
     "linear tails": afflow.RationalQuadraticSpline(6, 3.0),

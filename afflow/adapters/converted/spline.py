@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from afflow._tools.bounds import bound_softly
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
-from afflow.univariates.bins import Bin
+from afflow.univariates.rational_quadratic_bins import Bin
 from afflow.univariates.spline import bend_within, unbend_within
 
 
