@@ -35,6 +35,7 @@ MODELS = {
     "maf": "afflow: affine maps",
     "mixture": "afflow: mixture CDFs",
     "nsf": "afflow: splines",
+    "tnaf": "afflow: transformer",
 }
 MAF_PAPER = "[1705.07057](https://arxiv.org/abs/1705.07057)"
 NSF_PAPER = "[1906.04032](https://arxiv.org/abs/1906.04032)"
