@@ -136,7 +136,9 @@ def write_line(title: str, score: str, library: str, row: dict, ours: dict) -> s
     for found in (row, ours):
         mean, size = np.mean(found["scores"]), len(found["scores"])
         error = f" ± {np.std(found['scores'], ddof=1) / np.sqrt(size):.3f}" if size > 1 else ""
-        cells += [f"{found['lines']}", f"{found['seconds'][0]:.0f}", f"{mean:.3f}{error}"]
+        seconds = found["seconds"][0]
+        shown = f"{seconds:.0f}" if seconds >= 1 else f"{seconds:.1g}"
+        cells += [f"{found['lines']}", shown, f"{mean:.3f}{error}"]
     return f"| {' | '.join(cells)} |"
 
 
