@@ -2,9 +2,13 @@
 
 import json
 
-import libraries
 import numpy as np
 import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("tyro")
+
+import libraries  # noqa: E402
 
 
 def test_lines_are_counted_below_the_docstring():
