@@ -23,6 +23,7 @@ import sbi_peers
 import tyro
 from anomalies import breast_cancer
 from measuring.report import RESULTS_PAGE, save
+from measuring.tables import with_table
 from out_of_the_box import SETS
 from out_of_the_box import Config as Data
 from peers import tasks
@@ -171,8 +172,7 @@ def main(config: Config) -> None:
     results |= {f"posterior, {name}": row for name, row in read_posteriors().items()}
     save(config.out, config, results)
     if config.out == HERE / "libraries.json":
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(before + BEGIN + table(results) + END + rest.split(END)[1])
+        PAGE.write_text(with_table(PAGE.read_text(), table(results), BEGIN, END))
     print(table(results))
 
 

@@ -54,6 +54,16 @@ def check_flow(flow: Flow, context: Any) -> jax.Array | None:
     return check_context(flow, context)
 
 
+def check_part(part: Flow | Bijector, context: Any) -> jax.Array | None:
+    """Return the context of a flow or of a bijector as an array.
+
+    Raises:
+        ValueError: for another kind of part, a flow over tables, or a context that does not fit.
+    """
+    check_instance("part", part, (Flow, Bijector))
+    return check_flow(part, context) if isinstance(part, Flow) else check_context(part, context)
+
+
 def find_batch_shape(model: Bijector | Flow, context: jax.Array | None) -> Shape:
     """Return the leading axes of the context."""
     return () if context is None else context.shape[: context.ndim - len(model.context_shape or ())]

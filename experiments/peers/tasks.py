@@ -52,7 +52,7 @@ def table_by_distrax(train: np.ndarray, test: np.ndarray, seed: int) -> float:
     rng = np.random.default_rng(seed)
     rows = rng.permutation(train)
     held_out, rows = rows[: len(rows) // 10], rows[len(rows) // 10 :]
-    networks = nnx.Dict(flow=Networks(nnx.Rngs(seed))).flow
+    networks = Networks(nnx.Rngs(seed))
     optimizer = nnx.Optimizer(networks, optax.adam(1e-3), wrt=nnx.Param)
     best, best_score, waited = nnx.state(networks), -np.inf, 0
     for _ in range(epochs):

@@ -8,10 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from tensorflow_probability.substrates import jax as tfp
 
-from afflow._tools.arguments import check_instance
-from afflow._tools.calls import check_context
 from afflow._tools.shapes import Shape
-from afflow.adapters.events import check_flow, has_derivatives, run_forward, run_inverse
+from afflow.adapters.events import check_part, has_derivatives, run_forward, run_inverse
 from afflow.core.bijector import Bijector
 from afflow.models.flow import Flow
 
@@ -154,9 +152,8 @@ def to_tfp(part, context=None):
         >>> both.forward_log_det_jacobian(jnp.zeros(2), event_ndims=1).item()
         2.0
     """
-    check_instance("part", part, (Flow, Bijector))
+    context = check_part(part, context)
     if isinstance(part, Bijector):
-        return BijectorInTFP(part, check_context(part, context))
-    context = check_flow(part, context)
+        return BijectorInTFP(part, context)
     drawn = jax.eval_shape(lambda key: part.sample(key, (), context), jax.random.key(0))
     return FlowInTFP(part, context, drawn.dtype)

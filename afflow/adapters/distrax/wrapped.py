@@ -5,10 +5,8 @@ from typing import Any, overload
 import distrax
 import jax
 
-from afflow._tools.arguments import check_instance
-from afflow._tools.calls import check_context
 from afflow._tools.shapes import Shape
-from afflow.adapters.events import check_flow, find_batch_shape, run_forward, run_inverse
+from afflow.adapters.events import check_part, find_batch_shape, run_forward, run_inverse
 from afflow.core.bijector import Bijector
 from afflow.models.flow import Flow
 
@@ -103,7 +101,7 @@ def to_distrax(part, context=None):
         >>> round(theirs.log_prob(jnp.ones(2)).item(), 4)
         -1.8379
     """
-    check_instance("part", part, (Flow, Bijector))
+    context = check_part(part, context)
     if isinstance(part, Flow):
-        return FlowInDistrax(part, check_flow(part, context))
-    return BijectorInDistrax(part, check_context(part, context))
+        return FlowInDistrax(part, context)
+    return BijectorInDistrax(part, context)
