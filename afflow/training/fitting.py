@@ -29,7 +29,7 @@ from afflow.training.stream import Stream
 from afflow.training.trainable import Trainable, restrict
 
 _PART, _SEARCHED = 2**12, 2**15  # rows that are scored at a time, and in all
-_NO_EPOCH = 2**32 - 1  # the keys of epochs 0, 1, ... order the rows
+_NO_EPOCH = 2**32 - 1  # a child of the key that orders no epoch, for the steps
 
 
 class Density(Protocol):
