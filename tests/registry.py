@@ -411,6 +411,7 @@ BIJECTORS: dict[str, Make] = {
     "coupling per dimension": lambda: coupling([True, False, False], per_dimension()),
     "reverse D=1": lambda: afflow.Reverse(1),
     "reverse tokens": lambda: afflow.Reverse(3, features=2),
+    "reverse repeat": lambda: afflow.Repeat(lambda rngs: afflow.Reverse(3), 3, rngs=nnx.Rngs(0)),
     "chain": lambda: afflow.Chain(
         [autoregressive(3), afflow.Reverse(3), autoregressive(3), standardize(3)]
     ),

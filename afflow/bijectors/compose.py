@@ -129,7 +129,7 @@ class Repeat(Bijector):
                 "use Chain for layers of different structure."
             )
         self.layers = _stack(copies)
-        self.unroll = unroll
+        self.n, self.unroll = n, unroll
         self.event_shape = copies[0].event_shape
         self.context_shape = copies[0].context_shape
 
@@ -142,8 +142,7 @@ class Repeat(Bijector):
         return Chain(self._copies())
 
     def _copies(self):
-        n = len(jax.tree.leaves(self.layers)[0])
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], self.layers) for i in range(n)]
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], self.layers) for i in range(self.n)]
 
     def walk(self, x, context, visit, *, forward=False):
         copies = self._copies()
@@ -167,9 +166,10 @@ class Repeat(Bijector):
     def _scan(self, layer, x, *, reverse):
         first = jax.tree.map(lambda leaf: leaf[0], self.layers)
         out, _ = jax.eval_shape(layer, x, first)
-        unroll = self.unroll or (on_gpu() and len(jax.tree.leaves(self.layers)[0]) <= _FEW)
+        unroll = self.unroll or (on_gpu() and self.n <= _FEW)
         x, unroll = x.astype(out.dtype), unroll and not _runs_loops(layer, x, first)
-        x, log_dets = jax.lax.scan(layer, x, self.layers, reverse=reverse, unroll=unroll)
+        options = {"length": self.n, "reverse": reverse, "unroll": unroll}
+        x, log_dets = jax.lax.scan(layer, x, self.layers, **options)
         return x, log_dets.sum(0)
 
 

@@ -21,6 +21,14 @@ class Draw(NamedTuple):
     key: jax.Array
 
 
+def undo_order(x: jax.Array, order: jax.Array) -> jax.Array:
+    """Return `x` `(D, ...)` from the order `(D,)` back in the natural order.
+
+    This is `x[argsort(order)]`. On a CPU the sort takes 70 times as long.
+    """
+    return jnp.zeros_like(x).at[order].set(x, unique_indices=True)
+
+
 class OrderAgnostic(Outlined, nnx.Module):
     r"""One network for the conditionals of every order $o$: $p_t = c(x_{o_{<t}}, o_t)$.
 

@@ -10,7 +10,7 @@ from flax import nnx
 from afflow._tools.arguments import check_callable, draw_key
 from afflow._tools.shapes import check_sizes
 from afflow.core.conditioner import given
-from afflow.core.order_agnostic import OrderAgnostic
+from afflow.core.order_agnostic import OrderAgnostic, undo_order
 
 
 class DeepNADE(OrderAgnostic):
@@ -108,8 +108,8 @@ class DeepNADE(OrderAgnostic):
         dim = self.event_shape[0]
         d = jax.random.randint(key, (), 0, dim)
         seen = jnp.arange(dim) < d
-        natural = jnp.argsort(draw.order)
-        params = self(x[natural], seen[natural], context)[draw.order]
+        natural = undo_order(x, draw.order), undo_order(seen, draw.order)
+        params = self(*natural, context)[draw.order]
         return params, jnp.where(seen, 0.0, dim / (dim - d))
 
     def _start(self, context):

@@ -10,7 +10,7 @@ from flax import nnx
 from afflow._tools.arguments import check_callable, draw_key
 from afflow._tools.shapes import check_sizes
 from afflow.core.conditioner import place
-from afflow.core.order_agnostic import OrderAgnostic
+from afflow.core.order_agnostic import OrderAgnostic, undo_order
 
 
 class AgnosticMADE(OrderAgnostic):
@@ -110,7 +110,7 @@ class AgnosticMADE(OrderAgnostic):
 
     def _pass(self, x, order, masks, context, kept=None):
         """Return the parameters `(D, P)`; they and `x` are in the given order."""
-        x = jnp.zeros_like(x).at[order].set(x).reshape(-1)
+        x = undo_order(x, order).reshape(-1)
         x = h = x if context is None else jnp.concatenate([context, x])
         *maps, direct = zip((*self.kernels, self.direct), masks, strict=True)
         for layer, (kernel, mask) in enumerate(maps):
