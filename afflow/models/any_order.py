@@ -247,8 +247,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         """Return the draw of a row, from a key of the minibatch and a key of the row.
 
         Rows with separate draws share circular orders. A row starts at a random place of a random
-        circle, so its order is uniform over all orders. A sort for each row would take two thirds of
-        a training step of `DeepNADE` on a CPU.
+        circle, so its order is uniform over all orders. A sort for each row would take two thirds
+        of a training step of `DeepNADE` on a CPU.
         """
         key = together if self.network.draws_per_batch else key
         if self.members_only:
