@@ -43,7 +43,6 @@ class Carried(nnx.Module):
                 f"{model.context_shape}."
             )
         self.model, self.num_steps = model, stream.num_steps
-        self.learning_rate = model.learning_rate
         self.steps = nnx.BatchStat(jnp.zeros(()))  # since the beginning of the epoch
         start, _ = self._start()
         self.rows = nnx.BatchStat(jnp.zeros((stream.first().size, len(start))))

@@ -176,7 +176,7 @@ def fit_ensemble(
             "Expected members without columns: an ensemble takes arrays. Fit flows of tables one "
             "by one, with a key each."
         )
-    rate = choose_learning_rate(members[0]) if learning_rate is None else learning_rate
+    rate = choose_learning_rate(members[0], x) if learning_rate is None else learning_rate
     decay = choose_weight_decay(members[0], x) if weight_decay is None else weight_decay
     return fit(
         Ensemble(members),

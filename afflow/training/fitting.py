@@ -108,8 +108,9 @@ def fit(
         max_epochs: the number of epochs, unless training stops early.
         patience: the number of epochs without a better validation loss before training stops.
         learning_rate: the initial rate of the default optimizer: AdamW on gradients clipped to norm
-            5, with a cosine decay to zero over `max_epochs`. The default is the model's
-            `learning_rate` (`fvsbn` has one), else 0.001.
+            5, with a cosine decay to zero over `max_epochs`. The default for a flow and `N` rows is
+            $0.001\,(N / 1000)^{1/4}$, between 0.001 and 0.002. It is 0.001 for a `Stream` and for
+            other models, unless they have a `learning_rate`, as `fvsbn` does.
         weight_decay: the decoupled weight decay of the default optimizer. A step subtracts
             `learning_rate * weight_decay` times each kernel of a network. The default is $60\,D/N$
             for a flow and `N` rows in `D` coordinates, at most 3; it is zero for other models, and
@@ -177,11 +178,10 @@ def fit(
     table = get_table(flow)
     if table is not None:
         x, validation = _encode(table, x, validation)
-    frame = Carrying(x) if isinstance(x, Stream) and x.consecutive else table
+    frame, outer = Carrying(x) if isinstance(x, Stream) and x.consecutive else table, flow
     if frame is not None:
-        weight_decay = choose_weight_decay(flow, x) if weight_decay is None else weight_decay
         callbacks = [_wrap(frame, callback) for callback in callbacks]
-        outer, flow = flow, frame.enter(flow)
+        flow = frame.enter(outer)
         trainable = restrict(trainable, outer, flow)
     if missing:
         objective = _choose_objective(flow, x, validation, objective)
@@ -191,6 +191,8 @@ def fit(
         raise ValueError("Expected an array for signed_weights=True, got a Stream.")
     options = objective, validation, batch_size, keys, placement
     source = make_source(rows, *options, signed_weights=signed_weights, missing=missing)
+    learning_rate = choose_learning_rate(outer, x) if learning_rate is None else learning_rate
+    weight_decay = choose_weight_decay(outer, x) if weight_decay is None else weight_decay
     jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
     _check_networks(flow)
     if isinstance(rows, Rows):
@@ -205,8 +207,10 @@ def fit(
             batches=source.batches,
             validate=source.validate,
             patience=patience,
-            learning_rate=choose_learning_rate(flow) if learning_rate is None else learning_rate,
-            weight_decay=choose_weight_decay(flow, x) if weight_decay is None else weight_decay,
+            learning_rate=choose_learning_rate(outer, x)
+            if learning_rate is None
+            else learning_rate,
+            weight_decay=choose_weight_decay(outer, x) if weight_decay is None else weight_decay,
             optimizer=optimizer,
             accumulate=accumulate,
             trainable=trainable,

@@ -66,9 +66,22 @@ def _make_update(update: Any, every: int) -> Any:
     ).update
 
 
-def choose_learning_rate(model: Any) -> float:
-    """Return the `learning_rate` attribute of a model, or 0.001 without one."""
-    return getattr(model, "learning_rate", 1e-3)
+def choose_learning_rate(model: Any, x: Any) -> float:
+    """Return the learning rate of a model for `N` rows.
+
+    For a flow it is `0.001 (N / 1000)^(1/4)`, between 0.001 and 0.002. It grows with the square
+    root of the default size of a minibatch. Adam's noise then stays equal (Malladi et al. 2022,
+    arXiv:2205.10287). The factor and the limits were chosen on tables and toy densities of 100 to
+    16,000 rows, by rows held out of the training sets. For other models it is their attribute
+    `learning_rate`, or 0.001 without one.
+
+    Args:
+        model: a flow, or any other model.
+        x: rows `(N, *event_shape)`, or a `Stream`, for which a flow has the rate 0.001.
+    """
+    if not _has_rows(model, x):
+        return getattr(model, "learning_rate", 1e-3)
+    return min(max(1e-3 * (len(x) / 1000) ** 0.25, 1e-3), 2e-3)
 
 
 def choose_weight_decay(model: Any, x: Any) -> float:
@@ -82,9 +95,12 @@ def choose_weight_decay(model: Any, x: Any) -> float:
         model: a flow, or any other model.
         x: rows `(N, *event_shape)`, or a `Stream`, for which the result is 0.
     """
-    if not hasattr(model, "bijector") or not np.ndim(x):
-        return 0.0
-    return min(60 * math.prod(np.shape(x)[1:]) / len(x), 3.0)
+    return min(60 * math.prod(np.shape(x)[1:]) / len(x), 3.0) if _has_rows(model, x) else 0.0
+
+
+def _has_rows(model: Any, x: Any) -> bool:
+    """Return whether the model is a flow and `x` its rows, not a `Stream`."""
+    return hasattr(model, "bijector") and np.ndim(x) > 0
 
 
 class DefaultState(NamedTuple):
