@@ -69,9 +69,9 @@ def _make_update(update: Any, every: int) -> Any:
 def choose_learning_rate(model: Any, x: Any) -> float:
     """Return the learning rate of a model for `N` rows.
 
-    For a flow it is `0.001 (N / 1000)^(1/4)`, between 0.001 and 0.002. It grows with the square
-    root of the default size of a minibatch. Adam's noise then stays equal (Malladi et al. 2022,
-    arXiv:2205.10287). The factor and the limits were chosen on tables and toy densities of 100 to
+    For a flow it is `0.001 (N / 1000)^(1/4)`, at most 0.002. It grows with the square root of the
+    default size of a minibatch. Adam's noise then stays equal (Malladi et al. 2022,
+    arXiv:2205.10287). The factor and the limit were chosen on tables and toy densities of 100 to
     16,000 rows, by rows held out of the training sets. For other models it is their attribute
     `learning_rate`, or 0.001 without one.
 
@@ -81,7 +81,7 @@ def choose_learning_rate(model: Any, x: Any) -> float:
     """
     if not _has_rows(model, x):
         return getattr(model, "learning_rate", 1e-3)
-    return min(max(1e-3 * (len(x) / 1000) ** 0.25, 1e-3), 2e-3)
+    return min(1e-3 * (len(x) / 1000) ** 0.25, 2e-3)
 
 
 def choose_weight_decay(model: Any, x: Any) -> float:
