@@ -109,8 +109,8 @@ def fit(
         patience: the number of epochs without a better validation loss before training stops.
         learning_rate: the initial rate of the default optimizer: AdamW on gradients clipped to norm
             5, with a cosine decay to zero over `max_epochs`. The default for a flow and `N` rows is
-            $0.001\,(N / 1000)^{1/4}$, at most 0.002. It is 0.001 for a `Stream` and for
-            other models, unless they have a `learning_rate`, as `fvsbn` does.
+            $0.001\,(N / 1000)^{1/4}$, at most 0.002. It is 0.001 for a `Stream` and for other
+            models, unless they have a `learning_rate`, as `fvsbn`, `nade` and `rnade` do.
         weight_decay: the decoupled weight decay of the default optimizer. A step subtracts
             `learning_rate * weight_decay` times each kernel of a network. The default is $60\,D/N$
             for a flow and `N` rows in `D` coordinates, at most 3; it is zero for other models, and

@@ -20,7 +20,10 @@ from afflow.univariates.mixture_cdf import Component, GaussianCDF
 
 Activation = Callable[[jax.Array], jax.Array]
 
-_OF_ONE_LAYER = 0.03  # the learning rate of `fvsbn`; 0.001 leaves 4 to 8 nats after 60 epochs
+# Default learning rates, chosen on held-out rows. With 0.001, 60 epochs end 4 to 8 nats short for
+# `fvsbn`, and more than a nat for `nade` and `made_model` on 4,000 mushrooms. For `rnade`, 100
+# epochs end 0.45 nats short on 1,000 red wines.
+_OF_ONE_LAYER, _OF_HIDDEN_LAYERS, _OF_RNADE = 0.03, 0.003, 0.02
 
 
 def fvsbn(
@@ -104,7 +107,7 @@ def nade(
     """Return a neural autoregressive distribution estimator.
 
     All conditionals share weights. The model has $O(D H)$ parameters, and a density and a sample
-    both take $O(D H)$ time.
+    both take $O(D H)$ time. The default learning rate of `fit` is 0.003.
 
     Larochelle & Murray 2011.
 
@@ -131,7 +134,7 @@ def nade(
     sizes = dim, conditional.num_params, hidden
     options = {"features": conditional.features, "activation": activation}
     net = NADE(*sizes, **options, context_dim=context_dim, rngs=rngs)
-    return AutoregressiveModel(net, conditional, order)
+    return AutoregressiveModel(net, conditional, order, learning_rate=_OF_HIDDEN_LAYERS)
 
 
 def rnade(
@@ -148,7 +151,7 @@ def rnade(
     """Return a real-valued NADE: mixtures of Gaussians, or of another kernel.
 
     The scales of the activations are learned, as in the paper. The model does not standardise: give
-    `fit` rows of about unit scale.
+    `fit` rows of about unit scale. The default learning rate of `fit` is 0.02.
 
     Uria et al. 2013, arXiv:1306.0186.
 
@@ -172,7 +175,7 @@ def rnade(
     conditional = MixtureOf(num_components, component)
     options = {"activation": activation, "rescale": True, "context_dim": context_dim}
     net = NADE(dim, conditional.num_params, hidden, **options, rngs=rngs)
-    return AutoregressiveModel(net, conditional, order)
+    return AutoregressiveModel(net, conditional, order, learning_rate=_OF_RNADE)
 
 
 def made_model(
@@ -191,7 +194,7 @@ def made_model(
 
     `afflow.made` is the corresponding flow. `residual` and `direct` are described at `MADE`, and
     the other arguments at `nade`. With direct connections the model contains `fvsbn`, and needs
-    fewer hidden units for small data.
+    fewer hidden units for small data. The default learning rate of `fit` is 0.003.
 
     Germain et al. 2015, arXiv:1502.03509.
 
@@ -208,7 +211,7 @@ def made_model(
     sizes = dim, conditional.num_params, hidden
     options = {"features": conditional.features, "activation": activation, "residual": residual}
     net = MADE(*sizes, **options, direct=direct, context_dim=context_dim, rngs=rngs)
-    return AutoregressiveModel(net, conditional, order)
+    return AutoregressiveModel(net, conditional, order, learning_rate=_OF_HIDDEN_LAYERS)
 
 
 def made_ensemble(

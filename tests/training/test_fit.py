@@ -335,9 +335,10 @@ def test_batch_and_weight_decay_follow_the_number_of_rows():
     assert choose_weight_decay(flow, short_stream()) == 0.0
     rates = [choose_learning_rate(flow, np.ones((n, 2))) for n in (1000, 4000, 10**6)]
     np.testing.assert_allclose(rates, [0.001, 0.001 * 4**0.25, 0.002])
-    for model, x in ((flow, short_stream()), (nade, np.ones((16_000, 2)))):
+    for factory, rate in ((afflow.nade, 0.003), (afflow.rnade, 0.02), (afflow.fvsbn, 0.03)):
+        assert choose_learning_rate(factory(2, rngs=nnx.Rngs(0)), np.ones((16_000, 2))) == rate
+    for model, x in ((flow, short_stream()), (afflow.Ensemble([nade]), np.ones((16_000, 2)))):
         assert choose_learning_rate(model, x) == 1e-3
-    assert choose_learning_rate(afflow.fvsbn(2, rngs=nnx.Rngs(0)), np.ones((9, 2))) == 0.03
 
 
 @pytest.mark.parametrize(

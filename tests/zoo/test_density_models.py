@@ -471,3 +471,13 @@ def test_every_minibatch_of_a_stream_is_checked_for_missing_values():
             afflow.fit(model, stream, **options)
     stream = afflow.training.Stream(lambda epoch: [good, good], num_steps=2)
     assert np.isfinite(afflow.fit(model, stream, **options)[1].train).all()
+
+
+def test_rnade_learns_the_ends_of_a_beta_density_by_default():
+    x = np.random.default_rng(0).beta(0.5, 0.5, size=(5000, 1)).astype(np.float32)
+    scaled = (x - 0.5) / 0.35
+    model = afflow.rnade(1, rngs=nnx.Rngs(0))
+    model, _ = afflow.fit(model, scaled[:3500], key=KEY, progress=False)
+    entropy = np.log(np.pi / 4)
+    found = np.mean(model.log_prob(scaled[3500:])) - np.log(0.35)
+    assert found + entropy > -0.1
