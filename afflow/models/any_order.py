@@ -90,9 +90,14 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         options = {"natural": self.natural, "members_only": self.members_only}
         return OrderAgnosticModel(self.network, self.conditional, num_orders, **options)
 
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Return the log-probability, or log-density, of `x` `(..., D)`: `(...)` in nats."""
-        return call(_log_prob, self, self._events(x), context)
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
+        """Return the log-probability, or log-density, of `x` `(..., D)`: `(...)` in nats.
+
+        With `chunk`, so many events are computed at a time, to save memory.
+        """
+        return call(_log_prob, self, self._events(x), context, chunk=chunk)
 
     def marginal_log_prob(
         self, x: jax.Array, subset: jax.Array, context: jax.Array | None = None
@@ -164,13 +169,15 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         context: jax.Array | None = None,
         *,
         temperature: float = 1.0,
+        chunk: int | None = None,
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, D)`, each from a member drawn at random.
 
         Samples are exact at temperature 1. A `temperature` below 1 sharpens every conditional;
-        above 1 flattens it.
+        above 1 flattens it. With `chunk`, so many samples are drawn at a time, to save memory.
         """
-        return call(_sample, self, (), context, heat(temperature), key=key, shape=shape)
+        options = {"key": key, "shape": shape, "chunk": chunk}
+        return call(_sample, self, (), context, heat(temperature), **options)
 
     def complete(
         self,

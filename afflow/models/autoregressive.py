@@ -78,22 +78,27 @@ class AutoregressiveModel(Outlined, nnx.Module):
         self.event_shape = (length, *conditional.event_shape)
         self.context_shape = conditioner.context_shape
 
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         """Return the log-probability, or log-density, of events: `(...)` in nats.
 
         Args:
             x: events `(..., *event_shape)`.
             context: `(..., *context_shape)`.
+            chunk: the number of events to compute at a time, to save memory; by default all.
         """
-        return self.log_conditionals(x, context).sum(-1)
+        return self.log_conditionals(x, context, chunk=chunk).sum(-1)
 
-    def log_conditionals(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def log_conditionals(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         r"""Return $\log p(x_t \mid x_{<t})$ of every token, `(..., T)` in nats.
 
         Entry `t` of the result belongs to token `t` of `x`. The sum over the first `k` tokens of
         the order is their log-marginal.
         """
-        return call(_log_conditionals, self, (self._events(x),), context)
+        return call(_log_conditionals, self, (self._events(x),), context, chunk=chunk)
 
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
@@ -169,12 +174,15 @@ class AutoregressiveModel(Outlined, nnx.Module):
         context: jax.Array | None = None,
         *,
         temperature: float = 1.0,
+        chunk: int | None = None,
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, *event_shape)`, exact at temperature 1.
 
-        A `temperature` below 1 sharpens every conditional; above 1 flattens it.
+        A `temperature` below 1 sharpens every conditional; above 1 flattens it. With `chunk`, so
+        many samples are drawn at a time, to save memory.
         """
-        return call(_fill, self, self._blank(), context, heat(temperature), key=key, shape=shape)
+        options = {"key": key, "shape": shape, "chunk": chunk}
+        return call(_fill, self, self._blank(), context, heat(temperature), **options)
 
     def greedy(self, context: jax.Array | None = None) -> jax.Array:
         """Return events whose every token is the mode, `(*context_batch, *event_shape)`."""
