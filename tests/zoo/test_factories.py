@@ -247,6 +247,18 @@ def test_images_given_images():
         afflow.zoo.glow((8, 8, 1), context_dim=(3, 3, 1), rngs=nnx.Rngs(0))
 
 
+def test_the_base_of_glow():
+    sizes = {"num_levels": 1, "num_steps": 1, "width": 2, "rngs": nnx.Rngs(0)}
+    base = afflow.distributions.StudentT((4, 4, 1), df=3.0)
+    flow, normal = (afflow.zoo.glow((4, 4, 1), base=b, **sizes) for b in (base, None))
+    assert flow.base is base
+    assert isinstance(normal.base, afflow.Normal)
+    with pytest.raises(ValueError, match="event_shape"):
+        afflow.zoo.glow((4, 4, 1), base=afflow.Normal(16), **sizes)
+    with pytest.raises(ValueError, match="Expected a Distribution as base"):
+        afflow.zoo.glow((4, 4, 1), base=afflow.Normal, **sizes)
+
+
 MASKED = [
     afflow.maf,
     afflow.iaf,
