@@ -66,16 +66,18 @@ def test_while_tracing():
 
 
 def test_help_shows_the_constructor():
-    """Check that each public class shows the signature of its constructor."""
+    """Check that each public class of parts shows the signature of its constructor."""
     packages = [package for package in vars(afflow).values() if hasattr(package, "__all__")]
     assert len(packages) > 10
     for package, name in ((p, n) for p in (afflow, *packages) for n in p.__all__):
         cls = getattr(package, name)
-        if isinstance(cls, type) and issubclass(cls, nnx.Module) and "__init__" in vars(cls):
+        if isinstance(cls, type) and issubclass(cls, nnx.Module | nnx.Variable):
             shown = str(inspect.signature(cls))
             assert "*args" not in shown, name
             assert "self" not in shown, name
     assert list(inspect.signature(afflow.Flow).parameters) == ["base", "bijector"]
+    assert str(inspect.signature(afflow.Bijector)) == "()"
+    assert "value" in inspect.signature(afflow.core.Constant).parameters
 
 
 @pytest.mark.parametrize("activation", [jax.nn.silu, jax.nn.relu, jnp.tanh, jax.lax.sin])
