@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arrays import real_array
-from afflow._tools.calls import call, check_ending, per_event
+from afflow._tools.calls import call, check_ending, make_typed, per_event
 from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
@@ -139,7 +139,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return an estimate of the log-probability averaged over orders, for `fit`."""
-        together, key = jax.random.split(key)
+        together, key = jax.random.split(make_typed(key))
         return call(_estimate, self, self._events(x), context, (together,), key=key)
 
     def without_noise(self) -> Self:
@@ -159,7 +159,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Estimate the log-marginal of the coordinates of `x` `(..., D)` that are not NaN."""
-        together, key = jax.random.split(key)
+        together, key = jax.random.split(make_typed(key))
         return call(_estimate_observed, self, self._events(x), context, (together,), key=key)
 
     def sample(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arrays import real_array
-from afflow._tools.calls import check_ending
+from afflow._tools.calls import check_ending, make_typed
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size
 
@@ -87,7 +87,7 @@ class DepthUpscaled(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return `log_prob` with the noise of training, drawn with `key`."""
-        (high, low), (high_key, low_key) = self._cut(x), jax.random.split(key)
+        (high, low), (high_key, low_key) = self._cut(x), jax.random.split(make_typed(key))
         first = self.high.training_log_prob(high_key, high, context)
         return first + self.low.training_log_prob(low_key, low, self._scale(high))
 
@@ -106,7 +106,7 @@ class DepthUpscaled(Outlined, nnx.Module):
         chunk: int | None = None,
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, *event_shape)`, exact at temperature 1."""
-        high_key, low_key = jax.random.split(key)
+        high_key, low_key = jax.random.split(make_typed(key))
         options = {"temperature": temperature, "chunk": chunk}
         high = self.high.sample(high_key, shape, context, **options)
         low = self.low.sample(low_key, (), self._scale(high), **options)
