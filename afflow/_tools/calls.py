@@ -139,6 +139,14 @@ def check_floating(name: str, value: Any, shape: Shape) -> jax.Array:
     return check_ending(name, value, shape)
 
 
+def check_booleans(name: str, value: Any) -> jax.Array:
+    """Return `value` as an array of booleans, or raise `ValueError` for other types."""
+    array = jnp.asarray(real_array(name, value))
+    if array.dtype != bool:
+        raise ValueError(f"Expected booleans as {name}, got {array.dtype} of shape {array.shape}.")
+    return array
+
+
 def check_ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:
     """Return `value` if its shape ends in `shape`, or raise `ValueError`."""
     if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:

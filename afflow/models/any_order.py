@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arrays import real_array
-from afflow._tools.calls import call, check_ending, make_typed, per_event
+from afflow._tools.calls import call, check_booleans, check_ending, make_typed, per_event
 from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
@@ -117,6 +117,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         Raises:
             ValueError: for a subset whose orders the model has not been trained on.
         """
+        subset = check_booleans("subset", subset)
         self._check_trained(subset)
         return call(_compute_marginal, self, self._events(x, subset), context)
 
@@ -213,6 +214,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
             ValueError: for a subset whose orders the model has not been trained on, or for observed
                 values that are not whole numbers if the conditional is discrete.
         """
+        observed = check_booleans("observed", observed)
         self._check_trained(observed)
         events = self._events(x, observed)
         check_whole(self.conditional, *events)

@@ -9,9 +9,9 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
-from afflow._tools.arguments import check_instance
+from afflow._tools.arguments import check_instance, check_positive
 from afflow._tools.arrays import real_array
-from afflow._tools.calls import call, check_ending, per_event
+from afflow._tools.calls import call, check_booleans, check_ending, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation
 from afflow.bijectors.solvers import Incremental, Solver
@@ -69,6 +69,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
     ):
         check_fit(conditioner, conditional)
         check_instance("solver", solver, Solver)
+        check_positive(learning_rate=learning_rate)
         length = conditioner.event_shape[0]
         self.conditioner = conditioner
         self.conditional = conditional
@@ -214,10 +215,10 @@ class AutoregressiveModel(Outlined, nnx.Module):
                 instead of a draw; for symbols only. Width 1 takes the mode of each token in turn.
 
         Raises:
-            ValueError: if an observed token comes after an unobserved one, or an observed value is
-                not a whole number although the conditional is discrete.
+            ValueError: if an observed token comes after an unobserved one, an observed value is not
+                a whole number although the conditional is discrete, or `observed` is not boolean.
         """
-        mask = np.asarray(observed, bool)
+        mask = np.asarray(check_booleans("observed", observed))
         mask = mask if self.order is None else mask[..., self.order]
         if (mask[..., 1:] & ~mask[..., :-1]).any():
             raise ValueError(
