@@ -80,6 +80,14 @@ def test_help_shows_the_constructor():
     assert "value" in inspect.signature(afflow.core.Constant).parameters
 
 
+def test_copies_by_cloudpickle():
+    cloudpickle = pytest.importorskip("cloudpickle")
+    model = flow()
+    copied = cloudpickle.loads(cloudpickle.dumps(model))
+    x, context = jnp.ones((3, 5)), jnp.ones(2)
+    np.testing.assert_array_equal(copied.log_prob(x, context), model.log_prob(x, context))
+
+
 @pytest.mark.parametrize("activation", [jax.nn.silu, jax.nn.relu, jnp.tanh, jax.lax.sin])
 def test_copies_by_pickle(activation):
     """Check pickling of JAX functions, which are stored by name."""

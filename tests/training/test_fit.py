@@ -133,7 +133,25 @@ def test_the_start_is_not_changed():
 def test_progress_bar(capfd):
     pytest.importorskip("tqdm")
     afflow.fit(small(), X, max_epochs=2, **OPTIONS | {"progress": True})
-    assert "validation=" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "validation=" in shown
+    assert "compiling" in shown.partition("validation=")[0]
+
+
+def test_the_order_of_each_copy_is_not_trained():
+    """Check that every copy in a `Repeat` keeps a separate random order."""
+    flow = afflow.maf(9, num_layers=3, hidden=(9,), rngs=nnx.Rngs(0))
+    rows = np.random.default_rng(0).normal(size=(60, 9))
+    options = {"optimizer": optax.adamw(0.1, weight_decay=0.5), "batch_size": 10, "max_epochs": 1}
+    fitted, _ = afflow.fit(flow, rows, **OPTIONS | options)
+    before, after = (
+        np.asarray(part.order[...])
+        for model in (flow, fitted)
+        for _, part in nnx.iter_graph(model)
+        if isinstance(part, afflow.Shuffle)
+    )
+    np.testing.assert_array_equal(after, before)
+    assert len(np.unique(before, axis=0)) == 3
 
 
 def test_small_data():
