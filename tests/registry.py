@@ -368,6 +368,7 @@ TRIANGULAR: dict[str, Make] = {
     # block neural autoregressive
     "bnaf D=1 context": lambda: bnaf(1, (3,), context_dim=2),
     "bnaf D=2": lambda: bnaf(2, (3, 2)),
+    "bnaf leaky": lambda: bnaf(3, (4, 2), context_dim=1, leak=0.2),
     # domains
     "domain interval": lambda: interval(3),
     "domain interval D=1": lambda: interval(1),
@@ -596,6 +597,7 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "graphical chain": lambda: graphical(np.eye(5, k=-1)).conditioner,
     "periodic": lambda: afflow.conditioners.Periodic(made(6, 2, (7,), context_dim=1)),
     "bnaf context": lambda: bnaf(3, (3, 2), context_dim=1).network,
+    "bnaf leaky": lambda: bnaf(3, (3, 2), leak=0.2).network,
     "graphical linear": lambda: randomize(
         afflow.conditioners.Graphical(DIAMOND, 3, (), rngs=nnx.Rngs(0))
     ),

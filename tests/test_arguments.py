@@ -1,5 +1,7 @@
 """Wrong arguments raise an error that names the expected value, before anything is compiled."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,8 @@ X = np.random.default_rng(0).normal(size=(200, 2))
 FLOW = afflow.maf(2, num_layers=1, hidden=(4,), rngs=nnx.Rngs(0))
 CONDITIONAL = afflow.maf(2, num_layers=1, hidden=(4,), context_dim=3, rngs=nnx.Rngs(0))
 NADE = afflow.nade(2, hidden=3, rngs=nnx.Rngs(0))
+DEEP = afflow.zoo.deep_nade(2, hidden=(3,), rngs=nnx.Rngs(0))
+NORMAL = {"log_density": lambda x: -(x**2).sum() / 2}
 PRIOR = sbi.gaussian([0.0, 0.0], [1.0, 1.0])
 H = np.ones((200, 3), np.float32)
 OPTIONS = {"key": KEY, "max_epochs": 1, "progress": False}
@@ -110,6 +114,9 @@ CALLS = {
     "callbacks fn": lambda: fit(FLOW, X, callbacks=print),
     "checkpoint str": lambda: fit(FLOW, X, checkpoint="/tmp/zz"),
     "nade complete": lambda: NADE.complete(np.ones((3, 2)), [True], KEY),
+    "nade complete swapped": lambda: NADE.complete([True, False], np.ones((3, 2)), KEY),
+    "deep nade complete swapped": lambda: DEEP.complete([True, False], np.ones((3, 2)), KEY),
+    "marginal swapped": lambda: DEEP.marginal_log_prob([True, False], np.ones((3, 2))),
     "Permutation floats": lambda: afflow.Permutation([0.5, 1]),
     "Permutation int": lambda: afflow.Permutation(3),
     "Repeat obj": lambda: afflow.Repeat(afflow.Reverse(2), 3, rngs=nnx.Rngs(0)),
@@ -316,6 +323,53 @@ SUBJECTS = [
         (getattr(afflow, name), {"dim": 2, "rngs": rngs()})
         for name in ("nade", "rnade", "made_model", "fvsbn")
     ),
+    (afflow.Above, {"low": 0.0}),
+    (afflow.Between, {"low": 0.0, "high": 1.0}),
+    (afflow.Whole, {"low": 0, "high": 3}),
+    (afflow.Categories, {"values": ["a", "b"]}),
+    (training.Stream, {"make": lambda epoch: [X], "num_steps": 1}),
+    (
+        afflow.AutoregressiveModel,
+        {"conditioner": NADE.conditioner, "conditional": NADE.conditional, "order": [1, 0]}
+        | {"solver": afflow.Incremental(), "learning_rate": 0.01},
+    ),
+    (
+        afflow.OrderAgnosticModel,
+        {"network": afflow.conditioners.DeepNADE(2, 1, (3,), rngs=rngs()), "num_orders": 2}
+        | {"conditional": afflow.conditionals.Bernoulli()},
+    ),
+    (afflow.importance_weights, {"flow": FLOW, "key": KEY, "num_samples": 3} | NORMAL),
+    (
+        partial(afflow.fit_to_density, max_epochs=1, progress=False),
+        {"flow": FLOW, "key": KEY, "num_samples": 3, "num_steps": 1, "learning_rate": 0.1}
+        | {"objective": afflow.inference.reverse_kl}
+        | NORMAL,
+    ),
+    *(
+        (getattr(afflow.inference, name), {"log_weights": np.arange(30.0)})
+        for name in ("elbo", "log_evidence", "pareto_k", "pareto_smoothed")
+        + ("effective_sample_size",)
+    ),
+    (
+        afflow.models.sample_rest,
+        {"flow": afflow.made(2, rngs=rngs()), "key": KEY, "prefix": np.ones(1), "shape": 2},
+    ),
+    (afflow.conditioners.Periodic, {"conditioner": afflow.MADE(4, 2, rngs=rngs())}),
+    (
+        afflow.distributions.LocationScale,
+        {"base": afflow.Normal(2), "loc": np.zeros(2), "scale": np.ones(2)},
+    ),
+    (afflow.univariates.PerDimension, {"univariates": [afflow.Affine(), afflow.Affine()]}),
+    (
+        afflow.bijectors.Blockwise,
+        {"dim": 2, "bijectors": [afflow.Reverse(1)], "blocks": [[1]]},
+    ),
+    (afflow.bijectors.Hutchinson, {"event_shape": 2, "key": KEY, "num_probes": 1}),
+    (afflow.bijectors.Power, {"event_shape": 2, "exponent": 2.0}),
+    (afflow.bits_per_dim, {"log_prob": np.zeros(3), "event_shape": 2, "levels": 256}),
+    (NADE.complete, {"x": np.ones((3, 2)), "observed": [True, False], "key": KEY}),
+    (DEEP.complete, {"x": np.ones((3, 2)), "observed": [False, True], "key": KEY}),
+    (DEEP.marginal_log_prob, {"x": np.ones((3, 2)), "subset": [False, True]}),
 ]
 
 

@@ -54,6 +54,12 @@ def check_instances(name: str, values: Any, kind: Any) -> None:
         check_instance(name, value, kind)
 
 
+def check_methods(name: str, value: Any, *methods: str) -> None:
+    """Raise `ValueError` unless `value` has the methods of a flow with these names."""
+    if not all(callable(getattr(value, method, None)) for method in methods):
+        raise ValueError(f"Expected a flow with {' and '.join(methods)} as {name}, got {value!r}.")
+
+
 def check_callable(name: str, value: Any, example: str, num: int | None = None) -> None:
     """Raise `ValueError` unless `value` is a function, of `num` arguments if `num` is given.
 

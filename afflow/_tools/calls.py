@@ -97,8 +97,15 @@ def round_up(size: int) -> int:
     return -(-size // step) * step
 
 
+# The kinds of raw keys by their shape.
+_KINDS: dict[Shape, tuple[str, ...]] = {(2,): ("threefry2x32",), (4,): ("rbg", "unsafe_rbg")}
+
+
 def make_typed(key: jax.Array) -> jax.Array:
     """Return a typed PRNG key from a typed or a raw key.
+
+    The length of a raw key gives its kind. If two kinds have this length, the default kind of JAX
+    goes first.
 
     Raises:
         ValueError: for anything else.
@@ -107,12 +114,14 @@ def make_typed(key: jax.Array) -> jax.Array:
         raise ValueError(f"Expected a key, jax.random.key(0) say, got {key!r}.")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
-    if key.dtype != np.uint32 or key.ndim != 1:
+    kinds = _KINDS.get(key.shape, ())
+    if key.dtype != np.uint32 or not kinds:
         raise ValueError(
             f"Expected a key, jax.random.key(0) say, got an array of {key.dtype} and shape "
             f"{key.shape}: keys come first, before shapes and contexts."
         )
-    return jax.random.wrap_key_data(key)
+    default = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
+    return jax.random.wrap_key_data(key, impl=default if default in kinds else kinds[0])
 
 
 def check_floating(name: str, value: Any, shape: Shape) -> jax.Array:
@@ -128,6 +137,14 @@ def check_floating(name: str, value: Any, shape: Shape) -> jax.Array:
             f"(dequantize) to discrete data and one-hot for classes."
         )
     return check_ending(name, value, shape)
+
+
+def check_booleans(name: str, value: Any) -> jax.Array:
+    """Return `value` as an array of booleans, or raise `ValueError` for other types."""
+    array = jnp.asarray(real_array(name, value))
+    if array.dtype != bool:
+        raise ValueError(f"Expected booleans as {name}, got {array.dtype} of shape {array.shape}.")
+    return array
 
 
 def check_ending(name: str, value: jax.Array, shape: Shape) -> jax.Array:

@@ -8,6 +8,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from afflow._tools.arrays import cast, to_double
+from afflow._tools.outline import ConstructorSignature
 
 
 class Constant(nnx.Variable):
@@ -22,6 +23,8 @@ class Constant(nnx.Variable):
         >>> len(jax.tree.leaves(nnx.state(units, afflow.core.Constant)))
         2
     """
+
+    __signature__ = ConstructorSignature()
 
     def get_value(self, **options: Any) -> Any:
         """Return the array without a gradient."""

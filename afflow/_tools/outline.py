@@ -15,12 +15,17 @@ from afflow._tools.names import name_of, named
 _LONGEST = 40
 
 
-class _ConstructorSignature:
-    """The signature of a constructor, which the metaclass of Flax hides from `help`."""
+class ConstructorSignature:
+    """The signature of a constructor, which the metaclass of Flax hides from `help`.
+
+    A class without a constructor takes no arguments.
+    """
 
     def __get__(self, instance: Any, cls: type) -> inspect.Signature:
         if instance is not None:
             raise AttributeError("An instance is called by the signature of its __call__.")
+        if cls.__init__ is object.__init__:  # its signature would be (*args, **kwargs)
+            return inspect.Signature()
         signature = inspect.signature(cls.__init__)
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
@@ -28,7 +33,7 @@ class _ConstructorSignature:
 class Outlined:
     """A module that prints as its outline, and that can be pickled."""
 
-    __signature__ = _ConstructorSignature()
+    __signature__ = ConstructorSignature()
 
     def __repr__(self) -> str:
         return outline(self)

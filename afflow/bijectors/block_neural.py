@@ -1,6 +1,7 @@
 """The block neural autoregressive flow: one network that is monotone in each coordinate."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from flax import nnx
 from jax.nn import log_sigmoid, softplus
 from jax.tree_util import Partial
 
-from afflow._tools.arguments import draw_key
+from afflow._tools.arguments import check_number, draw_key
 from afflow._tools.bounds import bound_softly
 from afflow._tools.numerics import total
 from afflow._tools.outline import Outlined
@@ -32,14 +33,17 @@ class BNAF(Bijector):
     Every layer has several units for each coordinate. The units of coordinate $t$ see
     coordinates $0, \dots, t$, with positive weights on coordinate $t$:
 
-    $$h^l_t = \tanh u^l_t, \qquad u^l_t = W^l_{tt} h^{l-1}_t + c^l_t, \qquad
+    $$h^l_t = \phi(u^l_t), \qquad \phi(u) = a u + (1 - a) \tanh u, \qquad
+    u^l_t = W^l_{tt} h^{l-1}_t + c^l_t, \qquad
     c^l_t = \sum_{j<t} W^l_{tj} h^{l-1}_j + b^l_t, \qquad h^0 = y,$$
     $$x_t = (1 - \alpha_t)\, y_t + \alpha_t\, u^L_t, \qquad
     \frac{\partial x_t}{\partial y_t} = 1 - \alpha_t + \alpha_t\, W^L_{tt}
-    \prod_{l<L} \mathrm{diag}(\tanh' u^l_t)\, W^l_{tt}.$$
+    \prod_{l<L} \mathrm{diag}(\phi'(u^l_t))\, W^l_{tt}.$$
 
-    The network alone is bounded. The gate $\alpha_t < 1$, an option in the paper, makes the map
-    onto the whole space, with straight tails. The product of slopes is computed in log space.
+    The paper has $\phi = \tanh$, the default here. The network alone is then bounded. The gate
+    $\alpha_t < 1$, an option in the paper, makes the map onto the whole space, with straight tails
+    of slope $1 - \alpha_t$. With a leak $a > 0$ the network keeps a slope far out, and the tails
+    are learned with it. The product of slopes is computed in log space.
     Each row of $W$ is weight normalised: a vector divided by its length, times a scale. The
     scales and the entries of $W_{tt}$ are bounded as in `positive`, the logit of the gate by 7.
     At the start the map is close to the identity on $[-3, 3]$.
@@ -53,11 +57,12 @@ class BNAF(Bijector):
         dim: number of coordinates `D`.
         hidden: units per coordinate in each hidden layer.
         context_dim: length of the context vector, which every layer sees; 0 for none.
+        leak: the slope $a$ of the activation far from zero, in [0, 1).
         solver: runs the serial direction.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
-        ValueError: if `hidden` is empty, or for sizes out of range.
+        ValueError: if `hidden` is empty, or for sizes or a leak out of range.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -68,16 +73,21 @@ class BNAF(Bijector):
         True
     """
 
+    ABSENT = {"leak": 0.0}  # in archives from before there were leaks
+
     def __init__(
         self,
         dim: int,
         hidden: tuple[int, ...] = (16, 16),
         *,
         context_dim: int = 0,
+        leak: float = 0.0,
         solver: Solver = Incremental(),
         rngs: nnx.Rngs,
     ):
-        self.network = BlockNetwork(dim, hidden, context_dim=context_dim, rngs=rngs)
+        options = {"context_dim": context_dim, "leak": leak}
+        self.network = BlockNetwork(dim, hidden, **options, rngs=rngs)
+        self.leak = self.network.leak
         self.gate = nnx.Param(jnp.zeros(dim))
         self.solver = solver
         self.event_shape = self.network.event_shape
@@ -90,13 +100,14 @@ class BNAF(Bijector):
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
         c = self.network(y, self._own(context))  # (D, P)
-        x, log_slopes = jax.vmap(_monotone)(y, (self._diagonal(), c))
+        x, log_slopes = jax.vmap(_Diagonal(self.leak))(y, (self._diagonal(), c))
         return x, total(log_slopes)
 
     @of_one_event
     def forward_and_log_det(self, x, context=None):
         inputs, context = (x, self._diagonal()), self._own(context)
-        y, log_slopes = solve(self.solver, self.network, Partial(_emit), inputs, context)
+        emit = Partial(_Emit(_Diagonal(self.leak)))
+        y, log_slopes = solve(self.solver, self.network, emit, inputs, context)
         return y, total(log_slopes)
 
     def _diagonal(self):
@@ -117,9 +128,13 @@ class Blocks(NamedTuple):
 class BlockLinear(Outlined, nnx.Module):
     """A weight-normalised block triangular linear map, with positive blocks on the diagonal."""
 
-    def __init__(self, dim: int, before: int, after: int, context_dim: int, rngs: nnx.Rngs):
+    def __init__(
+        self, dim: int, before: int, after: int, context_dim: int, leak: float, rngs: nnx.Rngs
+    ):
         kernel = jax.random.normal(draw_key(rngs), (dim, after, dim, before))
-        scale = positive_inverse(jnp.asarray(min(before, _REACH) / before**0.5))
+        reach = min(before, _REACH)  # the slope of the layer, if its inputs had slope 1
+        slope = 1 + leak * (reach - 1)
+        scale = positive_inverse(jnp.asarray(reach / slope / before**0.5))
         grid = _REACH * jnp.asarray((2 * np.arange(after) + 1 - after) / after, float)
         self.kernel = nnx.Param(0.2 / dim**0.5 * kernel)
         self.scale = nnx.Param(jnp.full((dim, after), scale))
@@ -144,24 +159,37 @@ class BlockNetwork(Conditioner):
     """A conditioner whose row `t` holds $c^l_t$ of all layers: the input from earlier coordinates.
 
     Raises:
-        ValueError: if `hidden` is empty, or for sizes out of range.
+        ValueError: if `hidden` is empty, or for sizes or a leak out of range.
     """
 
-    def __init__(self, dim: int, hidden: tuple[int, ...], *, context_dim: int = 0, rngs: nnx.Rngs):
+    ABSENT = {"leak": 0.0}  # in archives from before there were leaks
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: tuple[int, ...],
+        *,
+        context_dim: int = 0,
+        leak: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
         check_sizes(dim, 1, hidden, context_dim)
+        check_number("leak", leak, lambda leak: 0 <= leak < 1, "in [0, 1)")
         if not len(hidden):
             raise ValueError("Expected at least one hidden layer, got hidden=().")
         self.event_shape = (dim,)
         self.context_shape = (context_dim,) if context_dim else None
         self.num_params = sum(hidden) + 1
+        self.leak = float(leak)
         sizes = pairwise([1, *hidden, 1])
-        self.layers = nnx.List([BlockLinear(dim, *size, context_dim, rngs) for size in sizes])
+        layers = [BlockLinear(dim, *size, context_dim, self.leak, rngs) for size in sizes]
+        self.layers = nnx.List(layers)
 
     def __call__(self, x, context=None):
         h, rows = x[:, None], []  # (D, a)
         for below, diagonal, bias in self.blocks(context):
             rows.append(jnp.tensordot(below, h, 2) + bias)
-            h = jnp.tanh(jnp.einsum("tij,tj->ti", diagonal, h) + rows[-1])
+            h = _activate(self.leak, jnp.einsum("tij,tj->ti", diagonal, h) + rows[-1])
         return jnp.concatenate(rows, 1)  # (D, P)
 
     def blocks(self, context: jax.Array | None) -> list[Blocks]:
@@ -180,29 +208,40 @@ class BlockNetwork(Conditioner):
         h, now = x_prev[None].astype(c[0].dtype), []
         for layer, h_seen, c_prev in zip(layers, seen, c, strict=True):
             now.append(jnp.where(place, h[None], h_seen))
-            h = jnp.tanh(layer.diagonal[t - 1] @ h + c_prev)
+            h = _activate(self.leak, layer.diagonal[t - 1] @ h + c_prev)
         pairs = zip(layers, now, strict=True)
         c = [jnp.tensordot(layer.below[t], h, 2) + layer.bias[t] for layer, h in pairs]
         return jnp.concatenate(c), (layers, now, c)
 
 
-def _monotone(y: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
-    """Map one coordinate through its diagonal blocks; return its value and its log-slope."""
-    (gate, weights), c = params
-    c = jnp.split(c, np.cumsum([len(w) for w in weights])[:-1])
-    u, log_slopes = weights[0] @ y[None] + c[0], jnp.log(weights[0][:, 0])  # (a,)
-    for w, c_l in zip(weights[1:], c[1:], strict=True):
-        log_slopes = _log_product(w, log_slopes + _log_slope_of_tanh(u))
-        u = w @ jnp.tanh(u) + c_l
-    gate = bound_softly(gate, _MAX_GATE)
-    x = jax.nn.sigmoid(-gate) * y + jax.nn.sigmoid(gate) * u[0]
-    return x, jnp.logaddexp(log_sigmoid(-gate), log_sigmoid(gate) + log_slopes[0])
+@dataclass(frozen=True)
+class _Diagonal:
+    """The map of one coordinate through its diagonal blocks, with its log-slope."""
+
+    leak: float
+
+    def __call__(self, y: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
+        (gate, weights), c = params
+        c = jnp.split(c, np.cumsum([len(w) for w in weights])[:-1])
+        u, log_slopes = weights[0] @ y[None] + c[0], jnp.log(weights[0][:, 0])  # (a,)
+        for w, c_l in zip(weights[1:], c[1:], strict=True):
+            log_slopes = _log_product(w, log_slopes + _log_slope(self.leak, u))
+            u = w @ _activate(self.leak, u) + c_l
+        gate = bound_softly(gate, _MAX_GATE)
+        x = jax.nn.sigmoid(-gate) * y + jax.nn.sigmoid(gate) * u[0]
+        return x, jnp.logaddexp(log_sigmoid(-gate), log_sigmoid(gate) + log_slopes[0])
 
 
-def _emit(inputs, c):
-    x, diagonal = inputs
-    y = solve_monotone(Partial(_monotone), x, (diagonal, c))
-    return y, -_monotone(y, (diagonal, c))[1]
+@dataclass(frozen=True)
+class _Emit:
+    """The root of the map of one coordinate, for the serial direction."""
+
+    diagonal: _Diagonal
+
+    def __call__(self, inputs: Any, c: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x, weights = inputs
+        y = solve_monotone(Partial(self.diagonal), x, (weights, c))
+        return y, -self.diagonal(y, (weights, c))[1]
 
 
 def _log_product(w: jax.Array, v: jax.Array) -> jax.Array:
@@ -211,5 +250,11 @@ def _log_product(w: jax.Array, v: jax.Array) -> jax.Array:
     return top + jnp.log(w @ jnp.exp(v - top))
 
 
-def _log_slope_of_tanh(u: jax.Array) -> jax.Array:
-    return 2 * (math.log(2) - u - softplus(-2 * u))
+def _activate(leak: float, u: jax.Array) -> jax.Array:
+    return leak * u + (1 - leak) * jnp.tanh(u) if leak else jnp.tanh(u)
+
+
+def _log_slope(leak: float, u: jax.Array) -> jax.Array:
+    """Return the logarithm of the derivative of `_activate`."""
+    tanh = 2 * (math.log(2) - u - softplus(-2 * u))
+    return jnp.logaddexp(math.log(leak), math.log1p(-leak) + tanh) if leak else tanh

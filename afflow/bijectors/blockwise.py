@@ -1,6 +1,8 @@
 """Bijectors side by side, on disjoint sets of coordinates."""
 
 from collections.abc import Sequence
+from operator import index
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,7 @@ class Blockwise(Bijector):
 
     def __init__(self, dim: int, bijectors: Sequence[Bijector], blocks: Sequence[Sequence[int]]):
         check_size("dim", dim)
-        self.blocks = tuple(tuple(int(i) for i in block) for block in blocks)
+        self.blocks = _check_blocks(blocks)
         check_instances("bijectors", bijectors, Bijector)
         shapes = [bijector.event_shape for bijector in bijectors]
         if shapes != [(len(block),) for block in self.blocks]:
@@ -71,3 +73,11 @@ class Blockwise(Bijector):
             log_det += term
         order = np.argsort([*rest, *(i for block in self.blocks for i in block)])
         return jnp.concatenate(parts)[order], log_det
+
+
+def _check_blocks(blocks: Any) -> tuple[tuple[int, ...], ...]:
+    """Return blocks of coordinates as whole numbers, or raise `ValueError`."""
+    try:
+        return tuple(tuple(index(i) for i in block) for block in blocks)
+    except TypeError:
+        raise ValueError(f"Expected blocks, [[0, 2], [1]] say, got {blocks!r}.") from None

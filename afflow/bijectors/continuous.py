@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.calls import make_typed
 from afflow._tools.constants import Constant
 from afflow._tools.extras import import_extra
 from afflow._tools.outline import Outlined
@@ -120,7 +121,8 @@ class Hutchinson(Outlined, nnx.Module, Trace):
     def __init__(self, event_shape: int | Shape, key: jax.Array, num_probes: int = 1):
         shape = check_shape("event_shape", event_shape)
         check_size("num_probes", num_probes)
-        self.probes = Constant(jax.random.rademacher(key, (num_probes, *shape), float))
+        signs = jax.random.rademacher(make_typed(key), (num_probes, *shape), float)
+        self.probes = Constant(signs)
 
     def __call__(self, jvp, x):
         return _quadratic(jvp, self.probes[...].astype(x.dtype)).mean()

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from afflow._tools.arguments import check_positive
 from afflow._tools.constants import Constant, check_ends
 from afflow._tools.numerics import total
 from afflow._tools.shapes import Shape, check_shape, check_size
@@ -215,8 +216,7 @@ class Power(Bijector):
     has_units = True
 
     def __init__(self, event_shape: int | Shape, exponent: float):
-        if not 0 < exponent < math.inf:
-            raise ValueError(f"Expected a finite exponent > 0, got {exponent}.")
+        check_positive(exponent=exponent)
         self.event_shape = check_shape("event_shape", event_shape)
         self.context_shape = None
         self.exponent = float(exponent)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.arguments import check_instance
 from afflow.core.conditioner import Conditioner
 
 
@@ -29,6 +30,7 @@ class Periodic(Conditioner):
     """
 
     def __init__(self, conditioner: Conditioner):
+        check_instance("conditioner", conditioner, Conditioner)
         size, odd = divmod(conditioner.event_shape[0], 2)
         if odd:
             raise ValueError(f"Expected a conditioner of 2 D coordinates, got {2 * size + 1}.")

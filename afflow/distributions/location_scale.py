@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from afflow._tools.arguments import check_instance
 from afflow._tools.arrays import cast, to_double
 from afflow._tools.numerics import inverse_softplus, softplus_above_zero, widen
 from afflow._tools.shapes import check_shape
@@ -37,6 +38,7 @@ class LocationScale(Distribution):
     """
 
     def __init__(self, base: Distribution, loc: ArrayLike, scale: ArrayLike):
+        check_instance("base", base, Distribution)
         shapes = np.shape(loc), np.shape(scale)
         if shapes != (base.event_shape, base.event_shape):
             raise ValueError(f"Expected loc and scale {base.event_shape}, got {shapes}.")

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afflow._tools.arguments import check_callable, check_methods
+from afflow._tools.arrays import real_array
 from afflow._tools.numerics import widen
 from afflow.models.flow import Flow
 
@@ -48,8 +50,8 @@ def importance_weights(
         Samples `(S, *batch, *event_shape)` and log-weights `(S, *batch)`.
 
     Raises:
-        ValueError: if `log_density` does not return a scalar, or the samples are a table with
-            names.
+        ValueError: if `flow` is not a flow, `log_density` is not a function or does not return a
+            scalar, or the samples are a table with names.
 
     Example:
         >>> import afflow, jax, jax.numpy as jnp
@@ -60,6 +62,8 @@ def importance_weights(
         >>> x.shape, round(log_weights.mean().item(), 4)  # log(2 pi)
         ((100, 2), 1.8379)
     """
+    check_methods("flow", flow, "sample_and_log_prob")
+    check_callable("log_density", log_density, "lambda x: -(x**2).sum() / 2")
     x, log_q = flow.sample_and_log_prob(key, num_samples, context)
     return x, target_log_density(flow, log_density, x, context) - log_q
 
@@ -93,7 +97,6 @@ def target_log_density(
     return out
 
 
-@jax.jit
 def effective_sample_size(log_weights: jax.Array) -> jax.Array:
     r"""Return the effective sample size of importance weights, by Kish's formula.
 
@@ -110,7 +113,11 @@ def effective_sample_size(log_weights: jax.Array) -> jax.Array:
         >>> round(afflow.inference.effective_sample_size(jnp.full(100, 3.0)).item(), 3)
         100.0
     """
-    log_weights = check_log_weights(log_weights)
+    return _count_effective(check_log_weights(log_weights))
+
+
+@jax.jit
+def _count_effective(log_weights: jax.Array) -> jax.Array:
     log_weights = log_weights - _find_peak(log_weights)
     first, second = (jax.nn.logsumexp(n * log_weights, axis=0) for n in (1, 2))
     return jnp.exp(2 * first - second)
@@ -122,7 +129,6 @@ def _find_peak(log_weights: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(peak), peak, 0.0)
 
 
-@jax.jit
 def elbo(log_weights: jax.Array) -> Estimate:
     r"""Estimate the evidence lower bound, $\mathbb{E}_q[\log w] \le \log Z$, in nats.
 
@@ -138,12 +144,15 @@ def elbo(log_weights: jax.Array) -> Estimate:
         >>> bound.value.item(), round(bound.standard_error.item(), 4)
         (2.0, 0.4082)
     """
-    log_weights = check_log_weights(log_weights)
+    return _average(check_log_weights(log_weights))
+
+
+@jax.jit
+def _average(log_weights: jax.Array) -> Estimate:
     deviation = jnp.std(log_weights, axis=0, ddof=1)
     return Estimate(log_weights.mean(0), deviation / math.sqrt(len(log_weights)))
 
 
-@jax.jit
 def log_evidence(log_weights: jax.Array) -> Estimate:
     r"""Estimate $\log Z = \log \mathbb{E}_q[w]$, in nats, with its standard error.
 
@@ -163,10 +172,14 @@ def log_evidence(log_weights: jax.Array) -> Estimate:
         >>> round(afflow.inference.log_evidence(log_weights).value.item(), 4)  # log 2
         0.6931
     """
-    log_weights = check_log_weights(log_weights)
+    return _average_exp(check_log_weights(log_weights))
+
+
+@jax.jit
+def _average_exp(log_weights: jax.Array) -> Estimate:
     size = len(log_weights)
     value = jax.nn.logsumexp(log_weights, axis=0) - math.log(size)
-    spread = 1 / effective_sample_size(log_weights) - 1 / size
+    spread = 1 / _count_effective(log_weights) - 1 / size
     return Estimate(value, jnp.sqrt(jnp.maximum(spread, 0)))
 
 
@@ -174,9 +187,9 @@ def check_log_weights(log_weights: jax.Array) -> jax.Array:
     """Return log-weights `(S, ...)` in float32 or wider.
 
     Raises:
-        ValueError: if there are no log-weights.
+        ValueError: if there are no log-weights, or they are not numbers.
     """
-    log_weights = jnp.asarray(log_weights)
+    log_weights = jnp.asarray(real_array("log_weights", log_weights))
     if log_weights.ndim == 0 or len(log_weights) == 0:
         raise ValueError(f"Expected log_weights (S, ...), got shape {log_weights.shape}.")
     return widen(log_weights)

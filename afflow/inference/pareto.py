@@ -59,10 +59,11 @@ def pareto_smoothed(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         >>> bool(smoothed.max() <= log_weights.max())
         True
     """
+    log_weights = check_log_weights(log_weights)
     if len(log_weights) < 25:
         raise ValueError(f"Expected at least 25 log-weights, got {len(log_weights)}.")
     flat = log_weights.reshape(len(log_weights), -1)
-    smoothed, k = _smooth_tails(check_log_weights(flat))
+    smoothed, k = _smooth_tails(flat)
     return smoothed.reshape(log_weights.shape), k.reshape(log_weights.shape[1:])
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 from jax.tree_util import Partial, treedef_is_leaf
 
-from afflow._tools.arguments import check_callable
-from afflow._tools.calls import check_context
+from afflow._tools.arguments import check_callable, check_methods
+from afflow._tools.calls import check_context, make_typed
+from afflow._tools.shapes import check_size
 from afflow.inference.divergences import Divergence, sticking_the_landing
 from afflow.inference.importance import LogDensity
 from afflow.models.flow import Flow
@@ -106,6 +107,8 @@ def fit_to_density(
         >>> round(history.train[-1], 2)  # -log(2 pi)
         -1.84
     """
+    check_methods("flow", flow, "log_prob", "sample")
+    key = make_typed(key)
     check_callable("log_density", log_density, "lambda x: -(x**2).sum() / 2")
     check_callable("objective", objective, "afflow.inference.forward_kl")
     context = check_context(flow, context)
@@ -159,9 +162,8 @@ def as_pytree(f: Callable) -> Callable:
 
 def _check(flow, loss, context, key, **numbers):
     """Raise `ValueError` for numbers below 1 or wrong shapes, before anything is compiled."""
-    wrong = {name: n for name, n in numbers.items() if n < 1}
-    if wrong:
-        raise ValueError(f"Expected whole numbers of at least 1, got {wrong}.")
+    for name, number in numbers.items():
+        check_size(name, number)
     if context is not None and context.shape[1:] != flow.context_shape:
         inner = ", ".join(map(str, flow.context_shape or ()))
         raise ValueError(f"Expected context.shape (N, {inner}), got {context.shape}.")

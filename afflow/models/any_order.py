@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arrays import real_array
-from afflow._tools.calls import call, check_ending, per_event
+from afflow._tools.calls import call, check_booleans, check_ending, make_typed, per_event
 from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
@@ -90,9 +90,14 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         options = {"natural": self.natural, "members_only": self.members_only}
         return OrderAgnosticModel(self.network, self.conditional, num_orders, **options)
 
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Return the log-probability, or log-density, of `x` `(..., D)`: `(...)` in nats."""
-        return call(_log_prob, self, self._events(x), context)
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
+        """Return the log-probability, or log-density, of `x` `(..., D)`: `(...)` in nats.
+
+        With `chunk`, so many events are computed at a time, to save memory.
+        """
+        return call(_log_prob, self, self._events(x), context, chunk=chunk)
 
     def marginal_log_prob(
         self, x: jax.Array, subset: jax.Array, context: jax.Array | None = None
@@ -112,6 +117,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         Raises:
             ValueError: for a subset whose orders the model has not been trained on.
         """
+        subset = check_booleans("subset", subset)
         self._check_trained(subset)
         return call(_compute_marginal, self, self._events(x, subset), context)
 
@@ -134,7 +140,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return an estimate of the log-probability averaged over orders, for `fit`."""
-        together, key = jax.random.split(key)
+        together, key = jax.random.split(make_typed(key))
         return call(_estimate, self, self._events(x), context, (together,), key=key)
 
     def without_noise(self) -> Self:
@@ -154,7 +160,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Estimate the log-marginal of the coordinates of `x` `(..., D)` that are not NaN."""
-        together, key = jax.random.split(key)
+        together, key = jax.random.split(make_typed(key))
         return call(_estimate_observed, self, self._events(x), context, (together,), key=key)
 
     def sample(
@@ -164,13 +170,15 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         context: jax.Array | None = None,
         *,
         temperature: float = 1.0,
+        chunk: int | None = None,
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, D)`, each from a member drawn at random.
 
         Samples are exact at temperature 1. A `temperature` below 1 sharpens every conditional;
-        above 1 flattens it.
+        above 1 flattens it. With `chunk`, so many samples are drawn at a time, to save memory.
         """
-        return call(_sample, self, (), context, heat(temperature), key=key, shape=shape)
+        options = {"key": key, "shape": shape, "chunk": chunk}
+        return call(_sample, self, (), context, heat(temperature), **options)
 
     def complete(
         self,
@@ -206,6 +214,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
             ValueError: for a subset whose orders the model has not been trained on, or for observed
                 values that are not whole numbers if the conditional is discrete.
         """
+        observed = check_booleans("observed", observed)
         self._check_trained(observed)
         events = self._events(x, observed)
         check_whole(self.conditional, *events)

@@ -9,9 +9,9 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
-from afflow._tools.arguments import check_instance
+from afflow._tools.arguments import check_instance, check_positive
 from afflow._tools.arrays import real_array
-from afflow._tools.calls import call, check_ending, per_event
+from afflow._tools.calls import call, check_booleans, check_ending, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation
 from afflow.bijectors.solvers import Incremental, Solver
@@ -69,6 +69,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
     ):
         check_fit(conditioner, conditional)
         check_instance("solver", solver, Solver)
+        check_positive(learning_rate=learning_rate)
         length = conditioner.event_shape[0]
         self.conditioner = conditioner
         self.conditional = conditional
@@ -78,22 +79,27 @@ class AutoregressiveModel(Outlined, nnx.Module):
         self.event_shape = (length, *conditional.event_shape)
         self.context_shape = conditioner.context_shape
 
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         """Return the log-probability, or log-density, of events: `(...)` in nats.
 
         Args:
             x: events `(..., *event_shape)`.
             context: `(..., *context_shape)`.
+            chunk: the number of events to compute at a time, to save memory; by default all.
         """
-        return self.log_conditionals(x, context).sum(-1)
+        return self.log_conditionals(x, context, chunk=chunk).sum(-1)
 
-    def log_conditionals(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def log_conditionals(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         r"""Return $\log p(x_t \mid x_{<t})$ of every token, `(..., T)` in nats.
 
         Entry `t` of the result belongs to token `t` of `x`. The sum over the first `k` tokens of
         the order is their log-marginal.
         """
-        return call(_log_conditionals, self, (self._events(x),), context)
+        return call(_log_conditionals, self, (self._events(x),), context, chunk=chunk)
 
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
@@ -169,12 +175,15 @@ class AutoregressiveModel(Outlined, nnx.Module):
         context: jax.Array | None = None,
         *,
         temperature: float = 1.0,
+        chunk: int | None = None,
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, *event_shape)`, exact at temperature 1.
 
-        A `temperature` below 1 sharpens every conditional; above 1 flattens it.
+        A `temperature` below 1 sharpens every conditional; above 1 flattens it. With `chunk`, so
+        many samples are drawn at a time, to save memory.
         """
-        return call(_fill, self, self._blank(), context, heat(temperature), key=key, shape=shape)
+        options = {"key": key, "shape": shape, "chunk": chunk}
+        return call(_fill, self, self._blank(), context, heat(temperature), **options)
 
     def greedy(self, context: jax.Array | None = None) -> jax.Array:
         """Return events whose every token is the mode, `(*context_batch, *event_shape)`."""
@@ -206,10 +215,10 @@ class AutoregressiveModel(Outlined, nnx.Module):
                 instead of a draw; for symbols only. Width 1 takes the mode of each token in turn.
 
         Raises:
-            ValueError: if an observed token comes after an unobserved one, or an observed value is
-                not a whole number although the conditional is discrete.
+            ValueError: if an observed token comes after an unobserved one, an observed value is not
+                a whole number although the conditional is discrete, or `observed` is not boolean.
         """
-        mask = np.asarray(observed, bool)
+        mask = np.asarray(check_booleans("observed", observed))
         mask = mask if self.order is None else mask[..., self.order]
         if (mask[..., 1:] & ~mask[..., :-1]).any():
             raise ValueError(

@@ -1,6 +1,6 @@
 """Tables in the units of their columns: real, bounded and whole numbers, and categories."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from math import inf, isfinite
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from afflow._tools.arguments import check_number
 from afflow._tools.arrays import to_double
 from afflow.bijectors.blockwise import Blockwise
 from afflow.bijectors.domains import Exp, Interval
@@ -76,6 +77,9 @@ class Above(Column):
 
     low: float = 0.0
 
+    def __post_init__(self):
+        check_number("low", self.low)
+
     @property
     def ends(self):
         return self.low, inf
@@ -99,6 +103,10 @@ class Between(Column):
 
     low: float
     high: float
+
+    def __post_init__(self):
+        check_number("low", self.low)
+        check_number("high", self.high)
 
     @property
     def ends(self):
@@ -128,6 +136,11 @@ class Whole(Column):
     high: int | None = None
 
     def __post_init__(self):
+        for name, end in (("low", self.low), ("high", self.high)):
+            if end is not None:
+                check_number(
+                    name, end, lambda end: isfinite(end) and end == int(end), "that is whole"
+                )
         if self.low is None and self.high is not None:
             raise ValueError(f"Expected a least value beside the largest, got {self}: give low.")
 
@@ -178,6 +191,8 @@ class Categories(Column):
     values: tuple[Hashable, ...]
 
     def __init__(self, values: Sequence[Hashable]):
+        if not isinstance(values, Iterable):
+            raise ValueError(f"Expected a list of categories, got {values!r}.")
         object.__setattr__(self, "values", tuple(_make_plain(value) for value in values))
         if len(set(self.values)) < len(self.values) or not self.values:
             raise ValueError(f"Expected different categories, got {self.values}.")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arrays import real_array
-from afflow._tools.calls import check_ending
+from afflow._tools.calls import check_ending, make_typed
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size
 
@@ -69,21 +69,25 @@ class DepthUpscaled(Outlined, nnx.Module):
         self.event_shape, self.context_shape = high.event_shape, high.context_shape
         self.learning_rate = getattr(high, "learning_rate", 1e-3)
 
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         """Return the log-probability of events of whole numbers: `(...)` in nats.
 
         Args:
             x: events `(..., *event_shape)`, from 0 to `num_levels - 1`.
             context: `(..., *context_shape)`.
+            chunk: the number of events to compute at a time, to save memory; by default all.
         """
         high, low = self._cut(x)
-        return self.high.log_prob(high, context) + self.low.log_prob(low, self._scale(high))
+        first = self.high.log_prob(high, context, chunk=chunk)
+        return first + self.low.log_prob(low, self._scale(high), chunk=chunk)
 
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return `log_prob` with the noise of training, drawn with `key`."""
-        (high, low), (high_key, low_key) = self._cut(x), jax.random.split(key)
+        (high, low), (high_key, low_key) = self._cut(x), jax.random.split(make_typed(key))
         first = self.high.training_log_prob(high_key, high, context)
         return first + self.low.training_log_prob(low_key, low, self._scale(high))
 
@@ -99,11 +103,13 @@ class DepthUpscaled(Outlined, nnx.Module):
         context: jax.Array | None = None,
         *,
         temperature: float = 1.0,
+        chunk: int | None = None,
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, *event_shape)`, exact at temperature 1."""
-        high_key, low_key = jax.random.split(key)
-        high = self.high.sample(high_key, shape, context, temperature=temperature)
-        low = self.low.sample(low_key, (), self._scale(high), temperature=temperature)
+        high_key, low_key = jax.random.split(make_typed(key))
+        options = {"temperature": temperature, "chunk": chunk}
+        high = self.high.sample(high_key, shape, context, **options)
+        low = self.low.sample(low_key, (), self._scale(high), **options)
         return self.low_levels * high + low
 
     def _cut(self, x):

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
+from afflow._tools.arrays import real_array
 from afflow._tools.calls import make_typed
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
@@ -66,12 +67,17 @@ def bits_per_dim(log_prob: jax.Array, event_shape: int | Shape, levels: int = 25
         event_shape: the shape of an event, or its number of coordinates.
         levels: the number of integers $n$ in the unit interval.
 
+    Raises:
+        ValueError: if `log_prob` is not an array of numbers, or for sizes below one.
+
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> afflow.bits_per_dim(jnp.zeros(()), 784).item()  # the uniform density
         8.0
     """
     dims = math.prod(check_shape("event_shape", event_shape))
+    check_size("levels", levels)
+    log_prob = real_array("log_prob", log_prob)
     return -log_prob / (dims * math.log(2)) + math.log2(levels)
 
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.core import Tracer
 from jax.tree_util import Partial
 
+from afflow._tools.arguments import check_instance
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner
 from afflow.core.order_agnostic import OrderAgnostic
@@ -39,7 +40,12 @@ def _identity(value):
 
 
 def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional):
-    """Raise `ValueError` if `num_params` or `features` of the two arguments differ."""
+    """Raise `ValueError` unless both arguments are parts of a model, with sizes that agree.
+
+    The sizes are `num_params` and `features`.
+    """
+    check_instance("conditioner", conditioner, (Conditioner, OrderAgnostic))
+    check_instance("conditional", conditional, Conditional)
     if conditioner.num_params != conditional.num_params:
         raise ValueError(
             f"Expected a conditioner with num_params={conditional.num_params} for "

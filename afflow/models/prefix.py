@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afflow._tools.arguments import check_instance
 from afflow._tools.calls import call, check_floating, per_event
 from afflow._tools.numerics import total
 from afflow._tools.shapes import Shape
@@ -128,6 +129,7 @@ def _find_middle(base: Normal | Uniform) -> jax.Array:
 
 def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
     """Return `prefix` as a floating-point array. Raise `ValueError` if the flow cannot use it."""
+    check_instance("flow", flow, Flow)
     if not isinstance(flow.base, Normal | Uniform):
         raise ValueError(f"Expected a Normal or Uniform base, got {type(flow.base).__name__}.")
     if isinstance(flow.bijector, Table):

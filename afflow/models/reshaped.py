@@ -20,7 +20,8 @@ class Reshaped(Outlined, nnx.Module):
     shape of the image. The methods are the methods of the model.
 
     Args:
-        model: an `AutoregressiveModel`, or another model with `log_prob` and `sample`.
+        model: an `AutoregressiveModel`, or another model with equal arguments of `log_prob` and
+            `sample`.
         event_shape: the shape of the events. Its first axes are the tokens of the model.
 
     Raises:
@@ -49,9 +50,11 @@ class Reshaped(Outlined, nnx.Module):
         self.token_axes = sizes[: axes[-1]]
         self.learning_rate = getattr(model, "learning_rate", 1e-3)
 
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         """Return the log-probability, or log-density, of events: `(...)` in nats."""
-        return self.model.log_prob(self._flat(x), context)
+        return self.model.log_prob(self._flat(x), context, chunk=chunk)
 
     def log_conditionals(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """Return the log-probability of every token given the tokens before, `(..., *tokens)`."""
@@ -75,9 +78,11 @@ class Reshaped(Outlined, nnx.Module):
         context: jax.Array | None = None,
         *,
         temperature: float = 1.0,
+        chunk: int | None = None,
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, *event_shape)`, exact at temperature 1."""
-        return self._shaped(self.model.sample(key, shape, context, temperature=temperature))
+        options = {"temperature": temperature, "chunk": chunk}
+        return self._shaped(self.model.sample(key, shape, context, **options))
 
     def greedy(self, context: jax.Array | None = None) -> jax.Array:
         """Return events whose every token is the mode, `(*context_batch, *event_shape)`."""

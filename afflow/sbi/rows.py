@@ -81,6 +81,8 @@ class Summary(Outlined, nnx.Module):
         network: maps one `(*x_shape,)` to a vector, or `None`.
     """
 
+    has_units = True  # `fit` does not warn of contexts that are standardised here
+
     def __init__(self, x: jax.Array, network: Callable | None):
         rows = to_double("x", x)
         std = rows.std(0)

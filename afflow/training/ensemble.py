@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from afflow._tools.calls import make_typed
 from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
@@ -78,7 +79,7 @@ class Ensemble(Outlined, nnx.Module):
 
     def training_log_prob(self, key: jax.Array, x: jax.Array, context: jax.Array | None = None):
         """Return the mean over members of the log-density that `fit` maximises for each member."""
-        keys = jax.random.split(key, self.num_members)
+        keys = jax.random.split(make_typed(key), self.num_members)
         losses = self._of_each(lambda m, key: maximum_likelihood(m, key, x, context), keys)
         return -losses.mean(0)
 
@@ -90,7 +91,7 @@ class Ensemble(Outlined, nnx.Module):
         self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
     ) -> jax.Array:
         """Draw samples as a member does, each from a member chosen at random."""
-        member_key, key = jax.random.split(key)
+        member_key, key = jax.random.split(make_typed(key))
         keys = jax.random.split(key, self.num_members)
         samples = self._of_each(lambda m, key: m.sample(key, shape, context), keys)
         batch = samples.shape[1 : samples.ndim - len(self.members.event_shape)]
@@ -169,7 +170,7 @@ def fit_ensemble(
         (3, (90,))
     """
     check_size("num", num)
-    keys = jax.random.split(key, num)
+    keys = jax.random.split(make_typed(key), num)
     members = [make(nnx.Rngs(keys[i])) for i in range(num)]
     if get_table(members[0]) is not None:
         raise ValueError(

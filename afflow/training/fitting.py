@@ -193,10 +193,9 @@ def fit(
     source = make_source(rows, *options, signed_weights=signed_weights, missing=missing)
     learning_rate = choose_learning_rate(outer, x) if learning_rate is None else learning_rate
     weight_decay = choose_weight_decay(outer, x) if weight_decay is None else weight_decay
-    jax.eval_shape(flow.log_prob, *source.first[:2])  # the model's own checks
+    source.check_model(flow)
     _check_networks(flow)
-    if isinstance(rows, Rows):
-        warn_of_scale(flow, rows)
+    warn_of_scale(flow, rows if isinstance(rows, Rows) else source.first)
     try:
         trained, history = train(
             flow,

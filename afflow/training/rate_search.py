@@ -99,7 +99,7 @@ def find_learning_rate(
     keys = jax.random.split(make_typed(key))
     rows = make_rows(x, context, weights)
     source = make_source(rows, objective, 0.0, batch_size, keys, make_placement(None))
-    jax.eval_shape(flow.log_prob, *source.first[:2])
+    source.check_model(flow)
     schedule = optax.exponential_decay(low, num_steps, high / low)
     optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))
     stacks = chain.from_iterable(source.batches(epoch, 0, 1) for epoch in count())

@@ -18,21 +18,31 @@ def warn_of_scale(flow: Any, rows: Rows) -> None:
 
     The columns of the data are examined if no part of the flow has units (`Standardize`, `ActNorm`,
     domains, some bases), and for density models with a continuous conditional. The columns of the
-    context are examined if the flow has no `Embedded` to scale them.
+    context are examined unless the network of an `Embedded` has units, as `ZScores` has.
+
+    Args:
+        flow: a flow, an ensemble of flows, or any other model.
+        rows: the data, or the first minibatch of a `Stream`.
     """
+    flow = _unwrap(flow)
     if not getattr(getattr(flow, "conditional", None), "is_discrete", True):
         _warn("x", rows.x, "(x - x.mean(0)) / x.std(0)")
     bijector = getattr(flow, "bijector", None)
     if bijector is None:
         return
-    parts = list(nnx.iter_graph(bijector))
-    has_units = any(
-        getattr(part, "has_units", False) and "network" not in path for path, part in parts
-    )
-    if not (has_units or getattr(flow.base, "has_units", False)):
+    parts = nnx.iter_graph(bijector)
+    known = ["network" in path for path, part in parts if getattr(part, "has_units", False)]
+    if all(known) and not getattr(flow.base, "has_units", False):
         _warn("x", rows.x, _MEND)
-    if rows.context is not None and not any("network" in path for path, _ in parts):
+    if rows.context is not None and not any(known):
         _warn("context", rows.context, "data=(x, context) in the factory, or ZScores")
+
+
+def _unwrap(model: Any) -> Any:
+    """Return the members of an ensemble, the model of windows, or else the model."""
+    for name in ("members", "model"):
+        model = getattr(model, name, model)
+    return model
 
 
 def _warn(name: str, values: Any, mend: str) -> None:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
+from afflow._tools.arrays import make_native
 from afflow.training.loop import Batches
 from afflow.training.objectives import Objective
 from afflow.training.placement import Placement
@@ -27,7 +28,11 @@ _PART = 2**16  # rows that are moved to the device at a time for validation
 
 
 class Source(NamedTuple):
-    """The arguments of `train` that depend on the data, and a first row for the model's checks."""
+    """The arguments of `train` that depend on the data, and the data for checks of the model.
+
+    `first` holds the first rows. `shapes` holds the shapes and types of the data and, if the user
+    gave any, of the held-out data.
+    """
 
     loss: Partial
     batches: Batches
@@ -35,6 +40,17 @@ class Source(NamedTuple):
     chunk: int | None
     validate: Partial | None
     first: Rows
+    shapes: tuple[Rows, ...] = ()
+
+    def check_model(self, model: Any) -> None:
+        """Raise `ValueError` if the model does not take the data or the held-out data."""
+        data, *held_out = self.shapes
+        jax.eval_shape(model.log_prob, data.x, data.context)
+        for rows in held_out:
+            try:
+                jax.eval_shape(drop_noise(model).log_prob, rows.x, rows.context)
+            except ValueError as error:
+                raise ValueError(f"In validation: {error}") from error
 
 
 def make_source(
@@ -61,7 +77,8 @@ def make_source(
     elif np.ndim(validation):
         validation = checked(make_rows(validation), "validation x", missing=missing)
     if isinstance(data, Stream):
-        return _make_source_of_stream(data, losses, validation, keys, placement)
+        source = _make_source_of_stream(data, losses, validation, keys, placement)
+        return source._replace(shapes=_find_shapes(source.first, validation))
     data = checked(data, "x", **rules)
     num_rows = data.size - count_held_out(data.size, validation)
     batch_size = min(batch_size or choose_batch_size(num_rows), num_rows)
@@ -71,7 +88,19 @@ def make_source(
             f"{batch_size} rows: choose another batch_size."
         )
     make = _make_source_on_host if data.is_on_host else _make_source_in_memory
-    return make(data, losses, validation, batch_size, keys, placement)
+    source = make(data, losses, validation, batch_size, keys, placement)
+    return source._replace(shapes=_find_shapes(data, validation))
+
+
+def _find_shapes(*parts: Any) -> tuple[Rows, ...]:
+    """Return the shapes and types of those parts that are rows, with native numbers."""
+
+    def find(a):
+        return jax.ShapeDtypeStruct(
+            a.shape, jax.dtypes.canonicalize_dtype(make_native(a[:0]).dtype)
+        )
+
+    return tuple(jax.tree.map(find, part) for part in parts if isinstance(part, Rows))
 
 
 def choose_batch_size(num_rows: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from afflow._tools.arguments import check_callable
 from afflow._tools.shapes import check_size
 from afflow.training.rows import Rows, check_weights, make_rows
 
@@ -35,7 +36,7 @@ class Stream:
             window, see `cut_windows`.
 
     Raises:
-        ValueError: for `num_steps` below one.
+        ValueError: if `make` is not a function of one argument, or for `num_steps` below one.
 
     Example:
         >>> import afflow, jax, numpy as np
@@ -56,6 +57,7 @@ class Stream:
     consecutive: bool = False
 
     def __post_init__(self):
+        check_callable("make", self.make, "lambda epoch: batches", 1)
         check_size("num_steps", self.num_steps)
 
     def __call__(self, epoch: int, start: int, size: int) -> Iterator[Rows]:

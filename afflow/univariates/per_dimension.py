@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.arguments import check_instances
 from afflow._tools.shapes import Shape
 from afflow.core.bijector import Bijector
 from afflow.core.univariate import Univariate, count_params
@@ -48,6 +49,7 @@ class PerDimension(Univariate):
     """
 
     def __init__(self, univariates: Sequence[Bijector]):
+        check_instances("univariates", univariates, Bijector)
         if not univariates:
             raise ValueError("Expected at least one univariate.")
         distinct = {id(univariate): univariate for univariate in univariates}

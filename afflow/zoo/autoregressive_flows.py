@@ -225,8 +225,9 @@ def circular_nsf(
     r"""Return a spline flow of angles on $[-\pi, \pi)^D$, with arguments of `nsf`.
 
     Each layer turns the angles by learned phases and applies an autoregressive `CircularSpline`
-    whose conditioner sees cosines and sines. The base is uniform. Densities are per radian. `mix`
-    must permute the angles: other maps are not periodic.
+    whose conditioner sees cosines and sines. Densities are per radian. The base is uniform, and
+    cannot be replaced: it lives on the circle. `mix` must permute the angles: other maps are not
+    periodic.
 
     Rezende et al. 2020, arXiv:2002.02428.
 

@@ -16,6 +16,7 @@ from afflow.bijectors.elementwise import Elementwise
 from afflow.bijectors.image import Conv1x1, multiscale
 from afflow.bijectors.permutations import Permutation
 from afflow.core.bijector import Bijector
+from afflow.core.distribution import Distribution
 from afflow.core.univariate import count_params
 from afflow.distributions.standard import Normal
 from afflow.models.flow import Flow
@@ -178,6 +179,7 @@ def glow(
     num_steps: int = 4,
     width: int = 64,
     context_dim: int | tuple[int, int, int] = 0,
+    base: Distribution | None = None,
     rngs: nnx.Rngs,
 ) -> Flow:
     """Return a multi-scale flow of images: Glow.
@@ -195,10 +197,12 @@ def glow(
         context_dim: length of the context vector, which every network sees; 0 for none. Or the
             shape `(H, W, C')` of a context image: a network sees the context pixels at the place
             of each pixel.
+        base: the distribution of the noise, in place of the standard normal.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
-        ValueError: for an image that cannot be halved `num_levels` times.
+        ValueError: for an image that cannot be halved `num_levels` times, or a base of another
+            event shape.
 
     Example:
         >>> import afflow, jax
@@ -219,4 +223,5 @@ def glow(
     def steps(shape, rngs):
         return Repeat(lambda rngs: step(shape, rngs), num_steps, rngs=rngs)
 
-    return Flow(Normal(event_shape), multiscale(steps, event_shape, num_levels, rngs=rngs))
+    base = Normal(event_shape) if base is None else base
+    return Flow(base, multiscale(steps, event_shape, num_levels, rngs=rngs))

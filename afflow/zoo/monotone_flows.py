@@ -126,6 +126,7 @@ def bnaf(
     num_layers: int = 3,
     hidden: tuple[int, ...] = (16, 16),
     context_dim: int = 0,
+    leak: float = 0.0,
     solver: Solver = Incremental(),
     mix: Mix = reverse,
     rngs: nnx.Rngs,
@@ -133,8 +134,9 @@ def bnaf(
 ) -> Flow:
     """Return a block neural autoregressive flow: `BNAF` layers in alternating order.
 
-    `hidden` holds the units *per coordinate* of each hidden layer, which are `tanh`. The other
-    arguments are described at `maf`. The flow starts close to the identity near the data.
+    `hidden` holds the units *per coordinate* of each hidden layer. Their activation is `tanh`, or
+    `leak * u + (1 - leak) * tanh(u)`, whose tails do not saturate. The other arguments are
+    described at `maf`. The flow starts close to the identity near the data.
 
     De Cao et al. 2019, arXiv:1904.04676.
 
@@ -147,7 +149,8 @@ def bnaf(
     """
 
     def block(rngs):
-        return BNAF(dim, hidden, context_dim=context_dim, solver=solver, rngs=rngs)
+        options = {"context_dim": context_dim, "leak": leak, "solver": solver}
+        return BNAF(dim, hidden, **options, rngs=rngs)
 
     return stack_layers(dim, add_mix(dim, mix, block), num_layers, rngs, **outside)
 

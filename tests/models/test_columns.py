@@ -296,9 +296,24 @@ def test_kinds_of_pandas_columns():
     frame = pandas.DataFrame({"size": sizes, "x": np.arange(27.0)})
     layout = afflow.made(2, columns={}, data=frame, rngs=nnx.Rngs(0)).bijector.layout
     assert layout.kinds == (afflow.Categories(["low", "mid", "high"]), afflow.Real())
+    frame["flag"] = pandas.array([True, False, True] * 9, "boolean")
+    frame["count"] = pandas.array(range(27), "Int64")
+    frame["share"] = pandas.array(np.arange(27.0), "Float64")
+    flow = afflow.made(5, columns={}, data=frame, rngs=nnx.Rngs(0))
+    kinds = afflow.Categories([False, True]), afflow.Whole(), afflow.Real()
+    assert flow.bijector.layout.kinds[2:] == kinds
+    drawn = flow.sample(KEY, 9)
+    assert drawn["flag"].dtype == bool
+    assert drawn["count"].dtype == np.int64
+    assert np.isfinite(flow.log_prob(drawn)).all()
+    for name in ("count", "share"):
+        holed = frame.copy()
+        holed.loc[3, name] = pandas.NA
+        with pytest.raises(ValueError, match=f"{name}"):
+            afflow.made(5, columns={}, data=holed, rngs=nnx.Rngs(0))
     frame["day"] = np.datetime64("2026-01-01") + np.arange(27)
     with pytest.raises(ValueError, match="dates"):
-        afflow.made(3, columns={}, data=frame, rngs=nnx.Rngs(0))
+        afflow.made(6, columns={}, data=frame, rngs=nnx.Rngs(0))
 
 
 def test_an_ensemble_refuses_tables():

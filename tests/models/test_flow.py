@@ -77,6 +77,20 @@ def test_old_keys_work(flow):
     np.testing.assert_array_equal(flow.sample(new, 2), flow.sample(old, 2))
 
 
+@pytest.mark.parametrize("default", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_raw_keys_are_known_by_their_length(flow, default, kind):
+    raw, typed = jax.random.PRNGKey(3, impl=kind), jax.random.key(3, impl=kind)
+    if "rbg" in kind and "rbg" in default:
+        typed = jax.random.key(3, impl=default)
+    expected = flow.sample(typed, 2)
+    with jax.default_prng_impl(default):
+        np.testing.assert_array_equal(flow.sample(raw, 2), expected)
+        np.testing.assert_array_equal(afflow.Ensemble([flow]).sample(raw, 2).shape, (2, 3))
+    with pytest.raises(ValueError, match="Expected a key"):
+        flow.sample(np.zeros(3, np.uint32))
+
+
 def test_nan_stays_nan(flow):
     x = jnp.ones((2, 3)).at[0, 1].set(jnp.nan)
     assert np.isnan(flow.log_prob(x)).tolist() == [True, False]

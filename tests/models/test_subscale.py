@@ -162,7 +162,11 @@ def test_probabilities_of_upscaled_images_sum_to_one():
     assert (model.log_prob(outside, CONTEXTS[0]) == -np.inf).all()
     assert np.isnan(model.log_prob(np.array([[np.nan, 0]]), CONTEXTS[0]))
     assert_samples_follow(model, x, 8, CONTEXTS[0])
-    assert model.sample(KEY, 3, CONTEXTS).shape == (3, 2, 1, 2)
+    drawn = model.sample(KEY, 3, CONTEXTS)
+    assert drawn.shape == (3, 2, 1, 2)
+    np.testing.assert_array_equal(model.sample(KEY, 3, CONTEXTS, chunk=2), drawn)
+    parts = model.log_prob(x[:, None], CONTEXTS, chunk=7)
+    np.testing.assert_allclose(parts, log_prob, rtol=1e-12)
 
 
 def test_the_low_bits_may_have_a_vector_as_context():

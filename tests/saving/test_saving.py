@@ -1,6 +1,7 @@
 """Saving models: everything is restored, and objects that cannot be saved raise an error."""
 
 import dataclasses
+import io
 import json
 import pkgutil
 import subprocess
@@ -234,6 +235,22 @@ def test_damaged_and_later_files(tmp_path):
     write(path, None, format=3)
     with pytest.raises(ValueError, match="format 2 or an earlier one, got 3"):
         afflow.load(path)
+
+
+@pytest.mark.parametrize("shape", [(9,), (7, 3), ()])
+def test_arrays_of_another_shape_are_refused(tmp_path, shape):
+    path, other = tmp_path / "model.zip", tmp_path / "other.zip"
+    afflow.save(afflow.made(2, hidden=(4,), **RNGS), path)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(other, "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == "0.npy":
+                entry, dtype = io.BytesIO(), np.load(io.BytesIO(content)).dtype
+                np.save(entry, np.zeros(shape, dtype))
+                content = entry.getvalue()
+            changed.writestr(name, content)
+    with pytest.raises(ValueError, match=r"Expected float\d+ of shape \(4, 1\)"):
+        afflow.load(other)
 
 
 def test_files_do_not_name_the_modules_of_afflow(tmp_path):

@@ -52,6 +52,15 @@ def test_missing_entries_are_nan():
     np.testing.assert_array_equal(array, [[1.5, np.nan], [np.nan, 1]])
 
 
+def test_nullable_columns_of_pandas_are_numbers():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"flag": pandas.array([True, None], "boolean")})
+    frame["count"] = pandas.array([3, 4], "Int64")
+    np.testing.assert_array_equal(real_array("x", frame), [[1.0, 3.0], [np.nan, 4.0]])
+    frame["flag"] = [True, False]
+    np.testing.assert_array_equal(real_array("x", frame), [[1.0, 3.0], [0.0, 4.0]])
+
+
 def test_masked_entries_are_nan():
     masked = np.ma.array([[1.0], [999.0]], mask=[[False], [True]])
     np.testing.assert_array_equal(real_array("x", masked), [[1.0], [np.nan]])

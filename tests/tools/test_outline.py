@@ -66,16 +66,26 @@ def test_while_tracing():
 
 
 def test_help_shows_the_constructor():
-    """Check that each public class shows the signature of its constructor."""
+    """Check that each public class of parts shows the signature of its constructor."""
     packages = [package for package in vars(afflow).values() if hasattr(package, "__all__")]
     assert len(packages) > 10
     for package, name in ((p, n) for p in (afflow, *packages) for n in p.__all__):
         cls = getattr(package, name)
-        if isinstance(cls, type) and issubclass(cls, nnx.Module) and "__init__" in vars(cls):
+        if isinstance(cls, type) and issubclass(cls, nnx.Module | nnx.Variable):
             shown = str(inspect.signature(cls))
             assert "*args" not in shown, name
             assert "self" not in shown, name
     assert list(inspect.signature(afflow.Flow).parameters) == ["base", "bijector"]
+    assert str(inspect.signature(afflow.Bijector)) == "()"
+    assert "value" in inspect.signature(afflow.core.Constant).parameters
+
+
+def test_copies_by_cloudpickle():
+    cloudpickle = pytest.importorskip("cloudpickle")
+    model = flow()
+    copied = cloudpickle.loads(cloudpickle.dumps(model))
+    x, context = jnp.ones((3, 5)), jnp.ones(2)
+    np.testing.assert_array_equal(copied.log_prob(x, context), model.log_prob(x, context))
 
 
 @pytest.mark.parametrize("activation", [jax.nn.silu, jax.nn.relu, jnp.tanh, jax.lax.sin])

@@ -28,6 +28,17 @@ def small(context_dim=0, **options):
     return afflow.made(2, hidden=(8,), context_dim=context_dim, rngs=nnx.Rngs(0), **options)
 
 
+def embedding():
+    """Return a small flow whose context is embedded by a linear map."""
+    flow, network = small(3), nnx.Linear(1, 3, rngs=nnx.Rngs(0))
+    return afflow.Flow(flow.base, afflow.Embedded(flow.bijector, network, 1))
+
+
+def stream_of(*parts):
+    """Return a stream of one minibatch."""
+    return afflow.training.Stream(lambda epoch: [parts], num_steps=1)
+
+
 def gaussian_loss(x):
     """Return the best loss of a diagonal normal on `x`, in nats."""
     return 0.5 * np.log(2 * np.pi * np.e * x.var(0)).sum()
@@ -122,7 +133,25 @@ def test_the_start_is_not_changed():
 def test_progress_bar(capfd):
     pytest.importorskip("tqdm")
     afflow.fit(small(), X, max_epochs=2, **OPTIONS | {"progress": True})
-    assert "validation=" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "validation=" in shown
+    assert "compiling" in shown.partition("validation=")[0]
+
+
+def test_the_order_of_each_copy_is_not_trained():
+    """Check that every copy in a `Repeat` keeps a separate random order."""
+    flow = afflow.maf(9, num_layers=3, hidden=(9,), rngs=nnx.Rngs(0))
+    rows = np.random.default_rng(0).normal(size=(60, 9))
+    options = {"optimizer": optax.adamw(0.1, weight_decay=0.5), "batch_size": 10, "max_epochs": 1}
+    fitted, _ = afflow.fit(flow, rows, **OPTIONS | options)
+    before, after = (
+        np.asarray(part.order[...])
+        for model in (flow, fitted)
+        for _, part in nnx.iter_graph(model)
+        if isinstance(part, afflow.Shuffle)
+    )
+    np.testing.assert_array_equal(after, before)
+    assert len(np.unique(before, axis=0)) == 3
 
 
 def test_small_data():
@@ -347,13 +376,20 @@ def test_batch_and_weight_decay_follow_the_number_of_rows():
         (small(), 1000 + X, None, "x of about unit scale.*column 0 is 1002"),
         (small(), X * [1.0, 1e-3], None, "column 1 is -0.00098"),
         (small(1), X / 3, 1e4 * X[:, :1], "context of about unit scale.*column 0"),
+        (embedding(), X / 3, 1e4 * X[:, :1], "context of about unit scale.*column 0"),
+        (small(), stream_of(1000 + X), None, "x of about unit scale.*column 0 is 1002"),
+        (small(1), stream_of(X / 3, 1e4 * X[:, :1]), None, "context of about unit scale"),
+        (small(), stream_of(X / 3), None, None),
+        (afflow.Ensemble([small(), small()]), 1000 + X, None, "x of about unit scale"),
+        (afflow.Ensemble([small(data=1000 + X)]), 1000 + X, None, None),
+        (afflow.rnade(2, hidden=2, rngs=nnx.Rngs(0)), 1000 + X, None, "x of about unit scale"),
         (small(1, data=(X, X[:, :1])), X, X[:, :1], None),
         (small(data=1000 + X), 1000 + X, None, None),
         (small(), X / 3, None, None),
     ],
 )
 def test_warns_of_units_that_a_flow_does_not_know(flow, x, context, named):
-    options = OPTIONS | {"context": context, "max_epochs": 1}
+    options = OPTIONS | {"context": context, "max_epochs": 1, "validation": 0}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         afflow.fit(flow, x, **options)
@@ -361,6 +397,22 @@ def test_warns_of_units_that_a_flow_does_not_know(flow, x, context, named):
     assert len(found) == (named is not None)
     if named:
         assert re.search(named, found[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"validation": (X, X)}, "validation: .*no context.*\\(600, 2\\)"),
+        ({"validation": X[:5, :1]}, "validation: .*got \\(5, 1\\)"),
+        ({"x": X[:400, 0], "validation": 0}, "got \\(400,\\)"),
+        ({"x": X[:400, 0]}, "got \\(400,\\)"),
+        ({"context_dim": 1, "context": X[:, :1], "validation": X[:9]}, "validation: .*no context"),
+    ],
+)
+def test_rows_are_checked_before_training(options, named):
+    options = {"x": X, "callbacks": [pytest.fail]} | OPTIONS | options
+    with pytest.raises(ValueError, match=named):
+        afflow.fit(small(options.pop("context_dim", 0)), options.pop("x"), **options)
 
 
 @pytest.fixture

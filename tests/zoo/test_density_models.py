@@ -300,6 +300,18 @@ def test_greedy_takes_every_mode(name):
         np.testing.assert_allclose(before[earlier], after[earlier])
 
 
+@pytest.mark.parametrize("name", ["nade", "made_model", "made_ensemble"])
+def test_a_chunk_at_a_time(name):
+    """Check that `chunk` does not change log-probabilities and samples, also of a `Reshaped`."""
+    model = randomize(getattr(afflow.zoo, name)(4, rngs=nnx.Rngs(0)))
+    for part in (model, afflow.models.Reshaped(model, (2, 2))):
+        x = part.sample(KEY, 6)
+        np.testing.assert_array_equal(part.sample(KEY, 6, chunk=4), x)
+        np.testing.assert_allclose(part.log_prob(x, chunk=4), part.log_prob(x), rtol=1e-12)
+        with pytest.raises(ValueError, match="chunk >= 1"):
+            part.log_prob(x, chunk=0)
+
+
 def test_temperature():
     model = build("nade")
     cold = np.asarray(model.sample(KEY, 200, temperature=1e-3))

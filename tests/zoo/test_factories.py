@@ -171,8 +171,25 @@ def test_sizes_may_be_of_numpy():
     assert "hidden=(4,)" in repr(flow)
 
 
-def test_bnaf_starts_close_to_the_identity():
-    layer = afflow.bijectors.BNAF(2, (16, 16), rngs=nnx.Rngs(0))
+def test_the_network_of_a_leaky_bnaf_is_not_bounded():
+    """Check that far from the data the slope is a product of the weights and the leaks."""
+    layer = afflow.bijectors.BNAF(1, (4, 3), leak=0.1, rngs=nnx.Rngs(0))
+    _, log_slope = layer.inverse_and_log_det(jnp.array([1e4]))
+    product = jnp.ones(1)
+    for blocks in layer.network.blocks(None):
+        product = (0.1 if product.size > 1 else 1.0) * blocks.diagonal[0] @ product
+    np.testing.assert_allclose(jnp.exp(log_slope), (1 + product[0]) / 2, rtol=1e-9)
+    flow = afflow.bnaf(2, leak=0.1, num_layers=1, hidden=(3,), rngs=nnx.Rngs(0))
+    layers = [m for _, m in nnx.iter_graph(flow) if isinstance(m, afflow.bijectors.BNAF)]
+    assert [layer.leak for layer in layers] == [0.1]
+    for wrong in (-0.1, 1.0, "text"):
+        with pytest.raises(ValueError, match="number leak in"):
+            afflow.bnaf(2, leak=wrong, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.3])
+def test_bnaf_starts_close_to_the_identity(leak):
+    layer = afflow.bijectors.BNAF(2, (16, 16), leak=leak, rngs=nnx.Rngs(0))
     y = jnp.linspace(-2, 2, 9)
     y = jnp.stack(jnp.meshgrid(y, y), -1).reshape(-1, 2)
     x, log_det = jax.jit(jax.vmap(layer.inverse_and_log_det))(y)
@@ -245,6 +262,18 @@ def test_images_given_images():
     np.testing.assert_allclose(flow.log_prob(drawn, context), log_prob, rtol=1e-9)
     with pytest.raises(ValueError, match="multiple of the 4 x 4 pixels"):
         afflow.zoo.glow((8, 8, 1), context_dim=(3, 3, 1), rngs=nnx.Rngs(0))
+
+
+def test_the_base_of_glow():
+    sizes = {"num_levels": 1, "num_steps": 1, "width": 2, "rngs": nnx.Rngs(0)}
+    base = afflow.distributions.StudentT((4, 4, 1), df=3.0)
+    flow, normal = (afflow.zoo.glow((4, 4, 1), base=b, **sizes) for b in (base, None))
+    assert flow.base is base
+    assert isinstance(normal.base, afflow.Normal)
+    with pytest.raises(ValueError, match="event_shape"):
+        afflow.zoo.glow((4, 4, 1), base=afflow.Normal(16), **sizes)
+    with pytest.raises(ValueError, match="Expected a Distribution as base"):
+        afflow.zoo.glow((4, 4, 1), base=afflow.Normal, **sizes)
 
 
 MASKED = [
