@@ -68,8 +68,8 @@ def to_double(name: str, value: Any) -> np.ndarray:
 def cast(name: str, value: np.ndarray, *, is_scale: bool = False) -> jax.Array:
     """Return finite numbers as a JAX array of the default float type.
 
-    The float type is float32, or float64 under `jax_enable_x64`. A scale must not become zero in
-    this type; any other number may.
+    The float type is float32, or float64 under `jax_enable_x64`. A scale must be a normal number of
+    this type, since compiled programs flush smaller numbers to zero; any other number may vanish.
 
     Raises:
         ValueError: if the float type cannot represent one of the numbers.
@@ -78,7 +78,7 @@ def cast(name: str, value: np.ndarray, *, is_scale: bool = False) -> jax.Array:
         array = jnp.asarray(value, float)
     lost = np.isinf(array) & np.isfinite(value)
     if is_scale:
-        lost |= np.asarray(array) == 0
+        lost |= np.abs(np.asarray(array)) < jnp.finfo(array.dtype).tiny
     if lost.any():
         raise ValueError(
             f"Expected {name} within the range of {array.dtype}, got {value[lost].ravel()[0]:.6g}: "
