@@ -106,6 +106,26 @@ def test_casts_keep_the_range():
             cast("x", np.array([1e-50]), is_scale=True)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("name", ["x", "context"])
+def test_arguments_beyond_the_floats_are_refused(name):
+    rows = {"x": X, "context": X[:, :1]}
+    rows[name] = np.where(rows[name] > 1, 1e40, rows[name])
+    options = {"key": jax.random.key(0), "progress": False}
+    with jax.enable_x64(False):
+        flow = afflow.made(2, context_dim=1, rngs=nnx.Rngs(0))
+        with pytest.raises(ValueError, match=f"{name} within the range of float32, got 1e\\+40"):
+            flow.log_prob(**rows)
+        with pytest.raises(ValueError, match=f"Expected finite {name}"):
+            afflow.fit(flow, **rows, **options)
+        if name == "context":
+            with pytest.raises(ValueError, match="context within the range of float32"):
+                flow.sample(jax.random.key(0), context=[[1e40]])
+        assert flow.log_prob([np.inf, 0.0], [0.0]) == -np.inf
+    double = afflow.made(2, context_dim=1, rngs=nnx.Rngs(0))
+    assert np.isfinite(double.log_prob(**rows)).all()
+
+
 @pytest.mark.parametrize("size", [1e-38, 1e-40])
 @pytest.mark.parametrize(
     "make",
