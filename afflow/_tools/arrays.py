@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 
 def is_key(value: Any) -> bool:
@@ -60,6 +61,26 @@ def make_native(array: Any) -> Any:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def to_device(name: str, value: Any, dtype: DTypeLike | None = None) -> jax.Array:
+    """Return data as a JAX array, of the type `dtype` if given.
+
+    Raises:
+        ValueError: if `real_array` refuses the data, or if a finite number on the host becomes
+            infinite in JAX's float type.
+    """
+    array = real_array(name, value)
+    if isinstance(array, np.ndarray):
+        exact, array = array, round_to_device(array, dtype)
+        _check_range(name, exact, np.isinf(array) & np.isfinite(exact))
+    return jnp.asarray(array, dtype)
+
+
+def round_to_device(array: np.ndarray, dtype: DTypeLike | None = None) -> np.ndarray:
+    """Round numbers to the type of JAX that holds `dtype`, without a warning of overflow."""
+    with np.errstate(over="ignore"):
+        return array.astype(jax.dtypes.canonicalize_dtype(dtype or array.dtype), copy=False)
+
+
 def to_double(name: str, value: Any) -> np.ndarray:
     """Return data as float64 on the host, where statistics of the data keep their digits."""
     return np.asarray(real_array(name, value), np.float64)
@@ -68,8 +89,8 @@ def to_double(name: str, value: Any) -> np.ndarray:
 def cast(name: str, value: np.ndarray, *, is_scale: bool = False) -> jax.Array:
     """Return finite numbers as a JAX array of the default float type.
 
-    The float type is float32, or float64 under `jax_enable_x64`. A scale must not become zero in
-    this type; any other number may.
+    The float type is float32, or float64 under `jax_enable_x64`. A scale must be a normal number of
+    this type, since compiled programs flush smaller numbers to zero; any other number may vanish.
 
     Raises:
         ValueError: if the float type cannot represent one of the numbers.
@@ -78,13 +99,18 @@ def cast(name: str, value: np.ndarray, *, is_scale: bool = False) -> jax.Array:
         array = jnp.asarray(value, float)
     lost = np.isinf(array) & np.isfinite(value)
     if is_scale:
-        lost |= np.asarray(array) == 0
-    if lost.any():
-        raise ValueError(
-            f"Expected {name} within the range of {array.dtype}, got {value[lost].ravel()[0]:.6g}: "
-            f"choose another unit, or set jax_enable_x64."
-        )
+        lost |= np.abs(np.asarray(array)) < jnp.finfo(array.dtype).tiny
+    _check_range(name, value, lost)
     return array
+
+
+def _check_range(name: str, value: np.ndarray, lost: np.ndarray) -> None:
+    """Raise `ValueError` if the mask `lost` marks a number that the float type does not hold."""
+    if np.any(lost):
+        raise ValueError(
+            f"Expected {name} within the range of {jax.dtypes.canonicalize_dtype(float)}, got "
+            f"{value[lost].ravel()[0]:.6g}: choose another unit, or set jax_enable_x64."
+        )
 
 
 def _convert_table(name: str, value: Any) -> jax.Array | np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import real_array, to_device
 from afflow._tools.lowering import lower_for, use_float32_products
 from afflow._tools.shapes import Shape, check_shape, check_size
 
@@ -130,7 +130,7 @@ def check_floating(name: str, value: Any, shape: Shape) -> jax.Array:
     Raises:
         ValueError: for other types, or another shape.
     """
-    value = jnp.asarray(real_array(name, value))
+    value = to_device(name, value)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
             f"Expected floating-point {name}, got {value.dtype}: convert it, adding noise "

@@ -42,6 +42,7 @@ def check_ends(low: ArrayLike, high: ArrayLike) -> tuple[jax.Array, jax.Array]:
     if not (np.isfinite(exact[0]).all() and np.isfinite(exact[1]).all() and np.less(*exact).all()):
         raise ValueError(f"Expected finite ends with low < high, got {low} and {high}.")
     ends = cast("low", exact[0]), cast("high", exact[1])
+    cast("high - low", exact[1] - exact[0], is_scale=True)
     if not np.less(np.nextafter(*map(np.asarray, ends)), ends[1]).all():
         raise ValueError(
             f"Expected an interval that {ends[0].dtype} resolves, got {low} to {high}: subtract a "

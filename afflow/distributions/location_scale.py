@@ -119,7 +119,9 @@ class MultivariateNormal(Distribution):
         self.event_shape, self.context_shape = check_shape("event_shape", dim), None
         if not np.isfinite(mean).all():
             raise ValueError(f"Expected a finite mean, got {mean}.")
-        factor = cast("the Cholesky factor", _cholesky(covariance))
+        exact = _cholesky(covariance)
+        cast("the diagonal of the Cholesky factor", np.diag(exact), is_scale=True)
+        factor = cast("the Cholesky factor", exact)
         self.mean = nnx.Param(cast("mean", mean))
         self.raw_factor = nnx.Param(_set_diagonal(factor, inverse_softplus(jnp.diag(factor))))
 

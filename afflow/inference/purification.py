@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 
 from afflow._tools.arguments import check_instance, check_number
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.numerics import widen
 from afflow.models.autoregressive import AutoregressiveModel, decode_with
@@ -58,12 +58,12 @@ def purify(
     """
     check_number("radius", radius, lambda number: number >= 0, ">= 0")
     if isinstance(model, Reshaped):
-        x = check_ending("x", jnp.asarray(real_array("x", x)), model.event_shape)
+        x = check_ending("x", to_device("x", x), model.event_shape)
         tokens = x.reshape(_replace_end(x, model, model.model))
         z = purify(model.model, tokens, radius, context)
         return z.reshape(_replace_end(z, model.model, model))
     check_instance("model", model, AutoregressiveModel)
-    x = check_ending("x", jnp.asarray(real_array("x", x)), model.event_shape)
+    x = check_ending("x", to_device("x", x), model.event_shape)
     _check_values(model.conditional, x)
     return call(_purify, model, (x,), context, (jnp.asarray(radius, float),))
 

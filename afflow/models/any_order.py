@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import call, check_booleans, check_ending, make_typed, per_event
 from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
@@ -238,10 +238,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
             )
 
     def _events(self, *events):
-        return tuple(
-            check_ending("x", jnp.asarray(real_array("x", event)), self.event_shape)
-            for event in events
-        )
+        return tuple(check_ending("x", to_device("x", event), self.event_shape) for event in events)
 
     def _member(self, number) -> Draw:
         """Return the draw (order and key) of member `number` of the ensemble."""

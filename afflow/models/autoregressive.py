@@ -10,7 +10,7 @@ from flax import nnx
 from jax.core import Tracer
 
 from afflow._tools.arguments import check_instance, check_positive
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import call, check_booleans, check_ending, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation
@@ -410,7 +410,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         )
 
     def _events(self, x):
-        return check_ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
+        return check_ending("x", to_device("x", x), self.event_shape)
 
     def _sort(self, x):
         """Reorder tokens from the natural order to the order of the chain rule."""

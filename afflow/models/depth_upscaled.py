@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import check_ending, make_typed
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size
@@ -114,7 +114,7 @@ class DepthUpscaled(Outlined, nnx.Module):
 
     def _cut(self, x):
         """Return the high and the low bits of events."""
-        x = check_ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
+        x = check_ending("x", to_device("x", x), self.event_shape)
         parts = x // self.low_levels, x % self.low_levels
         return [jnp.where(jnp.isinf(x), x, part) for part in parts]
 

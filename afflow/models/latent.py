@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import check_instance, check_number
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.constants import Constant
 from afflow._tools.modules import copy_module
@@ -115,7 +115,7 @@ class LatentModel(Outlined, nnx.Module):
         return values.reshape(*self.event_shape, *values.shape[1:])
 
     def _events(self, x):
-        return check_ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
+        return check_ending("x", to_device("x", x), self.event_shape)
 
 
 @lru_cache

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import check_instance, check_number, check_positive
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import make_typed
 from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
@@ -91,7 +91,7 @@ class NoisyFlow(Outlined, nnx.Module):
             context: `(..., *context_shape)`.
             chunk: the number of events in memory at a time, by default all.
         """
-        x = jnp.asarray(real_array("x", x), float)
+        x = to_device("x", x, float)
 
         def weigh(key):
             y = self._add_noise(key, x)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import check_ending
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_shape
@@ -117,7 +117,7 @@ class Reshaped(Outlined, nnx.Module):
         return self._shaped(self.model.complete(self._flat(x), given, key, context, **options))
 
     def _flat(self, x):
-        x = check_ending("x", jnp.asarray(real_array("x", x)), self.event_shape)
+        x = check_ending("x", to_device("x", x), self.event_shape)
         return x.reshape(*x.shape[: x.ndim - len(self.event_shape)], *self.model.event_shape)
 
     def _shaped(self, x):

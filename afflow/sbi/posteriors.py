@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arguments import check_callable, check_number
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import check_floating, make_typed
 from afflow._tools.constants import Constant
 from afflow._tools.lowering import use_float32_products
@@ -60,7 +60,7 @@ class Posterior(Outlined, nnx.Module):
     def __init__(self, prior: Flow, likelihood: Likelihood, x: Any):
         check_prior(prior)
         check_callable_or_model(likelihood)
-        x = jnp.asarray(real_array("x", x), float)
+        x = to_device("x", x, float)
         if not np.isfinite(x).all():
             raise ValueError("Expected finite observations, got NaN or infinity.")
         self.prior, self.likelihood = prior, likelihood

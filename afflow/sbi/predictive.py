@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.arguments import check_callable
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import make_typed
 from afflow._tools.shapes import check_size
 from afflow.inference.importance import check_arrays
@@ -77,7 +77,7 @@ def predict(
     check_posterior(posterior)
     check_callable("simulator", simulator, "lambda key, theta: ...", 2)
     check_size("num_samples", num_samples)
-    x = jnp.asarray(real_array("x", x))
+    x = to_device("x", x)
     for_theta, for_draws = jax.random.split(make_typed(key))
     theta: Any = posterior.sample(for_theta, num_samples, x)
     check_arrays(theta, "let the simulator take an array")

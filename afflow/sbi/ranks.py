@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import make_typed
 from afflow._tools.shapes import check_size
 from afflow.inference.importance import check_arrays
@@ -158,7 +158,7 @@ def check_posterior(posterior: Any) -> None:
 
 def check_pairs(theta: Any, x: Any) -> tuple[jax.Array, jax.Array]:
     """Return parameters `(N, D)` and observations `(N, ...)`, or raise `ValueError`."""
-    theta, x = jnp.asarray(real_array("theta", theta)), jnp.asarray(real_array("x", x))
+    theta, x = to_device("theta", theta), to_device("x", x)
     if theta.ndim != 2 or x.ndim == 0 or len(theta) != len(x) or theta.size == 0:
         raise ValueError(
             f"Expected theta.shape (N, D) and x.shape (N, ...), got {theta.shape} and {x.shape}."

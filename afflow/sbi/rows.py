@@ -87,7 +87,7 @@ class Summary(Outlined, nnx.Module):
         rows = to_double("x", x)
         std = rows.std(0)
         self.mean = Constant(cast("mean", rows.mean(0)))
-        self.std = Constant(cast("std", np.where(std > 0, std, 1.0)))
+        self.std = Constant(cast("std", np.where(std > 0, std, 1.0), is_scale=True))
         self.network = network
 
     @property

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afflow._tools.arrays import real_array
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import make_typed
 from afflow.sbi.coverage import Coverage, find_coverage
 from afflow.sbi.ranks import PosteriorEstimate, check_pairs, rank_statistic
@@ -69,7 +69,7 @@ def estimate_tarp_coverage(
     if references is None:
         noise = jax.random.uniform(for_references, theta.shape, theta.dtype)
         references = theta.min(0, keepdims=True) + ranges[None] * noise
-    references = jnp.asarray(real_array("references", references))
+    references = to_device("references", references)
     if references.shape != theta.shape:
         raise ValueError(f"Expected references.shape {theta.shape}, got {references.shape}.")
 

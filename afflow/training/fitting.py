@@ -1,7 +1,6 @@
 """Fitting a model to data, in compiled loops over minibatches."""
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -185,7 +184,8 @@ def fit(
         trainable = restrict(trainable, outer, flow)
     if missing:
         objective = _choose_objective(flow, x, validation, objective)
-        x = x.with_check(partial(_check_missing, flow, "x")) if isinstance(x, Stream) else x
+        if isinstance(x, Stream):
+            x = x.with_check(lambda batch: _check_missing(flow, "x", batch.x))
     rows = x if isinstance(x, Stream) else make_rows(x, context, weights)
     if signed_weights and isinstance(x, Stream):
         raise ValueError("Expected an array for signed_weights=True, got a Stream.")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.arguments import check_number
-from afflow._tools.arrays import make_native, real_array, to_double
+from afflow._tools.arrays import make_native, real_array, round_to_device, to_double
 
 _FEW_EFFECTIVE = 0.1  # as a fraction of the rows
 _PART = 2**18  # rows that are checked at a time
@@ -72,9 +72,7 @@ def checked(rows: Rows, name: str, *, signed_weights: bool = False, missing: boo
         )
     if weights is not None:
         rows = rows._replace(weights=check_weights(weights, len(x), signed=signed_weights))
-    for part, value in zip((name, "context"), rows[:2], strict=True):
-        if value is not None:
-            _check_finite(part, value, missing=missing and part == name)
+    check_finite(rows, name, missing=missing)
     return rows if rows.is_on_host else jax.tree.map(jnp.asarray, rows)
 
 
@@ -187,6 +185,19 @@ def check_weights(weights: Any, size: int, *, signed: bool = False) -> np.ndarra
     return (values / values.mean()).astype(jax.dtypes.canonicalize_dtype(float))
 
 
+def check_finite(rows: Rows, name: str, *, missing: bool = False) -> None:
+    """Raise `ValueError` unless the float type holds the data and the contexts of `rows`.
+
+    Args:
+        rows: the rows.
+        name: the name of the data in error messages.
+        missing: allow NaN in the data.
+    """
+    for part, value in zip((name, "context"), rows[:2], strict=True):
+        if value is not None:
+            _check_finite(part, value, missing=missing and part == name)
+
+
 def _check_finite(name, value, *, missing):
     starts = range(0, len(value), _PART)
     bad = np.concatenate([_find_bad_rows(value, start, missing=missing) for start in starts])
@@ -200,7 +211,6 @@ def _check_finite(name, value, *, missing):
 
 def _find_bad_rows(value, start, *, missing):
     """Return the numbers of the rows with unusable values, in a part from row `start` on."""
-    part = make_native(np.asarray(value[start : start + _PART]))
-    part = part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False)
+    part = round_to_device(make_native(np.asarray(value[start : start + _PART])))
     good = np.isfinite(part) | (np.isnan(part) if missing else False)
     return start + np.flatnonzero(~good.reshape(len(part), -1).all(1))

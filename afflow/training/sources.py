@@ -1,6 +1,7 @@
 """Sources of minibatches: arrays on the device, files, or any iterator."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from afflow.training.placement import Placement
 from afflow.training.rows import (
     DeviceShuffle,
     Rows,
+    check_finite,
     check_some_weight,
     checked,
     count_held_out,
@@ -77,6 +79,7 @@ def make_source(
     elif np.ndim(validation):
         validation = checked(make_rows(validation), "validation x", missing=missing)
     if isinstance(data, Stream):
+        data = data.with_check(partial(check_finite, name="x of a minibatch", missing=missing))
         source = _make_source_of_stream(data, losses, validation, keys, placement)
         return source._replace(shapes=_find_shapes(source.first, validation))
     data = checked(data, "x", **rules)

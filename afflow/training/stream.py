@@ -79,22 +79,22 @@ class Stream:
         """Return the first minibatch."""
         return _as_rows(next(iter(self.make(0))))
 
-    def with_check(self, check: Callable[[Any], None]) -> "Stream":
-        """Return the stream with a check of the `x` of every minibatch, which may raise."""
+    def with_check(self, check: Callable[[Rows], None]) -> "Stream":
+        """Return the stream with a check of every minibatch, which may raise."""
         return replace(self, make=_Checked(self.make, check))
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """Minibatches whose `x` is checked when they are read."""
+    """Minibatches that are checked when they are read."""
 
     make: Callable[[int], Iterable[Any]]
-    check: Callable[[Any], None]
+    check: Callable[[Rows], None]
 
     def __call__(self, epoch: int) -> Iterator[Any]:
         """Yield the minibatches of an epoch."""
         for batch in self.make(epoch):
-            self.check(batch[0] if isinstance(batch, tuple) else batch)
+            self.check(_as_rows(batch))
             yield batch
 
 

@@ -224,10 +224,10 @@ def circular_nsf(
 ) -> Flow:
     r"""Return a spline flow of angles on $[-\pi, \pi)^D$, with arguments of `nsf`.
 
-    Each layer turns the angles by learned phases and applies an autoregressive `CircularSpline`
-    whose conditioner sees cosines and sines. Densities are per radian. The base is uniform, and
-    cannot be replaced: it lives on the circle. `mix` must permute the angles: other maps are not
-    periodic.
+    Each layer applies an autoregressive `CircularSpline`, whose conditioner sees cosines and sines,
+    and then turns the angles by learned phases. A turn before the first spline would not change the
+    uniform base. The base cannot be replaced: it lives on the circle. Densities are per radian.
+    `mix` must permute the angles: other maps are not periodic.
 
     Rezende et al. 2020, arXiv:2002.02428.
 
@@ -252,7 +252,7 @@ def circular_nsf(
             rngs=rngs,
         )
         angles = MaskedAutoregressive(Periodic(made), spline, solver)
-        return Chain([mix(dim, rngs), CircularShift(dim), angles])
+        return Chain([mix(dim, rngs), angles, CircularShift(dim)])
 
     circle = Uniform(dim, -math.pi, math.pi)
     return stack_layers(dim, layer, num_layers, rngs, base=circle)

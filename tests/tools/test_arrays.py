@@ -115,6 +115,47 @@ def test_casts_keep_the_range():
             cast("x", np.array([1e-50]), is_scale=True)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("name", ["x", "context"])
+def test_arguments_beyond_the_floats_are_refused(name):
+    rows = {"x": X, "context": X[:, :1]}
+    rows[name] = np.where(rows[name] > 1, 1e40, rows[name])
+    options = {"key": jax.random.key(0), "progress": False}
+    with jax.enable_x64(False):
+        flow = afflow.made(2, context_dim=1, rngs=nnx.Rngs(0))
+        with pytest.raises(ValueError, match=f"{name} within the range of float32, got 1e\\+40"):
+            flow.log_prob(**rows)
+        with pytest.raises(ValueError, match=f"Expected finite {name}"):
+            afflow.fit(flow, **rows, **options)
+        if name == "context":
+            with pytest.raises(ValueError, match="context within the range of float32"):
+                flow.sample(jax.random.key(0), context=[[1e40]])
+        assert flow.log_prob([np.inf, 0.0], [0.0]) == -np.inf
+    double = afflow.made(2, context_dim=1, rngs=nnx.Rngs(0))
+    assert np.isfinite(double.log_prob(**rows)).all()
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-40])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: afflow.made(2, data=size * X, rngs=nnx.Rngs(0)),
+        lambda size: afflow.made(2, data=size * X, columns=[afflow.Real()] * 2, rngs=nnx.Rngs(0)),
+        lambda size: afflow.made(2, context_dim=2, data=(X, size * X), rngs=nnx.Rngs(0)),
+        lambda size: afflow.distributions.LocationScale(afflow.Normal(1), [0.0], [size]),
+        lambda size: afflow.distributions.MultivariateNormal.from_data(size * X),
+        lambda size: afflow.Uniform(1, 0.0, size),
+        lambda size: afflow.sbi.rows.Summary(size * X, None),
+    ],
+    ids=["data", "columns", "context", "loc", "normal", "uniform", "summary"],
+)
+def test_scales_below_the_normal_numbers_are_refused(make, size):
+    """Check scales that compiled programs would flush to zero; densities were NaN or infinite."""
+    with jax.enable_x64(False), pytest.raises(ValueError, match="within the range of float32"):
+        make(size)
+    make(size)
+
+
 @pytest.mark.parametrize("value", [0.1, 4.2, 1e-30, 1e300])
 def test_constant_columns_are_refused(value):
     column = np.full((1000, 1), value)

@@ -537,6 +537,26 @@ def test_a_stream_is_the_same_as_its_rows():
     np.testing.assert_allclose(there.validation, here.validation, rtol=1e-9)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("place", "x", "context", "message"),
+    [
+        (0, 0.0, 1e40, "Expected finite context, got 8 of 8"),
+        (2, np.nan, 1.0, "Expected finite x of a minibatch, got 8"),
+    ],
+    ids=["context", "nan"],
+)
+def test_minibatches_that_are_not_finite_are_refused(place, x, context, message):
+    """Check the first minibatch, and the last, which a thread reads during the epoch."""
+    batches = [(np.zeros((8, 1)), np.ones((8, 1)))] * 3
+    batches[place] = np.full((8, 1), x), np.full((8, 1), context)
+    stream = afflow.training.Stream(lambda epoch: batches, num_steps=3)
+    with jax.enable_x64(False):
+        flow = afflow.made(1, context_dim=1, rngs=nnx.Rngs(0))
+        with pytest.raises(ValueError, match=message):
+            afflow.fit(flow, stream, key=KEY, validation=0, progress=False)
+
+
 def short_stream():
     """Return a stream that has fewer minibatches in every epoch."""
     return afflow.training.Stream(lambda epoch: [X[:10]] * (4 - epoch), num_steps=4)

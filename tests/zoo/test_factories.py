@@ -21,7 +21,10 @@ FAR = jnp.array([0.0, 30.0, -1e4, 1e6, -1e6, jnp.nan])
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_flow(name):
-    """Check both directions against the change of variables, for events near and far."""
+    """Check both directions against the change of variables, for events near and far.
+
+    Check also that every parameter matters: a turn of a uniform base, say, does not.
+    """
     flow, tol = FLOWS[name](), 1e-4 if name == "cnf" else 1e-9
     x, of_samples = flow.sample_and_log_prob(KEY, 3, CONTEXT)
     log_prob, by_x, by_context, base = _jacobians(flow, x, CONTEXT)
@@ -36,6 +39,8 @@ def test_flow(name):
     np.testing.assert_allclose(single[:3], log_prob, rtol=5e-4, atol=5e-4)
     assert np.isnan(single).tolist() == [False] * (len(x) - 1) + [True]
     chex.assert_tree_all_finite(jax.tree.map(lambda a: a[:-1], grads))
+    by_parameters = jax.tree_util.tree_leaves_with_path(nnx.state(grads[0], nnx.Param))
+    assert not [path for path, a in by_parameters if a.size and not a[:-1].any()]
 
 
 @jax.jit
