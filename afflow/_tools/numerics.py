@@ -21,6 +21,28 @@ def inverse_softplus(positive: jax.Array) -> jax.Array:
     return positive + jnp.log(-jnp.expm1(-positive))
 
 
+def stop_beyond(x: jax.Array, power: float) -> jax.Array:
+    """Return `x`, without a gradient beyond the float type's largest number to the `power`."""
+    far = jnp.abs(x) > float(jnp.finfo(x.dtype).max) ** power
+    return jnp.where(far, jax.lax.stop_gradient(x), x)
+
+
+@jax.custom_jvp
+def times_exp(x: jax.Array, a: jax.Array) -> jax.Array:
+    r"""Return $x e^a$, whose derivative by `a` is the product itself.
+
+    Reverse mode would multiply a cotangent by `x` before $e^a$, which overflows far out.
+    """
+    return x * jnp.exp(a)
+
+
+@times_exp.defjvp
+def _times_exp_jvp(primals, tangents):
+    (x, a), (d_x, d_a) = primals, tangents
+    y = times_exp(x, a)
+    return y, jnp.exp(a) * d_x + y * d_a
+
+
 def total(log_dets: jax.Array) -> jax.Array:
     """Sum log-determinant terms in float32 or wider."""
     return jnp.sum(log_dets, dtype=jnp.promote_types(log_dets.dtype, jnp.float32))
@@ -37,7 +59,7 @@ def log_sum_exp(a: jax.Array) -> jax.Array:
 
     The second derivative is a variance, $\sum_k q_k \dot a_k (\dot a_k - \sum_j q_j \dot a_j)$ with
     the softmax $q$. `jax.nn.logsumexp` computes the variance as a difference of two squares. Far
-    out, the difference has no correct digit.
+    out, the difference has no correct digit. The derivative of a sum of zeros has equal weights.
     """
     return jax.nn.logsumexp(a)
 
@@ -45,7 +67,8 @@ def log_sum_exp(a: jax.Array) -> jax.Array:
 @log_sum_exp.defjvp
 def _log_sum_exp_jvp(primals, tangents):
     (a,), (d_a,) = primals, tangents
-    return log_sum_exp(a), jnp.sum(jax.nn.softmax(a) * d_a)
+    weights = jax.nn.softmax(jnp.maximum(a, jnp.finfo(a.dtype).min))
+    return log_sum_exp(a), jnp.sum(weights * d_a)
 
 
 @jax.custom_jvp

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from afflow._tools.arguments import check_number, check_positive
 from afflow._tools.constants import Constant, check_ends
-from afflow._tools.numerics import inverse_softplus, softplus_above_zero, widen
+from afflow._tools.numerics import inverse_softplus, softplus_above_zero, stop_beyond, widen
 from afflow._tools.shapes import Shape, check_shape
 from afflow.core.bijector import of_one_event
 from afflow.core.distribution import Distribution
@@ -228,9 +228,7 @@ class Normal(Distribution):
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """Return the log-density of each coordinate, `event_shape`."""
-        x = widen(x)
-        far = jnp.abs(x) > float(jnp.finfo(x.dtype).max) ** 0.4
-        x = jnp.where(far, jax.lax.stop_gradient(x), x)
+        x = stop_beyond(widen(x), 0.4)
         return -0.5 * (jnp.square(x) + math.log(2 * math.pi))
 
     def sample(self, key, context=None):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
+from afflow._tools.numerics import times_exp
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
 
@@ -56,7 +57,7 @@ class HeavyTails(Univariate):
         near = jnp.clip(x, -_FAR, _FAR)
         w = index * jnp.square(near)
         log_slope = w / 2 + jnp.log1p(w)
-        return near * jnp.exp(w / 2) + jnp.exp(log_slope) * (x - near), log_slope
+        return near * jnp.exp(w / 2) + times_exp(x - near, log_slope), log_slope
 
     @of_one_event
     def inverse_and_log_det(self, y, context=None):
@@ -66,7 +67,7 @@ class HeavyTails(Univariate):
         near = jnp.clip(y, -end, end)
         x, w = _to_normal(near, index)
         log_slope = w / 2 + jnp.log1p(w)
-        return x + jnp.exp(-log_slope) * (y - near), -log_slope
+        return x + times_exp(y - near, -log_slope), -log_slope
 
 
 def tail_indices(y: np.ndarray) -> np.ndarray:

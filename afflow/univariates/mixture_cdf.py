@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from afflow._tools.arguments import check_number, check_positive
 from afflow._tools.bounds import bound_softly, compute_gains
-from afflow._tools.numerics import log_sum_exp, normalize
+from afflow._tools.numerics import log_sum_exp, normalize, stop_beyond
 from afflow._tools.shapes import check_size
 from afflow.core.bijector import of_one_event
 from afflow.core.univariate import Univariate
@@ -76,7 +76,8 @@ class GaussianCDF(Component):
     deviation = 1.0
 
     def log_density(self, u):
-        return -jnp.square(u) / 2 - _LOG_SQRT_2PI
+        # The gradient by the weights of a ReLU network grows as the cube of u.
+        return -jnp.square(stop_beyond(u, 0.3)) / 2 - _LOG_SQRT_2PI
 
     def sample(self, key, dtype):
         return jax.random.normal(key, (), dtype)
@@ -221,6 +222,7 @@ def mix(
     The computation uses survival functions, on the side of the median where
     $S(z) \le \tfrac12$: $S(z) = \sum_k \pi_k S(u_k)$, and
     $dz/dy = \sum_k q_k\, \lambda(u_k)\, u_k' / \lambda(z)$ with $q_k = \pi_k S(u_k) / S(z)$.
+    Far out $z$ is the least distant $u_k$, so a common factor of all $u_k$ is a factor of $z$.
 
     Args:
         component: the distribution $G$.
@@ -228,6 +230,7 @@ def mix(
         u: arguments $u_k$ of the components `(K,)`.
         log_slopes: $\log du_k/dy$ `(K,)`.
     """
+    u, factor = _shrink(u)
     log_s, log_hazards = component.log_tail(jnp.stack([u, -u]))  # (2, K)
     above, below = log_pi + log_s[0], log_pi + log_s[1]
     right = log_sum_exp(above) <= log_sum_exp(below)
@@ -235,7 +238,18 @@ def mix(
     z = component.quantile(log_sum_exp(smaller))
     log_rates = normalize(smaller) + jnp.where(right, *log_hazards) + log_slopes
     log_slope = log_sum_exp(log_rates) - component.log_tail(z)[1]
-    return jnp.where(right, z, -z), log_slope
+    return factor * jnp.where(right, z, -z), log_slope
+
+
+def _shrink(u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return `u` `(K,)` divided by a factor, so that logarithms of tails are finite.
+
+    The factor is 1 unless all components are far out on one side, beyond 3e11 in float32.
+    """
+    most = float(jnp.finfo(u.dtype).max)
+    least_distance = jnp.maximum(jnp.min(u), -jnp.max(u))
+    factor = jax.lax.stop_gradient(jnp.clip(least_distance / most**0.3, 1, most**0.6))
+    return jnp.clip(u / factor, -(most**0.48), most**0.48), factor
 
 
 @jax.custom_jvp

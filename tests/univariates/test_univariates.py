@@ -30,6 +30,15 @@ UNIVARIATES = {
     "umnn": lambda: afflow.univariates.UMNN(2, (4,), rngs=nnx.Rngs(0)),
 }
 
+OTHERS = {
+    "affine": afflow.Affine,
+    "additive": afflow.univariates.Additive,
+    "spline": afflow.RationalQuadraticSpline,
+    "circular": afflow.univariates.CircularSpline,
+    "laplace mixture": lambda: afflow.univariates.MixtureCDF(3, afflow.univariates.LaplaceCDF()),
+    "heavy tails": afflow.univariates.HeavyTails,
+}
+
 
 def rngs():
     return nnx.Rngs(0)
@@ -116,9 +125,13 @@ def test_parameters_have_gradients_of_their_own_at_zero(name):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32], ids=str)
-@pytest.mark.parametrize("name", UNIVARIATES)
+@pytest.mark.parametrize("name", [*UNIVARIATES, *OTHERS])
 def test_finite_gradients_from_near_to_far(name, dtype):
-    univariate = jax.tree.map(lambda a: a.astype(dtype), UNIVARIATES[name]())
+    """Check values up to 3e34 in float32 and 6e277 in float64, and no NaN at the float's end."""
+    univariate = jax.tree.map(lambda a: a.astype(dtype), (UNIVARIATES | OTHERS)[name]())
+    top = float(jnp.finfo(dtype).max)
+    out = top ** np.array([0.45, 0.52, 0.8, 0.9])
+    x = jnp.asarray(np.concatenate([-out[::-1], FAR, out]), dtype)
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None))
@@ -129,10 +142,12 @@ def test_finite_gradients_from_near_to_far(name, dtype):
 
     for scale in (0.0, 1.0, 30.0):
         p = params(univariate, scale, dtype)
-        out = score(jnp.asarray(FAR, dtype), p)
+        out = score(x, p)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(out))
         z = out[0][1][0]
-        assert (np.diff(z) >= 0).all()
+        assert (np.diff(z) >= 0).all() or name == "circular"
+        ends = score(jnp.asarray([-top, top], dtype), p)[0]
+        assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(ends))
 
 
 @pytest.mark.parametrize("name", UNIVARIATES)
@@ -393,14 +408,9 @@ def test_derivatives_of_roots_keep_their_digits_in_flat_places(component, dtype,
         np.testing.assert_allclose((np.asarray(by_p[i, 2:4]) / gain).sum(), 1, rtol=rtol)
 
 
-@pytest.mark.parametrize("name", [*UNIVARIATES, "affine", "spline", "circular"])
+@pytest.mark.parametrize("name", [*UNIVARIATES, *OTHERS])
 def test_second_derivatives_from_near_to_far(name):
-    more = {
-        "affine": afflow.Affine,
-        "spline": afflow.RationalQuadraticSpline,
-        "circular": afflow.univariates.CircularSpline,
-    }
-    univariate = (UNIVARIATES | more)[name]()
+    univariate = (UNIVARIATES | OTHERS)[name]()
     single = jax.tree.map(lambda a: a.astype(jnp.float32), univariate)
     y = jnp.asarray([0.07, -0.7, 1, 4.9, 5, 5.1, 9.99, 10, -10, 12, -12, 30, 300, -1e3])
 
