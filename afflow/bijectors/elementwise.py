@@ -133,7 +133,10 @@ class Standardize(Bijector):
         self.mean = Constant(cast("mean", exact_mean))
         self.std = Constant(cast("std", exact_std, is_scale=True))
         eps = jnp.finfo(self.std.dtype).eps
-        mend = "subtract a location in float64 first, or set jax_enable_x64"
+        mend = (
+            "subtract a location in float64 first (a factory with data=x and "
+            "columns=[afflow.Real(), ...] does it), or set jax_enable_x64"
+        )
         _check_scale(exact_mean, exact_std, float(eps), mend)
         self.event_shape = self.mean.shape
         self.context_shape = None

@@ -9,7 +9,10 @@ from flax import nnx
 from afflow.training.rows import Rows
 
 _SEEN = 2**14  # rows that are examined
-_MEND = "data=x in the factory, initialize_actnorm, or Standardize.from_data(x) last in a Chain"
+_MEND = (
+    "data=x in the factory (and columns=[afflow.Real(), ...] if float32 does not resolve x), "
+    "initialize_actnorm, or Standardize.from_data(x) last in a Chain"
+)
 _FAR, _WIDE, _NARROW = 10.0, 10.0, 0.05  # limits of a mean, and of standard deviations
 
 

@@ -135,6 +135,18 @@ def test_arguments_beyond_the_floats_are_refused(name):
     assert np.isfinite(double.log_prob(**rows)).all()
 
 
+def test_seconds_since_1980_need_columns():
+    """Check that the error names the option that resolves times, and that the option does."""
+    seconds = 1126259462.4 + 0.01 * X[:, :1]
+    with jax.enable_x64(False):
+        with pytest.raises(ValueError, match=r"columns=\[afflow.Real\(\), ...\] does it"):
+            afflow.made(1, data=seconds, rngs=nnx.Rngs(0))
+        flow = afflow.made(1, data=seconds, columns=[afflow.Real()], rngs=nnx.Rngs(0))
+        found = flow.log_prob(seconds)
+    expected = -0.5 * (np.square((X[:, 0] - X[:, 0].mean()) / X[:, 0].std()) + np.log(2 * np.pi))
+    np.testing.assert_allclose(found, expected - np.log(0.01 * X[:, 0].std()), atol=1e-3)
+
+
 @pytest.mark.parametrize("size", [1e-38, 1e-40])
 @pytest.mark.parametrize(
     "make",
