@@ -160,7 +160,7 @@ ERRORS = {
         lambda: fit(target, objective=lambda flow, f, key, n, context: jnp.zeros(n)),
         r"objective to return a scalar, got shape \(32,\)",
     ),
-    "no samples": (lambda: fit(target, num_samples=0), "num_samples': 0"),
+    "no samples": (lambda: fit(target, num_samples=0), "num_samples >= 1, got 0"),
     "no epochs": (lambda: fit(target, max_epochs=0), "max_epochs >= 1"),
     "a missing context": (lambda: fit(target, small(context_dim=1)), "no context"),
     "one context": (
