@@ -17,9 +17,9 @@ from afflow.core import conditioner
 from afflow.univariates import affine
 
 
-def scan(f, carry, xs, *, reverse=False, unroll=False):
+def scan(f, carry, xs, *, length=None, reverse=False, unroll=False):
     """Run `jax.lax.scan` as a Python loop."""
-    outs, length = [], len(jax.tree.leaves(xs)[0])
+    outs, length = [], length or len(jax.tree.leaves(xs)[0])
     for i in reversed(range(length)) if reverse else range(length):
         carry, out = f(carry, jax.tree.map(lambda a, i=i: a[i], xs))
         outs.append(out)

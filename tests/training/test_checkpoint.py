@@ -170,7 +170,7 @@ def test_the_default_schedule_goes_on_as_the_longer_one(tmp_path):
 
     adam = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate))
     expected = fit(tmp_path / "expected", max_epochs=5, optimizer=adam)
-    options = {"weight_decay": 0.0}
+    options = {"learning_rate": 1e-3, "weight_decay": 0.0}
     fit(tmp_path / "run", **options)
     _, history = fit(tmp_path / "run", max_epochs=5, extend=True, **options)
     np.testing.assert_allclose(history.train, expected[1].train, rtol=1e-6)

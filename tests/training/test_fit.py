@@ -529,7 +529,7 @@ def test_rows_in_a_file_are_learned(on_disk):
 def test_a_stream_is_the_same_as_its_rows():
     """Check that a stream of one full minibatch per epoch trains as data in memory."""
     options = OPTIONS | {"validation": X[:50], "max_epochs": 3, "batch_size": 600}
-    options |= {"weight_decay": 0.1}
+    options |= {"learning_rate": 1e-3, "weight_decay": 0.1}
     stream = afflow.training.Stream(lambda epoch: iter([(X, None, np.full(600, 1.0))]), num_steps=1)
     streamed, there = afflow.fit(small(), stream, **options)
     in_memory, here = afflow.fit(small(), X, **options)
