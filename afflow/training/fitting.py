@@ -206,10 +206,8 @@ def fit(
             batches=source.batches,
             validate=source.validate,
             patience=patience,
-            learning_rate=choose_learning_rate(outer, x)
-            if learning_rate is None
-            else learning_rate,
-            weight_decay=choose_weight_decay(outer, x) if weight_decay is None else weight_decay,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
             optimizer=optimizer,
             accumulate=accumulate,
             trainable=trainable,
