@@ -95,7 +95,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
     ) -> jax.Array:
         """Return the log-probability, or log-density, of `x` `(..., D)`: `(...)` in nats.
 
-        With `chunk`, so many events are computed at a time, to save memory.
+        With `chunk`, the events are computed in parts of `chunk` events, to save memory.
         """
         return call(_log_prob, self, self._events(x), context, chunk=chunk)
 
@@ -175,7 +175,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         """Draw samples `(*shape, *context_batch, D)`, each from a member drawn at random.
 
         Samples are exact at temperature 1. A `temperature` below 1 sharpens every conditional;
-        above 1 flattens it. With `chunk`, so many samples are drawn at a time, to save memory.
+        above 1 flattens it. With `chunk`, the samples are drawn in parts of that size, to save
+        memory.
         """
         options = {"key": key, "shape": shape, "chunk": chunk}
         return call(_sample, self, (), context, heat(temperature), **options)

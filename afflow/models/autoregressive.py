@@ -179,8 +179,8 @@ class AutoregressiveModel(Outlined, nnx.Module):
     ) -> jax.Array:
         """Draw samples `(*shape, *context_batch, *event_shape)`, exact at temperature 1.
 
-        A `temperature` below 1 sharpens every conditional; above 1 flattens it. With `chunk`, so
-        many samples are drawn at a time, to save memory.
+        A `temperature` below 1 sharpens every conditional; above 1 flattens it. With `chunk`,
+        the samples are drawn in parts of that size, to save memory.
         """
         options = {"key": key, "shape": shape, "chunk": chunk}
         return call(_fill, self, self._blank(), context, heat(temperature), **options)

@@ -70,7 +70,7 @@ def choose_learning_rate(model: Any, x: Any) -> float:
     """Return the learning rate of a model for `N` rows.
 
     For a flow it is `0.001 (N / 1000)^(1/4)`, at most 0.002. It grows with the square root of the
-    default size of a minibatch. Adam's noise then stays equal (Malladi et al. 2022,
+    default size of a minibatch. The noise in Adam's steps then stays equal (Malladi et al. 2022,
     arXiv:2205.10287). The factor and the limit were chosen on tables and toy densities of 100 to
     16,000 rows, by rows held out of the training sets. For other models it is their attribute
     `learning_rate`, or 0.001 without one.
