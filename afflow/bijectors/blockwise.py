@@ -56,6 +56,11 @@ class Blockwise(Bijector):
         self.event_shape = (dim,)
         self.context_shape = find_context_shape(*(b.context_shape for b in bijectors))
 
+    @property
+    def is_triangular(self) -> bool:
+        in_order = all(list(block) == sorted(block) for block in self.blocks)
+        return in_order and all(bijector.is_triangular for bijector in self.bijectors)
+
     @of_one_event
     def forward_and_log_det(self, x, context=None):
         return self._map([b.forward_and_log_det for b in self.bijectors], x, context)

@@ -19,6 +19,7 @@ from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner, Emit, Place
 from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
 from afflow.models.generation import Drawing, beam_search, complete_by_beam, generate, stream
+from afflow.models.marginals import check_missing_last
 
 
 class AutoregressiveModel(Outlined, nnx.Module):
@@ -138,13 +139,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
             x: rows `(..., *event_shape)`, with NaN for missing values.
         """
         missing = np.asarray(np.isnan(x).any(self._inner))
-        missing = missing if self.order is None else missing[..., self.order]
-        bad = np.flatnonzero((missing[..., :-1] & ~missing[..., 1:]).any(-1))
-        if bad.size:
-            raise ValueError(
-                f"Expected missing values at the end of the order, got an observed one after a "
-                f"missing one in row {bad[0]}: use an order-agnostic model, say zoo.deep_nade."
-            )
+        check_missing_last(missing if self.order is None else missing[..., self.order])
 
     def observed_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None

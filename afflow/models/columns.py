@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any
 
 import jax
@@ -209,12 +209,12 @@ class Categories(Column):
         places = {value: float(i) for i, value in enumerate(self.values)}
         entries = np.asarray(entries)
         plain = [_make_plain(entry) for entry in entries.flat]
-        unknown = [entry for entry in plain if entry not in places]
+        unknown = [entry for entry in plain if not (entry in places or _is_missing(entry))]
         if unknown:
             raise ValueError(
                 f"Expected categories {list(self.values)} in {name}, got {unknown[0]!r}."
             )
-        return np.array([places[entry] for entry in plain]).reshape(entries.shape)
+        return np.array([places.get(entry, nan) for entry in plain]).reshape(entries.shape)
 
     def entries(self, numbers):
         values = np.empty(len(self.values), object)
@@ -517,7 +517,8 @@ def _infer(data: Any, key: Any, names: list[str] | None) -> Column:
     is_number = all(isinstance(e, float | np.floating) for e in column.flat)
     if column.dtype.kind == "f" or (column.dtype == object and is_number):
         return Real()
-    return Categories(sorted({_make_plain(entry) for entry in column.flat}, key=str))
+    values = {_make_plain(entry) for entry in column.flat}
+    return Categories(sorted((v for v in values if not _is_missing(v)), key=str))
 
 
 def _has_names(table: Any) -> bool:
@@ -567,3 +568,8 @@ def _make_frame(table: dict[str, np.ndarray]) -> Any:
 def _make_plain(value: Any) -> Any:
     """Return a NumPy scalar as the equal Python object, and any other value unchanged."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether an entry of a table stands for no value: `None`, NaN, or NA of pandas."""
+    return not isinstance(value, str) and str(value) in {"None", "nan", "NaT", "<NA>"}

@@ -219,6 +219,18 @@ class Dequantized(Outlined, nnx.Module):
         x = jnp.asarray(x, float)
         return self.flow.log_prob(self._fill(x, jax.random.uniform(key, x.shape)), context)
 
+    def check_missing(self, x: np.ndarray) -> None:
+        """Raise `ValueError` for rows `x` whose NaN are not at the end; see `Flow`."""
+        self.flow.check_missing(x)
+
+    def observed_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the log-density `(...)` of what is not NaN in `x`, with one draw of the noise."""
+        x = jnp.asarray(x, float)
+        filled = self._fill(x, jax.random.uniform(key, x.shape))
+        return self.flow.observed_log_prob(key, filled, context)
+
     def sample(
         self,
         key: jax.Array,

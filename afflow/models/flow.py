@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.calls import call, check_floating, per_event
@@ -11,6 +13,7 @@ from afflow._tools.shapes import Shape, find_context_shape
 from afflow.core.bijector import Bijector
 from afflow.core.distribution import Distribution
 from afflow.core.table import get_table
+from afflow.models.marginals import check_missing_last, check_triangular, compute_marginal
 
 
 class Flow(Outlined, nnx.Module):
@@ -109,6 +112,42 @@ class Flow(Outlined, nnx.Module):
         x = check_floating("x", x, self.event_shape)
         return call(_log_prob, self, (x,), context, chunk=chunk)
 
+    def check_missing(self, x: np.ndarray) -> None:
+        """Raise `ValueError` unless `observed_log_prob` takes rows `x` with missing values (NaN).
+
+        Args:
+            x: rows `(..., D)`.
+        """
+        check_triangular(self.base, self.bijector)
+        check_missing_last(np.isnan(x))
+
+    def observed_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the log-density `(...)` of the coordinates of `x` that are not NaN.
+
+        This is `afflow.models.prefix_log_prob` for observed coordinates of any number, and the
+        objective of `fit` with `missing=True`. The cost is about one event of sampling and `D + 1`
+        densities. The flow must be lower triangular, as there.
+
+        Args:
+            key: a PRNG key for the noise on whole numbers and categories of a table, of which there
+                is one draw; not used for arrays.
+            x: events `(..., D)`, with NaN for missing values at the end.
+            context: `(..., *context_shape)`.
+
+        Raises:
+            ValueError: for a flow that is not triangular or, outside of compiled functions, an
+                observed coordinate after a missing one.
+        """
+        if table := get_table(self):
+            return table.enter(self).observed_log_prob(key, table.encode(x), context)
+        check_triangular(self.base, self.bijector)
+        x = check_floating("x", x, self.event_shape)
+        if not isinstance(x, Tracer):
+            check_missing_last(np.isnan(x))
+        return call(_observed_log_prob, self, (x,), context)
+
     def sample(
         self,
         key: jax.Array,
@@ -152,6 +191,14 @@ def _log_prob(flow, item, context):
     z, log_det = flow.bijector.inverse_and_log_det(x, context)
     log_prob = flow.base.log_prob(z, context) + log_det
     return jnp.where(infinite & ~jnp.isnan(log_prob), -jnp.inf, log_prob)
+
+
+@per_event
+def _observed_log_prob(flow, item, context):
+    (x,) = item
+    missing = jnp.isnan(x)
+    x = jnp.where(missing, 0, x)
+    return compute_marginal(flow.base, flow.bijector, x, ~missing, context)
 
 
 @per_event

@@ -1,18 +1,14 @@
 """Exact marginals and conditionals of a flow whose observed coordinates come first."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.calls import call, check_floating, per_event
-from afflow._tools.numerics import total
 from afflow._tools.shapes import Shape
-from afflow.core.table import Table
-from afflow.distributions.standard import Normal, Uniform
 from afflow.models.flow import Flow
+from afflow.models.marginals import check_triangular, complete, compute_marginal
 
 
 def prefix_log_prob(flow: Flow, prefix: jax.Array, context: jax.Array | None = None) -> jax.Array:
@@ -87,61 +83,28 @@ def sample_rest(
 
 @per_event
 def _log_prob(flow, item, context):
-    """Return log p(prefix, rest) - log p(rest | prefix), which is equal for every `rest`."""
-    (prefix,) = item
-    rest = jax.lax.stop_gradient(_complete(flow, prefix, _find_middle(flow.base), context))
-    places = np.array(flow.bijector.noise_order)[len(prefix) :]
-
-    def noise(rest):
-        return flow.bijector.inverse_and_log_det(jnp.concatenate([prefix, rest]), context)
-
-    z, log_det = noise(rest)
-    slopes = jnp.diagonal(jax.jacfwd(lambda rest: noise(rest)[0][places])(rest))
-    conditional = total(flow.base.log_probs(z)[places]) + total(jnp.log(jnp.abs(slopes)))
-    return flow.base.log_prob(z) + log_det - conditional
+    x, observed = _pad(flow, *item)
+    least = len(item[0])
+    return compute_marginal(flow.base, flow.bijector, x, observed, context, least=least)
 
 
 @per_event
 def _sample(flow, item, context):
     prefix, key = item
-    rest = _complete(flow, prefix, flow.base.sample(key, context), context)
-    return jnp.concatenate([prefix, rest])
+    x = complete(flow.bijector, *_pad(flow, prefix), flow.base.sample(key, context), context)
+    return jnp.concatenate([prefix, x[len(prefix) :]])
 
 
-def _complete(flow: Flow, prefix: jax.Array, free: jax.Array, context: Any) -> jax.Array:
-    """Compute the remaining coordinates `(D - k,)` from the prefix `(k,)` and noise `free` `(D,)`.
-
-    The prefix determines `k` entries of the noise. These replace the entries of `free`.
-    """
-    size = len(prefix)
-    places = np.array(flow.bijector.noise_order)[:size]
-    z = flow.bijector.inverse(jnp.pad(prefix, (0, len(free) - size)), context)
-    z = free.astype(z.dtype).at[places].set(z[places])
-    return flow.bijector.forward(z, context)[size:]
-
-
-def _find_middle(base: Normal | Uniform) -> jax.Array:
-    """Return the median of each coordinate of a base."""
-    if isinstance(base, Uniform):
-        return (base.low[...] + base.high[...]) / 2
-    return jnp.zeros(base.event_shape)
+def _pad(flow: Flow, prefix: jax.Array) -> tuple[jax.Array, np.ndarray]:
+    """Return the prefix with zeros behind it, and which of the coordinates are the prefix."""
+    (dim,) = flow.event_shape
+    return jnp.pad(prefix, (0, dim - len(prefix))), np.arange(dim) < len(prefix)
 
 
 def _checked(flow: Flow, prefix: jax.Array) -> jax.Array:
     """Return `prefix` as a floating-point array. Raise `ValueError` if the flow cannot use it."""
     check_instance("flow", flow, Flow)
-    if not isinstance(flow.base, Normal | Uniform):
-        raise ValueError(f"Expected a Normal or Uniform base, got {type(flow.base).__name__}.")
-    if isinstance(flow.bijector, Table):
-        raise ValueError("Expected a flow without columns=: prefixes of tables are not supported.")
-    if flow.bijector.noise_order is None:
-        raise ValueError(
-            f"Expected layers that keep the order of the coordinates (MaskedAutoregressive, BNAF, "
-            f"Triangular, elementwise ones), got others in\n{flow}\nUse afflow.made, or one layer "
-            f"with the observed coordinates first."
-        )
-    if len(flow.event_shape) != 1:
-        raise ValueError(f"Expected a flow over vectors, got event_shape {flow.event_shape}.")
+    check_triangular(flow.base, flow.bijector)
     size, (dim,) = np.shape(prefix)[-1:], flow.event_shape
     if not size or not 1 <= size[0] <= dim:
         raise ValueError(

@@ -93,8 +93,9 @@ def fit(
         signed_weights: allow negative weights, as some generators of simulated events give. Rows
             with negative weights then cancel others. A warning says if few effective rows are left.
         missing: allow NaN in `x` for values that are missing at random, and fit by
-            `observed_likelihood`. An `AutoregressiveModel` takes missing values at the end of its
-            order only. `deep_nade` and `eonade` take them anywhere. `made_ensemble` takes none.
+            `observed_likelihood`. An `AutoregressiveModel` and a lower triangular `Flow`, such as
+            `made`, take missing values at the end of their order only. `deep_nade` and `eonade`
+            take them anywhere. `made_ensemble` takes none.
         objective: `objective(model, key, x, context)`, the losses `(B,)` of a minibatch.
         validation: a fraction of the rows to hold out, or held-out data: `x`, `(x, context)` or
             `(x, context, weights)`. For consecutive windows its rows may be longer than a window;
@@ -252,8 +253,8 @@ def _choose_objective(flow: Any, x: Any, validation: Any, objective: Objective) 
     """
     if not hasattr(flow, "observed_log_prob"):
         raise ValueError(
-            f"Expected an AutoregressiveModel or an OrderAgnosticModel for rows with missing "
-            f"values, got {type(flow).__name__}: impute them, or drop the rows."
+            f"Expected a Flow, an AutoregressiveModel or an OrderAgnosticModel for rows with "
+            f"missing values, got {type(flow).__name__}: impute them, or drop the rows."
         )
     held_out = validation[0] if isinstance(validation, tuple) else validation
     for name, rows in (("x", x), ("validation", held_out)):

@@ -42,7 +42,7 @@ def observed_likelihood(
     The marginal is the likelihood of a row whose values are missing at random (Rubin 1976).
 
     Args:
-        model: has `observed_log_prob(key, x, context)`, as `AutoregressiveModel` and
+        model: has `observed_log_prob(key, x, context)`, as `Flow`, `AutoregressiveModel` and
             `OrderAgnosticModel` do.
         key: a PRNG key for models that draw a random order.
         x: data `(B, *event_shape)`, with NaN for missing values.

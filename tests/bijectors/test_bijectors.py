@@ -172,6 +172,9 @@ def test_containers_are_triangular_as_their_parts_are():
         (afflow.Chain([triangular, reverse]), False),
         (afflow.Inverse(triangular), True),
         (afflow.Inverse(reverse), False),
+        (afflow.bijectors.Blockwise(3, [triangular], [[0, 2]]), True),
+        (afflow.bijectors.Blockwise(3, [triangular], [[2, 0]]), False),
+        (afflow.bijectors.Blockwise(3, [reverse], [[0, 2]]), False),
         (afflow.Repeat(lambda rngs: afflow.bijectors.Triangular(2), 3, rngs=nnx.Rngs(0)), True),
         (afflow.Repeat(lambda rngs: afflow.Reverse(2), 3, rngs=nnx.Rngs(0)), False),
     ):

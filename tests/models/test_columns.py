@@ -243,6 +243,35 @@ def test_a_row_of_whole_numbers_has_one_probability():
     assert np.isnan(flow.log_prob(np.array([np.nan, 1.0])))
 
 
+def test_rows_with_missing_ends_have_the_density_of_what_is_there():
+    """Check the sum over the categories that may be missing, and a fit to such rows."""
+    rows = {name: table()[name] for name in ("mass", "band")}
+    options = {"columns": {name: KINDS[name] for name in rows}, "data": rows, "hidden": (4,)}
+    flow = randomize(afflow.made(2, **options, rngs=nnx.Rngs(0)), scale=0.2)
+    holed = {"mass": rows["mass"][:5], "band": np.array([None] * 5, object)}
+    found = flow.observed_log_prob(KEY, holed)
+    each = [flow.log_prob(holed | {"band": np.array([band] * 5)}) for band in "gri"]
+    np.testing.assert_allclose(found, jax.nn.logsumexp(jnp.stack(each), 0), atol=0.06)
+    assert np.isnan(flow.log_prob(holed)).all()
+    holed = rows | {"band": np.where(rows["mass"] > 125, None, rows["band"])}
+    options = {"key": KEY, "progress": False, "max_epochs": 1}
+    fitted, _ = afflow.fit(flow, holed, missing=True, **options)
+    assert np.isfinite(fitted.observed_log_prob(KEY, holed)).all()
+    gap = rows | {"mass": np.full(300, np.nan)}
+    with pytest.raises(ValueError, match="missing one in row 0"):
+        afflow.fit(flow, gap, missing=True, **options)
+
+
+def test_a_missing_entry_is_no_category():
+    rows = {"band": np.array(["g", None, "r", float("nan")], object)}
+    with pytest.raises(ValueError, match="column band, got nan in row 1"):
+        afflow.made(1, columns={}, data=rows, rngs=nnx.Rngs(0))
+    flow = afflow.made(1, columns={}, data={"band": np.array(["g", "r"])}, rngs=nnx.Rngs(0))
+    assert np.isnan(flow.log_prob(rows)).tolist() == [False, True, False, True]
+    named = afflow.made(1, columns=[afflow.Categories(["g", "r", None])], rngs=nnx.Rngs(0))
+    assert np.isfinite(named.log_prob([["g"], [None]])).all()  # a category that the caller names
+
+
 def test_callbacks_and_errors_have_the_flow_of_the_table():
     flow, x, _ = discrete()
     seen = []

@@ -463,7 +463,9 @@ def test_missing_values_that_a_model_cannot_take():
     for model, message in (
         (afflow.fvsbn(4, rngs=nnx.Rngs(0)), "after a missing one in row 0"),
         (afflow.zoo.made_ensemble(4, hidden=(4,), rngs=nnx.Rngs(0)), "order"),
-        (afflow.made(4, rngs=nnx.Rngs(0)), "AutoregressiveModel"),
+        (afflow.made(4, rngs=nnx.Rngs(0)), "after a missing one in row 0"),
+        (afflow.maf(4, rngs=nnx.Rngs(0)), "keep the order of the coordinates"),
+        (afflow.Normal(4), "Expected a Flow"),
     ):
         with pytest.raises(ValueError, match=message):
             afflow.fit(model, x, missing=True, key=KEY, progress=False)
