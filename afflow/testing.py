@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afflow._tools.calls import make_typed
 from afflow.core.bijector import Bijector
 
 
@@ -51,7 +52,7 @@ def check_bijector(
         raise ValueError(f"Expected a Bijector, got {type(bijector).__name__}: pass a flow's own.")
     dtype = jnp.result_type(float)
     rtol = rtol or (1e-3 if dtype == jnp.float32 else 1e-8)
-    x_key, context_key = jax.random.split(key)
+    x_key, context_key = jax.random.split(make_typed(key))
     x = scale * jax.random.normal(x_key, (num_samples, *bijector.event_shape), dtype)
     context = None
     if bijector.context_shape is not None:

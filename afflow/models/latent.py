@@ -80,12 +80,20 @@ class LatentModel(Outlined, nnx.Module):
         check_size("num_samples", num_samples)
         return call(_elbo_of(int(num_samples)), self, (self._events(x),), key=key)
 
-    def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def log_prob(
+        self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         r"""Return a lower bound in expectation on $\log p(x)$: `(...)` in nats.
 
         The bound is `elbo` with 16 draws from a fixed seed; the same call returns the same value.
+
+        Args:
+            x: events `(..., *event_shape)`.
+            context: none; these models take no context.
+            chunk: number of events to compute at a time, to save memory; by default all.
         """
-        return self.elbo(jax.random.key(0), x, _DRAWS)
+        options = {"key": jax.random.key(0), "chunk": chunk}
+        return call(_elbo_of(_DRAWS), self, (self._events(x),), context, **options)
 
     def score(self, x: jax.Array, z: jax.Array) -> jax.Array:
         r"""Return $\log p(x \mid z)$ of one event."""

@@ -112,10 +112,15 @@ class VAE(LatentModel):
         return decode(z, *keys)
 
     def sample(
-        self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
+        self,
+        key: jax.Array,
+        shape: int | Shape = (),
+        context: jax.Array | None = None,
+        *,
+        chunk: int | None = None,
     ) -> jax.Array:
-        """Draw events `(*shape, *event_shape)`."""
-        return call(_sample, self, key=key, shape=shape)
+        """Draw events `(*shape, *event_shape)`, `chunk` at a time to save memory."""
+        return call(_sample, self, context=context, key=key, shape=shape, chunk=chunk)
 
 
 @per_event

@@ -1,5 +1,6 @@
 """Rows of data: checked, split, and shuffled into minibatches."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from afflow._tools.arguments import check_number
 from afflow._tools.arrays import make_native, real_array, round_to_device, to_double
 
 _FEW_EFFECTIVE = 0.1  # as a fraction of the rows
-_PART = 2**18  # rows that are checked at a time
+_NUMBERS = 2**22  # numbers that are read from a file at a time
 
 
 class Rows(NamedTuple):
@@ -199,8 +200,8 @@ def check_finite(rows: Rows, name: str, *, missing: bool = False) -> None:
 
 
 def _check_finite(name, value, *, missing):
-    starts = range(0, len(value), _PART)
-    bad = np.concatenate([_find_bad_rows(value, start, missing=missing) for start in starts])
+    bad = [_find_bad_rows(value, rows, missing=missing) for rows in cut(len(value), value)]
+    bad = np.concatenate(bad)
     if len(bad):
         raise ValueError(
             f"Expected finite {name}, got {len(bad)} of {len(value)} rows with NaN, infinity or "
@@ -209,8 +210,14 @@ def _check_finite(name, value, *, missing):
         )
 
 
-def _find_bad_rows(value, start, *, missing):
-    """Return the numbers of the rows with unusable values, in a part from row `start` on."""
-    part = round_to_device(make_native(np.asarray(value[start : start + _PART])))
+def _find_bad_rows(value, rows, *, missing):
+    """Return the numbers of the rows with unusable values, among the `rows` of a part."""
+    part = round_to_device(make_native(np.asarray(value[rows])))
     good = np.isfinite(part) | (np.isnan(part) if missing else False)
-    return start + np.flatnonzero(~good.reshape(len(part), -1).all(1))
+    return rows.start + np.flatnonzero(~good.reshape(len(part), -1).all(1))
+
+
+def cut(size: int, value: Any) -> list[slice]:
+    """Return slices of `size` rows of an array, each of as many rows as are read at a time."""
+    step = max(_NUMBERS // max(math.prod(np.shape(value)[1:]), 1), 1)
+    return [slice(start, start + step) for start in range(0, size, step)]

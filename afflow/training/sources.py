@@ -19,6 +19,7 @@ from afflow.training.rows import (
     check_some_weight,
     checked,
     count_held_out,
+    cut,
     make_rows,
     shuffle,
     split,
@@ -26,7 +27,6 @@ from afflow.training.rows import (
 from afflow.training.stream import HostShuffle, Stream, stack_size
 
 _NUMBERS = 2**16  # numbers in the rows that are validated at a time
-_PART = 2**16  # rows that are moved to the device at a time for validation
 
 
 class Source(NamedTuple):
@@ -231,9 +231,9 @@ def _compute_mean_loss_on_host(
 ):
     """Return the mean loss over the rows of `index`, which are read in parts."""
     means, sizes = [], []
-    for start in range(0, len(index), _PART):
-        part = rows.at(index[start : start + _PART])
-        part_key = jax.random.fold_in(key, start)
+    for number, chosen in enumerate(cut(len(index), rows.x)):
+        part = rows.at(index[chosen])
+        part_key = jax.random.fold_in(key, number)
         sizes.append(part.size if part.weights is None else part.weights.sum())
         mean = _compute_mean_loss(losses, part, part_key, _make_batches(part), model)
         means.append(mean if sizes[-1] else 0.0)  # the mean of a part without weight is NaN

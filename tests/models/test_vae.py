@@ -102,6 +102,16 @@ def test_the_weight_of_the_divergence_in_training():
         models[0].with_kl_weight(-1.0)
 
 
+def test_chunks_and_contexts():
+    """Check that a chunk changes nothing, and that a context is refused."""
+    model = tiny()
+    np.testing.assert_allclose(model.log_prob(EVENTS, chunk=2), model.log_prob(EVENTS), rtol=1e-9)
+    np.testing.assert_array_equal(model.sample(KEY, 6, chunk=2), model.sample(KEY, 6))
+    for call in (lambda: model.log_prob(EVENTS, EVENTS), lambda: model.sample(KEY, 2, EVENTS)):
+        with pytest.raises(ValueError, match="context"):
+            call()
+
+
 def test_codes_and_events():
     model = tiny()
     z = model.encode(KEY, EVENTS)

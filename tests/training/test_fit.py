@@ -434,8 +434,8 @@ def test_rows_in_a_file_each_count_once(on_disk):
     np.testing.assert_allclose(given.validation, expected, rtol=1e-9)
 
 
-def test_rows_in_a_file_stay_there(on_disk):
-    """Check that rows are read in stacks of minibatches, and not all at once."""
+def spied(mapped):
+    """Return rows in a file, and the list of how many rows were read at a time."""
     read = []
 
     class Spy(np.memmap):
@@ -444,7 +444,20 @@ def test_rows_in_a_file_stay_there(on_disk):
             read.append(len(np.asarray(part)))
             return part
 
-    spy = on_disk.view(Spy)
+    return mapped.view(Spy), read
+
+
+def test_held_out_rows_in_a_file_are_read_in_parts_of_equal_memory(on_disk, monkeypatch):
+    monkeypatch.setattr(afflow.training.rows, "_NUMBERS", 100)
+    spy, read = spied(on_disk)
+    _, history = afflow.fit(small(), X, max_epochs=1, **OPTIONS | {"validation": spy})
+    assert np.isfinite(history.validation[0])
+    assert max(read) == 50  # rows of two numbers
+
+
+def test_rows_in_a_file_stay_there(on_disk):
+    """Check that rows are read in stacks of minibatches, and not all at once."""
+    spy, read = spied(on_disk)
     afflow.fit(small(), spy, max_epochs=2, **OPTIONS | {"batch_size": 30, "validation": 0})
     assert read.count(20) == 2  # one stack of 20 minibatches per epoch
 
@@ -496,8 +509,9 @@ def test_rows_in_a_file_of_another_byte_order(tmp_path):
     np.testing.assert_allclose(history.train[0] + history.validation[0], expected, rtol=1e-9)
 
 
-def test_a_validation_part_in_a_file_may_weigh_nothing(tmp_path):
-    x = np.zeros((2 * 65_536 + 10, 1), np.float32)
+def test_a_validation_part_in_a_file_may_weigh_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(afflow.training.rows, "_NUMBERS", 100)
+    x = np.zeros((210, 1), np.float32)
     x[-10:] = 1
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
