@@ -88,7 +88,7 @@ def _find_matrices(params):
 
 
 def train(name: str, data: Split, settings: Settings, config: Config):
-    """Fit a model; return the model, its history and the seconds of training."""
+    """Fit a model; return the model, its history and the core seconds of training."""
     folder = config.runs and config.runs / f"{config.dataset}-{name}"
     watch = Stopwatch(folder)
     model = build(name, data.train.shape[1], settings, config.seed)
@@ -137,7 +137,7 @@ def run(name: str, settings: Settings, data: Split, config: Config) -> dict[str,
         **evaluate(model, data),
         "validation": -history.validation[history.best_epoch],
         "best_epoch": history.best_epoch + 1,
-        "seconds": seconds,
+        "core_seconds": seconds,
         "history": history._asdict(),
     }
     save(config.out / f"{config.dataset}-{name}.json", config, results)

@@ -53,7 +53,7 @@ class Config:
     cycles: tuple[int, ...] | None = None
     num_bins: int | None = None
     minutes: float | None = None
-    """Minutes of training. A cycle that would end later, at the current pace, does not start."""
+    """Minutes of training on one core. A cycle that would end later does not start."""
     resume: bool = False
     """Continue from the last checkpoint, if there is one."""
     out: Path = ROOT / "results" / "density"
@@ -81,8 +81,8 @@ def train(config: Config, settings: Settings, data: Split) -> Fitted:
     elif path.exists():
         fitted = read_checkpoint(fitted.flow, path)
     for epochs in settings.cycles[fitted.cycles :]:
-        pace = fitted.seconds / max(len(fitted.train), 1)
-        if config.minutes and fitted.seconds + epochs * pace > 60 * config.minutes:
+        pace = fitted.core_seconds / max(len(fitted.train), 1)
+        if config.minutes and fitted.core_seconds + epochs * pace > 60 * config.minutes:
             break
         fitted = train_cycle(fitted, epochs, config.seed, settings, data, folder)
         write_checkpoint(fitted, path)
@@ -128,7 +128,7 @@ def report(config: Config, fitted: Fitted, data: Split) -> dict[str, Any]:
         "best_epoch": best + 1,
         "epochs": len(fitted.train),
         "cycles": fitted.cycles,
-        "seconds": fitted.seconds,
+        "core_seconds": fitted.core_seconds,
         "losses": {"train": fitted.train, "validation": fitted.validation},
     }
 

@@ -117,7 +117,7 @@ def score(make: Make, x: np.ndarray, number: int, config: Config) -> np.ndarray:
 
 
 def score_folds(name: str, x: np.ndarray, config: Config) -> tuple[list[np.ndarray], float]:
-    """Return the log-densities of the test rows of every fold, and the seconds."""
+    """Return the log-densities of the test rows of every fold, and the core seconds."""
     folder = config.runs and config.runs / f"{config.dataset}-{name}"
     watch, make, settings = Stopwatch(folder), makers(config)[name], describe(config)
     done = read_folds(settings, folder)
@@ -161,7 +161,7 @@ def run(config: Config) -> dict[str, Any]:
             "test": summarize(np.concatenate(folds)),
             "folds": [rows.mean() for rows in folds],
             "published": PUBLISHED[config.dataset].get(name),
-            "seconds": seconds,
+            "core_seconds": seconds,
         }
         for name, (folds, seconds) in scores.items()
     }

@@ -1,4 +1,4 @@
-"""Progress of a run that survives a kill: whole files, the seconds of training, checkpoints."""
+"""Progress of a run that survives a kill: whole files, the cost of training, checkpoints."""
 
 import os
 import time
@@ -16,20 +16,20 @@ def write_whole(path: Path, text: str) -> None:
 
 
 class Stopwatch:
-    """The seconds of a run, summed over its processes if there is a folder to keep them in."""
+    """The CPU time of a run in core seconds, summed over its processes if they share a folder."""
 
     def __init__(self, folder: Path | None = None):
         self.path = None if folder is None else folder / "seconds"
         kept = self.path is not None and self.path.exists()
         self.before = float(self.path.read_text()) if kept else 0.0
-        self.start = time.perf_counter()
+        self.start = time.process_time()
 
     def read(self) -> float:
-        """Return the seconds so far."""
-        return self.before + time.perf_counter() - self.start
+        """Return the core seconds so far."""
+        return self.before + time.process_time() - self.start
 
     def keep(self, *_: object) -> None:
-        """Write the seconds so far to the folder. It is a callback for `afflow.fit`."""
+        """Write the core seconds so far to the folder. It is a callback for `afflow.fit`."""
         if self.path is not None:
             write_whole(self.path, str(self.read()))
 

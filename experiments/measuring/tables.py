@@ -12,14 +12,16 @@ def with_table(text: str, rows: str, begin: str, end: str) -> str:
 def core_hours(content: dict) -> str:
     """Return the cost of the run in a results file, or an empty string if it is not known.
 
-    The cost is the wall time times the number of cores of the machine, in hours, to two digits.
+    The cost is the CPU time in hours of one core, to two digits. For older files it is the wall
+    time times the number of cores of the machine.
 
     Args:
-        content: a results file. The cost is known if the results have `seconds` and the machine
-            is a CPU.
+        content: a results file. The cost is known if the machine is a CPU, and the results have
+            `core_seconds` or `seconds`.
     """
-    seconds = content["results"].get("seconds")
+    results = content["results"]
     cores = re.match(r"(\d+)-core", content.get("environment", {}).get("machine", ""))
-    if seconds is None or cores is None:
+    if cores is None or not results.keys() & {"core_seconds", "seconds"}:
         return ""
-    return f"{float(f'{seconds * int(cores[1]) / 3600:.2g}'):g} h"
+    hours = results.get("core_seconds", results.get("seconds", 0) * int(cores[1])) / 3600
+    return f"{float(f'{hours:.2g}'):g} h"

@@ -16,12 +16,12 @@ from recipes.benchmarks import Settings
 
 
 class Fitted(NamedTuple):
-    """A trained flow, the losses after each epoch, and the seconds and cycles of training."""
+    """A trained flow, the losses after each epoch, and the cost and cycles of training."""
 
     flow: afflow.Flow
     train: list[float]
     validation: list[float]
-    seconds: float = 0.0
+    core_seconds: float = 0.0
     cycles: int = 0
 
 
@@ -56,11 +56,11 @@ def train_cycle(
         callbacks=[watch.keep],
     )
     losses = fitted.train + history.train, fitted.validation + history.validation
-    return Fitted(flow, *losses, fitted.seconds + watch.read(), fitted.cycles + 1)
+    return Fitted(flow, *losses, fitted.core_seconds + watch.read(), fitted.cycles + 1)
 
 
 def write_checkpoint(fitted: Fitted, path: Path) -> None:
-    """Write the arrays, by their paths in the module, with the losses, seconds and cycles."""
+    """Write the arrays, by their paths in the module, with the losses, cost and cycles."""
     path.parent.mkdir(parents=True, exist_ok=True)
     course = fitted._asdict()
     leaves, _ = jax.tree.flatten_with_path(course.pop("flow"))
@@ -77,4 +77,4 @@ def read_checkpoint(flow: afflow.Flow, path: Path) -> Fitted:
     leaves = [jnp.asarray(file[jax.tree_util.keystr(name)]) for name, _ in names]
     losses = file["train"].tolist(), file["validation"].tolist()
     flow = jax.tree.unflatten(structure, leaves)
-    return Fitted(flow, *losses, float(file["seconds"]), int(file["cycles"]))
+    return Fitted(flow, *losses, float(file["core_seconds"]), int(file["cycles"]))

@@ -1,35 +1,15 @@
 """Trainings one after the other, each kept in a file when it has ended."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring.stopwatch import Stopwatch
 
 import afflow
-
-
-class Clock:
-    """The CPU time of this process and of earlier runs, kept in a file.
-
-    Args:
-        path: the file.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.spent = float(path.read_text()) if path.exists() else 0.0
-        self.start = time.process_time()
-
-    def tick(self) -> float:
-        """Return the seconds so far, and write them to the file."""
-        seconds = self.spent + time.process_time() - self.start
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(str(seconds))
-        return seconds
 
 
 @dataclass(frozen=True)
@@ -77,7 +57,7 @@ class Stages:
         if record_path.exists():  # written last
             self._check(json.loads(record_path.read_text()))
             return afflow.load(model_path)
-        model, clock = make(), Clock(self.folder / f"{name}.seconds")
+        model, watch = make(), Stopwatch(self.folder / name)
         losses: dict[str, list[float]] = {"train": [], "validation": []}
         for number, change in enumerate(changes):
             share = self.minutes * (number + 1) / len(changes)
@@ -86,13 +66,13 @@ class Stages:
                 x,
                 ema=None,
                 checkpoint=afflow.Checkpoint(self.folder / f"{name}_{number}", steps=100),
-                callbacks=[lambda _, share=share: clock.tick() > 60 * share],
+                callbacks=[watch.keep, lambda _, share=share: watch.read() > 60 * share],
                 label=f"{name} {number + 1}/{len(changes)}",
                 **options,
             )
             losses["train"] += history.train
             losses["validation"] += history.validation
-        record = {"settings": self.settings, **losses, "core_seconds": clock.tick()}
+        record = {"settings": self.settings, **losses, "core_seconds": watch.read()}
         afflow.save(model, model_path)
         record_path.write_text(json.dumps(record, indent=1))
         return model

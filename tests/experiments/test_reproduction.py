@@ -152,12 +152,12 @@ def test_a_killed_cycle_resumes_from_its_checkpoints(tmp_path):
         density_estimation.train(other, SMALL, data)
     resumed = density_estimation.Config("power", "maf", **options)
     found = density_estimation.train(resumed, SMALL, data)
-    assert found.seconds > 100
+    assert found.core_seconds > 100
     assert found.train[:1] == killed.train
     assert not folder.exists()
     train_cycle(first, 1, 1, SMALL, data, folder)  # of another seed, and not to be resumed
     anew = density_estimation.train(config, SMALL, data)
-    assert anew.seconds < 100
+    assert anew.core_seconds < 100
     for leaf, expected in zip(jax.tree.leaves(anew.flow), jax.tree.leaves(found.flow), strict=True):
         np.testing.assert_array_equal(leaf, expected)
 

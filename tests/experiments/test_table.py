@@ -47,17 +47,18 @@ def test_the_guide_has_the_binary_table_of_the_results():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "machine", "cost"),
+    ("results", "machine", "cost"),
     [
-        (3600, "2-core x86_64 CPU", "2 h"),
-        (8.4537, "2-core x86_64 CPU", "0.0047 h"),
-        (221_000, "16-core x86_64 CPU", "980 h"),
-        (None, "2-core x86_64 CPU", ""),
-        (3600, "NVIDIA H200, 16-core x86_64 CPU", ""),
+        ({"seconds": 3600}, "2-core x86_64 CPU", "2 h"),
+        ({"seconds": 8.4537}, "2-core x86_64 CPU", "0.0047 h"),
+        ({"seconds": 221_000}, "16-core x86_64 CPU", "980 h"),
+        ({"core_seconds": 3600}, "2-core x86_64 CPU", "1 h"),
+        ({}, "2-core x86_64 CPU", ""),
+        ({"seconds": 3600}, "NVIDIA H200, 16-core x86_64 CPU", ""),
+        ({"core_seconds": 3600}, "NVIDIA H200, 16-core x86_64 CPU", ""),
     ],
 )
-def test_the_cost_is_the_time_of_all_cores(seconds, machine, cost):
-    results = {"seconds": seconds}
+def test_the_cost_is_the_time_of_all_cores(results, machine, cost):
     assert core_hours({"environment": {"machine": machine}, "results": results}) == cost
 
 

@@ -17,7 +17,7 @@ from measuring.strokes import measure_slant, measure_thickness  # noqa: E402
 from recipes.captioned_digits import rank, summarize  # noqa: E402
 from recipes.critic import Critic  # noqa: E402
 from recipes.painter import Painter, build_transformer, build_vae, caption_and_codes  # noqa: E402
-from recipes.stages import Clock, Stages  # noqa: E402
+from recipes.stages import Stages  # noqa: E402
 
 import afflow  # noqa: E402
 
@@ -130,14 +130,6 @@ def test_a_stage_that_has_ended_is_not_trained_again(tmp_path):
     assert len(stages.read_records()["small"]["validation"]) == 1
     with pytest.raises(ValueError, match="another width"):
         Stages(tmp_path, 1.0, {"width": 4}).train("small", make, x, **options)
-
-
-def test_a_clock_goes_on_from_its_file(tmp_path):
-    path = tmp_path / "some" / "time"
-    first = Clock(path).tick()
-    path.write_text("100.0")
-    assert 0 <= first < 100 <= Clock(path).tick() < 200
-    assert float(path.read_text()) >= 100
 
 
 def write_digits(folder, num_train=60_000, num_test=10_000):
