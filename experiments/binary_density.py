@@ -49,7 +49,7 @@ class Config:
     endless: bool | None = None
     natural: bool | None = None
     dropout: float | None = None
-    relu: bool | None = None
+    activation: Literal["sigmoid", "tanh", "relu"] | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None

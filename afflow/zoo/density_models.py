@@ -181,20 +181,21 @@ def rnade(
 def made_model(
     dim: int,
     *,
-    hidden: tuple[int, ...] = (500, 500),
+    hidden: tuple[int, ...] = (500,),
     conditional: Conditional = Bernoulli(),
     context_dim: int = 0,
-    activation: Activation = jax.nn.relu,
+    activation: Activation = jax.nn.tanh,
     residual: bool = False,
-    direct: bool | None = None,
+    direct: bool | None = True,
     order: Sequence[int] | None = None,
     rngs: nnx.Rngs,
 ) -> AutoregressiveModel:
     """Return a masked autoencoder with one mask: every conditional in one dense pass.
 
     `afflow.made` is the corresponding flow. `residual` and `direct` are described at `MADE`, and
-    the other arguments at `nade`. With direct connections the model contains `fvsbn`, and needs
-    fewer hidden units for small data. The default learning rate of `fit` is 0.003.
+    the other arguments at `nade`. With direct connections, the default, the model contains `fvsbn`.
+    The defaults were chosen on held-out rows of sets of 1,600 to 20,000 rows. On few rows,
+    rectified units or a second hidden layer overfit. The default learning rate of `fit` is 0.003.
 
     Germain et al. 2015, arXiv:1502.03509.
 

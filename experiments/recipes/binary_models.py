@@ -1,6 +1,7 @@
 """The autoregressive models of binary data, and the settings of each."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ class Settings:
         endless: train on new masks at every step, not on the masks of the members.
         natural: draw random connections only, and give all members the natural order.
         dropout: the probability of dropping a hidden unit in an ensemble of masks.
-        relu: use rectified units in NADE instead of sigmoids.
+        activation: the hidden units of NADE or MADE; by default those of the factory.
         batch_size: the number of rows in a minibatch.
         learning_rate: the learning rate of AdamW, which decays to zero by a cosine.
         weight_decay: the weight decay of AdamW; a step multiplies it by the learning rate.
@@ -37,7 +38,7 @@ class Settings:
     endless: bool = False
     natural: bool = False
     dropout: float = 0.0
-    relu: bool = False
+    activation: Literal["sigmoid", "tanh", "relu"] | None = None
     batch_size: int = 100
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -59,16 +60,16 @@ DEFAULTS = {
 def build(name: str, dim: int, settings: Settings, seed: int):
     """Return an untrained model."""
     rngs, hidden = nnx.Rngs(seed), settings.hidden
+    units = {"activation": getattr(jax.nn, settings.activation)} if settings.activation else {}
     match name:
         case "fvsbn":
             return afflow.fvsbn(dim, rngs=rngs)
         case "independent":
             return afflow.zoo.independent_mlps(dim, hidden=hidden[0], rngs=rngs)
         case "nade":
-            activation = jax.nn.relu if settings.relu else jax.nn.sigmoid
-            return afflow.nade(dim, hidden=hidden[0], activation=activation, rngs=rngs)
+            return afflow.nade(dim, hidden=hidden[0], **units, rngs=rngs)
         case "made":
-            return afflow.made_model(dim, hidden=hidden, direct=settings.direct, rngs=rngs)
+            return afflow.made_model(dim, hidden=hidden, direct=settings.direct, **units, rngs=rngs)
         case "made_ensemble":
             names = "natural", "endless", "dropout"
             options = {name: getattr(settings, name) for name in names}
