@@ -69,6 +69,8 @@ def to_device(name: str, value: Any, dtype: DTypeLike | None = None) -> jax.Arra
             infinite in JAX's float type.
     """
     array = real_array(name, value)
+    if isinstance(array, jax.Array) and dtype is None:
+        return array  # `jnp.asarray` would be the longest part of the Python work of a call
     if isinstance(array, np.ndarray):
         exact, array = array, round_to_device(array, dtype)
         _check_range(name, exact, np.isinf(array) & np.isfinite(exact))

@@ -178,6 +178,8 @@ def check_context(model: Any, context: Any) -> jax.Array | None:
 
 def _find_common(leading: list[Shape]) -> Shape:
     """Return the shape that the leading axes of events and context broadcast to."""
+    if len(leading) == 1:
+        return leading[0]
     try:
         return tuple(map(int, jnp.broadcast_shapes(*leading)))
     except ValueError:
