@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow._tools.arguments import check_positive
 from afflow._tools.arrays import to_device
 from afflow._tools.calls import call, check_booleans, check_ending, make_typed, per_event
 from afflow._tools.modules import copy_module
@@ -41,6 +42,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         natural: give every member the natural order. The members then differ only in the network's
             other random draws, such as masks.
         members_only: train on the `M` members only, not on a new draw at each step.
+        learning_rate: the default of `fit` for this model.
 
     Raises:
         ValueError: if the network and the conditional do not fit together, if `num_orders < 1`, or
@@ -60,6 +62,8 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         -1.3863
     """
 
+    ABSENT = {"learning_rate": 1e-3}  # in archives from before it could be chosen
+
     def __init__(
         self,
         network: OrderAgnostic,
@@ -68,8 +72,10 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         *,
         natural: bool = False,
         members_only: bool = False,
+        learning_rate: float = 1e-3,
     ):
         check_fit(network, conditional)
+        check_positive(learning_rate=learning_rate)
         check_size("num_orders", num_orders)
         if network.needs_random_orders and (natural or members_only):
             raise ValueError(
@@ -82,12 +88,14 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         self.num_orders = num_orders
         self.natural = natural
         self.members_only = members_only
+        self.learning_rate = learning_rate
         self.event_shape = network.event_shape[:1]
         self.context_shape = network.context_shape
 
     def with_orders(self, num_orders: int) -> "OrderAgnosticModel":
         """Return an ensemble of `num_orders` members over the same network."""
-        options = {"natural": self.natural, "members_only": self.members_only}
+        options: dict[str, Any] = {"natural": self.natural, "members_only": self.members_only}
+        options["learning_rate"] = self.learning_rate
         return OrderAgnosticModel(self.network, self.conditional, num_orders, **options)
 
     def log_prob(

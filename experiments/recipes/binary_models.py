@@ -21,7 +21,7 @@ class Settings:
         endless: train on new masks at every step, not on the masks of the members.
         natural: draw random connections only, and give all members the natural order.
         dropout: the probability of dropping a hidden unit in an ensemble of masks.
-        activation: the hidden units of NADE or MADE; by default those of the factory.
+        activation: the hidden units; by default those of the factory.
         batch_size: the number of rows in a minibatch.
         learning_rate: the learning rate of AdamW, which decays to zero by a cosine.
         weight_decay: the weight decay of AdamW; a step multiplies it by the learning rate.
@@ -65,7 +65,7 @@ def build(name: str, dim: int, settings: Settings, seed: int):
         case "fvsbn":
             return afflow.fvsbn(dim, rngs=rngs)
         case "independent":
-            return afflow.zoo.independent_mlps(dim, hidden=hidden[0], rngs=rngs)
+            return afflow.zoo.independent_mlps(dim, hidden=hidden[0], **units, rngs=rngs)
         case "nade":
             return afflow.nade(dim, hidden=hidden[0], **units, rngs=rngs)
         case "made":
@@ -75,10 +75,11 @@ def build(name: str, dim: int, settings: Settings, seed: int):
             options = {name: getattr(settings, name) for name in names}
             masks = settings.members
             return afflow.zoo.made_ensemble(
-                dim, hidden=hidden, num_masks=masks, **options, rngs=rngs
+                dim, hidden=hidden, num_masks=masks, **options, **units, rngs=rngs
             )
         case _:
-            return afflow.zoo.eonade(dim, hidden=hidden, num_orders=settings.members, rngs=rngs)
+            orders = settings.members
+            return afflow.zoo.eonade(dim, hidden=hidden, num_orders=orders, **units, rngs=rngs)
 
 
 def start_at_means(model, train: np.ndarray):
