@@ -221,6 +221,17 @@ def test_the_gradient_of_the_parameters_is_that_of_the_marginal():
     np.testing.assert_allclose(jax.grad(mean)(0.0), slope, rtol=1e-6)
 
 
+def test_a_row_far_out_has_a_finite_gradient():
+    """Check an observed coordinate whose slope underflows: -z for a standard normal z."""
+    model = cast(afflow.Flow(afflow.Normal(2), afflow.bijectors.Positive(2)), jnp.float32)
+    x = jnp.array([200.0, jnp.nan], jnp.float32)
+    inverse = cast(afflow.Flow(afflow.Normal(2), afflow.Inverse(model.bijector)), jnp.float32)
+    for flow_, row in ((model, x), (inverse, -x)):
+        slope = jax.grad(lambda x, f=flow_: f.observed_log_prob(jax.random.key(0), x))(row)
+        assert np.isfinite(slope[0])
+        assert abs(slope[0]) > 1e-3
+
+
 def test_a_fit_to_rows_with_missing_ends_finds_the_whole_distribution():
     """Check values that are missing more often behind large ones: complete rows are biased."""
     rng = np.random.default_rng(0)
