@@ -47,7 +47,7 @@ class Config:
 
     sets: tuple[Set, ...] = ("digits", "adult", "connect4", "dna", "mushrooms", "nips")
     models: tuple[str, ...] = tuple(MODELS)
-    seeds: int = 3
+    seeds: int = 1
     data_dir: Path | None = None
     out: Path = OUT
 

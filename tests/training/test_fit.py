@@ -366,6 +366,7 @@ def test_batch_and_weight_decay_follow_the_number_of_rows():
     np.testing.assert_allclose(rates, [0.001, 0.001 * 4**0.25, 0.002])
     for factory, rate in ((afflow.nade, 0.003), (afflow.rnade, 0.02), (afflow.fvsbn, 0.03)):
         assert choose_learning_rate(factory(2, rngs=nnx.Rngs(0)), np.ones((16_000, 2))) == rate
+    assert choose_learning_rate(afflow.fvsbn(300, rngs=nnx.Rngs(0)), np.ones((9, 300))) == 0.01
     for model, x in ((flow, short_stream()), (afflow.Ensemble([nade]), np.ones((16_000, 2)))):
         assert choose_learning_rate(model, x) == 1e-3
 
