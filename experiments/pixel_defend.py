@@ -18,7 +18,7 @@ import tyro
 from datasets.images import images
 from datasets.mnist import mnist_digits
 from measuring.report import keep_programs, save
-from recipes.classifiers import (
+from recipes.attacks import (
     Classifier,
     attack_in_steps,
     attack_once,

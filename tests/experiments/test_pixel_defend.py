@@ -16,7 +16,7 @@ pytest.importorskip("tyro")
 
 import pixel_defend  # noqa: E402
 from datasets import Split  # noqa: E402
-from recipes.classifiers import (  # noqa: E402
+from recipes.attacks import (  # noqa: E402
     attack_in_steps,
     attack_once,
     classify,
