@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "_tools": set(),
     "core": {"_tools"},
     "saving": {"_tools"},
-    "testing": {"core"},
+    "testing": {"_tools", "core"},
     "nets": {"_tools"},
     "codecs": {"_tools"},
     "univariates": {"_tools", "core"},
