@@ -1,7 +1,7 @@
 """Test log-likelihoods of density models of binary data, with every default of the library.
 
     python experiments/density_defaults.py --data-dir FOLDER
-    python experiments/density_defaults.py --sets digits --seeds 1      # needs no download
+    python experiments/density_defaults.py --sets digits      # needs no download
 
 Nothing is chosen for a data set: the models have the defaults of their factories, and `fit` its
 own. The validation rows of the published splits end the training. A run adds missing entries to the
@@ -12,19 +12,17 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 import tyro
 from binary_density import log_probs
 from datasets import Split, binary
 from flax import nnx
 from measuring.report import RESULTS_PAGE, environment, keep_programs
-from measuring.tables import with_table
+from measuring.tables import format_mean, with_table
 from tqdm import tqdm
 
 import afflow
@@ -71,17 +69,15 @@ def table(results: dict[str, dict[str, float]]) -> str:
     """Return a Markdown table: mean test nats over seeds ± their standard error."""
     sets = [name for name in Config().sets if any(key.startswith(f"{name} ") for key in results)]
     lines = ["| | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
-    cell = partial(_cell, results)
     for model in MODELS:
-        lines.append(f"| `{model}` | " + " | ".join(cell(name, model) for name in sets) + " |")
+        cells = [_cell(results, name, model) for name in sets]
+        lines.append(f"| `{model}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _cell(results: dict[str, dict[str, float]], name: str, model: str) -> str:
-    means = [v["mean"] for key, v in results.items() if key.startswith(f"{name} {model} ")]
-    if len(means) < 2:
-        return f"{means[0]:.2f}" if means else ""
-    return f"{np.mean(means):.2f} ± {np.std(means, ddof=1) / np.sqrt(len(means)):.2f}"
+    start = f"{name} {model} "
+    return format_mean([v["mean"] for key, v in results.items() if key.startswith(start)])
 
 
 def main(config: Config) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 from datasets import DENSITIES, bsds300, rnade
 from measuring.report import RESULTS_PAGE, environment
-from measuring.tables import with_table
+from measuring.tables import format_mean, with_table
 from peers.defaults import LIBRARIES, MODULES
 from recipes.training_times import draw_times, has_times
 from targets import toy_data
@@ -156,11 +156,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 
 def _cell(results: dict[str, dict[str, float]], start: str) -> str:
-    means = [result["mean"] for key, result in results.items() if key.startswith(start)]
-    if not means:
-        return ""
-    error = np.std(means, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
-    return f"{np.mean(means):.2f}" + (f" ± {error:.2f}" if len(means) > 1 else "")
+    return format_mean([v["mean"] for key, v in results.items() if key.startswith(start)])
 
 
 def is_missing(result: dict[str, float] | None, config: Config) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -92,11 +92,10 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         self.event_shape = network.event_shape[:1]
         self.context_shape = network.context_shape
 
-    def with_orders(self, num_orders: int) -> "OrderAgnosticModel":
+    def with_orders(self, num_orders: int) -> Self:
         """Return an ensemble of `num_orders` members over the same network."""
-        options: dict[str, Any] = {"natural": self.natural, "members_only": self.members_only}
-        options["learning_rate"] = self.learning_rate
-        return OrderAgnosticModel(self.network, self.conditional, num_orders, **options)
+        check_size("num_orders", num_orders)
+        return copy_module(self, num_orders=num_orders)
 
     def log_prob(
         self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None

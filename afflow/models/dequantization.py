@@ -216,8 +216,7 @@ class Dequantized(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return the log-density `(...)` of `x` with one draw of the noise."""
-        x = jnp.asarray(x, float)
-        return self.flow.log_prob(self._fill(x, jax.random.uniform(key, x.shape)), context)
+        return self.flow.log_prob(self._draw(key, x), context)
 
     def check_missing(self, x: np.ndarray) -> None:
         """Raise `ValueError` for rows `x` whose NaN are not at the end; see `Flow`."""
@@ -227,9 +226,7 @@ class Dequantized(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return the log-density `(...)` of what is not NaN in `x`, with one draw of the noise."""
-        x = jnp.asarray(x, float)
-        filled = self._fill(x, jax.random.uniform(key, x.shape))
-        return self.flow.observed_log_prob(key, filled, context)
+        return self.flow.observed_log_prob(key, self._draw(key, x), context)
 
     def sample(
         self,
@@ -254,6 +251,11 @@ class Dequantized(Outlined, nnx.Module):
         """Draw samples as `sample` does, and return them with their log-probabilities."""
         x = self.sample(key, shape, context, chunk=chunk)
         return x, self.log_prob(x, context, chunk=chunk)
+
+    def _draw(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Add one draw of the noise to the coordinates of `x` that are whole numbers."""
+        x = jnp.asarray(x, float)
+        return self._fill(x, jax.random.uniform(make_typed(key), x.shape))
 
     def _fill(self, x: jax.Array, u: jax.Array) -> jax.Array:
         """Add noise `u` to the coordinates of `x` that are whole numbers."""

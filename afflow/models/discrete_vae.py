@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from afflow._tools.arguments import check_positive
-from afflow._tools.calls import call, check_ending, per_event
+from afflow._tools.calls import call, check_context, check_ending, per_event
 from afflow._tools.constants import Constant
 from afflow._tools.modules import copy_module
 from afflow._tools.shapes import Shape, check_shape
@@ -135,6 +135,7 @@ class DiscreteVAE(LatentModel):
 
         Few uniform codes are codes of an image. A model of the codes of images draws better ones.
         """
+        check_context(self, context)
         codes_key, pixels_key = jax.random.split(key)
         size = (*check_shape("shape", shape, least=0), *self.codes_shape)
         return self.decode(jax.random.randint(codes_key, size, 0, self.num_codes), pixels_key)

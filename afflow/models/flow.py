@@ -137,8 +137,18 @@ class Flow(Outlined, nnx.Module):
             context: `(..., *context_shape)`.
 
         Raises:
-            ValueError: for a flow that is not triangular or, outside of compiled functions, an
-                observed coordinate after a missing one.
+            ValueError: for a flow that is not triangular or has another base than `Normal` or
+                `Uniform` and, outside of compiled functions, for an observed coordinate after a
+                missing one.
+
+        Example:
+            >>> import afflow, jax, jax.numpy as jnp
+            >>> from flax import nnx
+            >>> flow = afflow.made(2, rngs=nnx.Rngs(0))
+            >>> x = jnp.array([[0.0, 0.0], [0.0, jnp.nan]])
+            >>> log_prob = flow.observed_log_prob(jax.random.key(0), x)
+            >>> [round(value, 4) for value in log_prob.tolist()]
+            [-1.8379, -0.9189]
         """
         if table := get_table(self):
             return table.enter(self).observed_log_prob(key, table.encode(x), context)

@@ -75,7 +75,8 @@ def compute_marginal(
         return jax.jvp(lambda x: bijector.inverse(x, context), (x,), (direction,))[1][place]
 
     slopes = jax.vmap(slope)(jnp.eye(len(x), dtype=x.dtype)[rest], places)
-    slopes = jnp.where(observed[rest], 1, slopes)  # a slope of zero far out has no gradient
+    # The slope of an observed coordinate far out may be zero. Its logarithm has no gradient.
+    slopes = jnp.where(observed[rest], 1, slopes)
     terms = base.log_probs(z)[places] + jnp.log(jnp.abs(slopes))
     conditional = total(jnp.where(observed[rest], 0, terms))
     return base.log_prob(z) + log_det - conditional

@@ -1,6 +1,9 @@
-"""Tables of a page between markers, and the cost of a run in a cell."""
+"""Tables of a page between markers, and the means and costs in their cells."""
 
 import re
+from collections.abc import Sequence
+
+import numpy as np
 
 
 def with_table(text: str, rows: str, begin: str, end: str) -> str:
@@ -25,3 +28,12 @@ def core_hours(content: dict) -> str:
         return ""
     hours = results.get("core_seconds", results.get("seconds", 0) * int(cores[1])) / 3600
     return f"{float(f'{hours:.2g}'):g} h"
+
+
+def format_mean(values: Sequence[float]) -> str:
+    """Return a mean ± its standard error, one number without an error, or an empty string."""
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.2f}"

@@ -178,6 +178,8 @@ def test_batches_are_images_one_by_one(dtype):
     assert bound.dtype == model.training_log_prob(KEY, x).dtype
     assert model.elbo(KEY, x.astype(dtype)).dtype == dtype
     assert model.sample(KEY, (2, 1)).shape == (2, 1, 4, 8, 2)
+    with pytest.raises(ValueError, match="Expected no context"):
+        model.sample(KEY, 2, jnp.zeros(2))
 
 
 def test_a_nan_stays_a_nan():
