@@ -63,6 +63,10 @@ def test_broken_bijectors_fail(name):
         afflow.check_bijector(make(), key=KEY)
 
 
+def test_a_raw_key_of_another_kind_is_taken():
+    afflow.check_bijector(afflow.Reverse(2), key=jax.random.PRNGKey(0, impl="rbg"))
+
+
 def test_wrong_offset_fails_the_round_trip():
     class Drift(Scale):
         def inverse_and_log_det(self, y, context=None):
