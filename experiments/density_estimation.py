@@ -47,9 +47,11 @@ class Config:
     seed: int = 0
     num_layers: int | None = None
     hidden: tuple[int, ...] | None = None
+    activation: Literal["relu", "tanh"] | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
+    ema: float | None = None
     cycles: tuple[int, ...] | None = None
     num_bins: int | None = None
     minutes: float | None = None

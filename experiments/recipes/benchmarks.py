@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import jax
 import numpy as np
@@ -20,10 +21,13 @@ class Settings:
         hidden: the widths of the hidden layers of each MADE, or of the layers of a transformer,
             which are all as wide as the first.
         residual: whether each MADE is residual.
+        activation: the hidden units of each MADE.
         lu: use LU-factored linear maps between the layers instead of reversed orders.
         batch_size: the number of rows in a minibatch.
         learning_rate: the learning rate of AdamW, which decays to zero by a cosine in each cycle.
         weight_decay: the weight decay of AdamW; a step multiplies it by the learning rate.
+        ema: the decay of the moving average of the parameters; without it, the parameters of the
+            best epoch.
         cycles: the number of epochs in each cycle (warm restarts: Loshchilov and Hutter 2017,
             arXiv:1608.03983).
         patience: the number of epochs without a better validation loss before a cycle stops.
@@ -33,10 +37,12 @@ class Settings:
     num_layers: int = 5
     hidden: tuple[int, ...] = (128, 128, 128)
     residual: bool = True
+    activation: Literal["relu", "tanh"] = "relu"
     lu: bool = True
     batch_size: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    ema: float | None = None
     cycles: tuple[int, ...] = (2, 4, 8)
     patience: int = 20
     num_bins: int = 8
@@ -66,6 +72,7 @@ def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflo
             *univariate.context_shape,
             settings.hidden,
             residual=settings.residual,
+            activation=getattr(jax.nn, settings.activation),
             rngs=rngs,
         )
         mix = afflow.LU(dim, order) if settings.lu else afflow.Reverse(dim)

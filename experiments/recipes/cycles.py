@@ -48,7 +48,7 @@ def train_cycle(
         key=jax.random.fold_in(jax.random.key(seed), fitted.cycles),
         validation=data.validation,
         batch_size=settings.batch_size,
-        ema=None,
+        ema=settings.ema,
         max_epochs=epochs,
         patience=settings.patience,
         optimizer=optimizer(settings),
