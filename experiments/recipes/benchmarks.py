@@ -98,10 +98,12 @@ FAST = {
     ("mnist", "maf"): Settings(
         hidden=(1024,),
         residual=False,
+        activation="tanh",
         lu=False,
         batch_size=100,
         learning_rate=3e-4,
         weight_decay=2.0,
+        ema=0.999,
         cycles=(10,),
     ),
     ("mnist", "mixture"): Settings(
@@ -111,7 +113,8 @@ FAST = {
         lu=False,
         batch_size=100,
         weight_decay=0.01,
-        cycles=(1, 2, 4),
+        ema=0.999,
+        cycles=(8,),
     ),
 }
 
