@@ -44,7 +44,7 @@ class Config:
     speech: Sizes = field(default_factory=Sizes)
     """The sizes of the speech task."""
     minutes: float = 10.0
-    """A stage of training ends after the epoch in which this time is over, and stays ended."""
+    """A stage of training ends after the epoch in which this time of one CPU core is over."""
     seed: int = 0
     data_dir: Path | None = None
     out: Path = ROOT / "results" / "distillation"

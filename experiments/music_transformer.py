@@ -7,11 +7,11 @@ A chorale is a sequence of its four voices at every sixteenth note: soprano, alt
 random. Validation chooses the epoch. The differences of the scores are paired by piece.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import matplotlib
@@ -25,6 +25,7 @@ from datasets.music import NUM_PITCHES, REST, VOICES, Pieces, chorales
 from flax import nnx
 from measuring.bits import estimate_ratio
 from measuring.report import keep_programs, save
+from measuring.stopwatch import Stopwatch
 from recipes.sequences import score_by_windows
 
 import afflow
@@ -55,7 +56,7 @@ class Config:
     epochs: int = 15
     learning_rate: float = 2e-3
     minutes: float = 40.0
-    """Each training ends after the epoch in which this time is over."""
+    """Each training ends after the epoch in which this time of one CPU core is over."""
     seed: int = 0
     data_dir: Path | None = None
     out: Path = ROOT / "results" / "music"
@@ -88,14 +89,22 @@ class Windows:
         return np.where(window == REST, REST, window + rng.integers(low, high + 1)).astype(np.uint8)
 
 
+class Fitted(NamedTuple):
+    """A trained model, the history of its losses, and its cost."""
+
+    model: afflow.AutoregressiveModel
+    history: afflow.training.History
+    core_seconds: float
+
+
 def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformation:
     """Return Adam with a warm-up and a cosine decay."""
     rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, num_steps // 20, num_steps)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.01))
 
 
-def train(config: Config, name: str, pieces: Pieces):
-    """Fit the model with one kind of positions; return it and the history of its losses."""
+def train(config: Config, name: str, pieces: Pieces) -> Fitted:
+    """Fit the model with one kind of positions."""
     symbols = NUM_PITCHES + 1
     network = afflow.conditioners.Transformer(
         config.length,
@@ -108,10 +117,10 @@ def train(config: Config, name: str, pieces: Pieces):
         dropout=config.dropout,
         rngs=nnx.Rngs(config.seed),
     )
-    start = time.perf_counter()
+    watch = Stopwatch(folder := config.runs / f"music_transformer_{name}")
     size = config.length
     held_out = [piece[: len(piece) // size * size].reshape(-1, size) for piece in pieces.validation]
-    return afflow.fit(
+    model, history = afflow.fit(
         afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(symbols)),
         afflow.training.Stream(Windows(pieces.train, config), config.steps),
         key=jax.random.key(config.seed),
@@ -119,10 +128,11 @@ def train(config: Config, name: str, pieces: Pieces):
         ema=None,
         max_epochs=config.epochs,
         optimizer=partial(make_optimizer, config),
-        checkpoint=afflow.Checkpoint(config.runs / f"music_transformer_{name}", steps=50),
-        callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+        checkpoint=afflow.Checkpoint(folder / "steps", steps=50),
+        callbacks=[watch.stop_after(config.minutes)],
         label=name,
     )
+    return Fitted(model, history, watch.read())
 
 
 def compare(scores: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
@@ -144,14 +154,15 @@ def main(config: Config) -> None:
     keep_programs()
     pieces = chorales(config.data_dir)
     fitted = {name: train(config, name, pieces) for name in POSITIONS}
-    models = {name: model for name, (model, _) in fitted.items()}
+    models = {name: each.model for name, each in fitted.items()}
     scores = {
         name: [score_by_windows(model, piece) for piece in pieces.test]
         for name, model in models.items()
     }
     results = {
         "test": compare(scores),
-        "validation": {name: history.validation for name, (_, history) in fitted.items()},
+        "validation": {name: each.history.validation for name, each in fitted.items()},
+        "core_seconds": {name: each.core_seconds for name, each in fitted.items()},
     }
     save(config.out / "music_transformer.json", config, results)
     prompt = pieces.test[0][: config.length // 4]

@@ -6,7 +6,6 @@ Validation chooses the epoch; the test images are scored once. A completion is g
 of a test image, or a coarse image for networks with another order.
 """
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ import tyro
 from datasets.images import LEVELS, images
 from flax import nnx
 from measuring.report import keep_programs, save
+from measuring.stopwatch import Stopwatch
 
 import afflow
 
@@ -64,7 +64,7 @@ class Config:
     epochs: int = 8
     learning_rate: float = 2e-3
     minutes: float = 120.0
-    """Training ends after the epoch in which this time is over."""
+    """Training ends after the epoch in which this time of one CPU core is over."""
     max_images: int | None = None
     """Use at most this many images of each part, for a quick trial."""
     seed: int = 0
@@ -159,7 +159,7 @@ def main(config: Config) -> None:
     keep_programs()
     data = images(config.data, config.data_dir)
     data = type(data)(*(part[: config.max_images] for part in data))
-    start = time.perf_counter()
+    watch = Stopwatch(folder := config.runs / f"pixels_{config.label}")
     model, history = afflow.fit(
         build(config, data.train.shape[1:]),
         data.train,
@@ -169,10 +169,11 @@ def main(config: Config) -> None:
         max_epochs=config.epochs,
         optimizer=partial(make_optimizer, config.learning_rate),
         ema=config.ema,
-        checkpoint=afflow.Checkpoint(config.runs / f"pixels_{config.label}", steps=100),
-        callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+        checkpoint=afflow.Checkpoint(folder / "steps", steps=100),
+        callbacks=[watch.stop_after(config.minutes)],
         label=config.label,
     )
+    seconds = watch.read()
     if config.save:
         config.save.parent.mkdir(parents=True, exist_ok=True)
         afflow.save(model, config.save)
@@ -187,6 +188,7 @@ def main(config: Config) -> None:
         "train": history.train,
         "validation": history.validation,
         "best_epoch": history.best_epoch,
+        "core_seconds": seconds,
     }
     save(config.out / f"{config.label}.json", config, results)
     draw(model, data.test[:: max(len(data.test) // 8, 1)], config).savefig(

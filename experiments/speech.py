@@ -7,7 +7,6 @@ Validation chooses the epoch; the test recordings are scored once, each from its
 last.
 """
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from flax import nnx
 from measuring.bits import score_counts, summarize, summarize_groups
 from measuring.report import keep_programs, save
 from measuring.sounds import draw, write_sound
+from measuring.stopwatch import Stopwatch
 
 import afflow
 
@@ -50,7 +50,7 @@ class Config:
     epochs: int = 12
     learning_rate: float = 2e-3
     minutes: float = 120.0
-    """Training ends after the epoch in which this time is over."""
+    """Training ends after the epoch in which this time of one CPU core is over."""
     seed: int = 0
     temperature: float = 0.9
     duration: int = 4000
@@ -97,12 +97,13 @@ def make_optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
 def train(
     config: Config, data: Speech, names: np.ndarray
 ) -> tuple[afflow.AutoregressiveModel, dict[str, Any]]:
-    """Fit the model; return it with the losses of all epochs in bits per sample."""
-    start, windows, contexts = time.perf_counter(), {}, {}
+    """Fit the model; return it with the losses of all epochs in bits per sample, and its cost."""
+    windows, contexts = {}, {}
     for part in ("train", "validation"):
         symbols, digits, speakers = getattr(data, part)
         windows[part], owners = cut_evenly(symbols, config.length)
         contexts[part] = make_context(digits, speakers, names)[owners]
+    watch = Stopwatch(folder := config.runs / f"speech_{config.label}")
     model, history = afflow.fit(
         build(config, contexts["train"].shape[1]),
         windows["train"],
@@ -114,14 +115,14 @@ def train(
         ema=None,
         max_epochs=config.epochs,
         optimizer=partial(make_optimizer, config.learning_rate),
-        checkpoint=afflow.Checkpoint(config.runs / f"speech_{config.label}", steps=100),
-        callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+        checkpoint=afflow.Checkpoint(folder / "steps", steps=100),
+        callbacks=[watch.stop_after(config.minutes)],
         label="speech",
     )
     size = {part: np.isfinite(rows).sum(1).mean() for part, rows in windows.items()}
     bits = {part: np.array(getattr(history, part)) / size[part] / np.log(2) for part in size}
     losses = {part: values.tolist() for part, values in bits.items()}
-    return model, losses | {"best_epoch": history.best_epoch}
+    return model, losses | {"best_epoch": history.best_epoch, "core_seconds": watch.read()}
 
 
 def score(

@@ -9,7 +9,6 @@ noise, as in Zhai et al. 2024 (arXiv:2412.06329), and samples are drawn with gui
 chooses the epoch; the test images are scored once.
 """
 
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from datasets import Split, mnist, mnist_digits, mnist_logits
 from datasets.mnist import bits_per_dim
 from flax import nnx
 from measuring.report import interleave, keep_programs, save, summary
+from measuring.stopwatch import Stopwatch
 
 import afflow
 
@@ -54,8 +54,10 @@ class Config:
     epochs: int = 9
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
+    ema: float | None = None
+    """The decay of a moving average of the parameters, which is then validated and scored."""
     minutes: float = 120.0
-    """Training ends after the epoch in which this time is over."""
+    """Training ends after the epoch in which this time of one CPU core is over."""
     max_images: int | None = None
     """Use at most this many images of each part."""
     small: bool = False
@@ -133,23 +135,30 @@ def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformati
     return optax.chain(optax.clip_by_global_norm(1.0), adam)
 
 
-def train(config: Config, model: Any, data: Split) -> tuple[Any, Any]:
-    """Return the trained model and the history of its losses."""
-    start = time.perf_counter()
-    return afflow.fit(
+def train(config: Config, model: Any, data: Split) -> tuple[Any, dict[str, Any]]:
+    """Return the trained model, and the course of its training for the results file."""
+    folder = config.runs / f"tarflow_{config.label}"
+    watch = Stopwatch(folder)
+    model, history = afflow.fit(
         model,
         data.train.images,
         context=data.train.classes,
         key=jax.random.key(config.seed),
-        ema=None,
+        ema=config.ema,
         validation=tuple(part for part in data.validation if part is not None),
         batch_size=config.batch_size,
         max_epochs=config.epochs,
         optimizer=partial(make_optimizer, config),
-        checkpoint=afflow.Checkpoint(config.runs / f"tarflow_{config.label}", steps=100),
-        callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+        checkpoint=afflow.Checkpoint(folder / "steps", steps=100),
+        callbacks=[watch.stop_after(config.minutes)],
         label=config.label,
     )
+    return model, {
+        "train": history.train,
+        "validation": history.validation,
+        "best_epoch": history.best_epoch,
+        "core_seconds": watch.read(),
+    }
 
 
 def score(model: Any, part: Part) -> np.ndarray:
@@ -163,8 +172,8 @@ def score(model: Any, part: Part) -> np.ndarray:
     return np.concatenate(parts, dtype=float)
 
 
-def report(config: Config, model: Any, history: Any, part: Part) -> dict[str, Any]:
-    """Score the test images and return the contents of the results file."""
+def report(config: Config, model: Any, part: Part) -> dict[str, Any]:
+    """Score the test images and return the results, with the number of parameters."""
     scores = score(model, part)
     if config.space == "logit":
         bits = bits_per_dim(scores, part.images.reshape(len(scores), -1))
@@ -175,9 +184,6 @@ def report(config: Config, model: Any, history: Any, part: Part) -> dict[str, An
         "standard_error": scores.std(ddof=1) / np.sqrt(len(scores)),
         "test_bits_per_dim": bits,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
-        "train": history.train,
-        "validation": history.validation,
-        "best_epoch": history.best_epoch,
     }
 
 
@@ -236,11 +242,11 @@ def main(config: Config) -> None:
         config = replace(config, **SMALL)
     keep_programs()
     data = load(config)
-    model, history = train(config, build(config, data.train), data)
+    model, course = train(config, build(config, data.train), data)
     if config.save:
         config.save.parent.mkdir(parents=True, exist_ok=True)
         afflow.save(model, config.save)
-    results = report(config, model, history, data.test)
+    results = report(config, model, data.test) | course
     results["sampling"] = time_sampling(model, data.test)
     save(config.out / f"{config.label}.json", config, results)
     draw(sample(config, model)).savefig(config.out / f"{config.label}.png", dpi=120)

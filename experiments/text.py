@@ -7,11 +7,10 @@ read the text as one sequence: windows follow each other in training and the sta
 (truncated backpropagation). A transformer reads shuffled windows.
 """
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import matplotlib
@@ -24,6 +23,7 @@ import tyro
 from datasets.text import BLOCK, Text, tiny_shakespeare
 from flax import nnx
 from measuring.report import keep_programs, save
+from measuring.stopwatch import Stopwatch
 from recipes.sequences import continue_by_windows, score_by_windows
 
 import afflow
@@ -48,7 +48,7 @@ class Config:
     epochs: int = 30
     learning_rate: float = 2e-3
     minutes: float = 120.0
-    """Training ends after the epoch in which this time is over."""
+    """Training ends after the epoch in which this time of one CPU core is over."""
     seed: int = 0
     prompt: str = "ROMEO:"
     temperature: float = 0.8
@@ -96,15 +96,18 @@ def _find_matrices(params):
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflow.training.History]:
-    """Fit the model; a run that was stopped goes on from its checkpoint."""
+def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, dict[str, Any]]:
+    """Fit the model; return it with the losses in nats per character, and its cost.
+
+    A run that was stopped goes on from its checkpoint.
+    """
     carries = config.model != "transformer"
     windows = afflow.training.cut_windows(
         text.symbols.train, config.length, config.batch_size, consecutive=carries
     )
     held_out, row = text.symbols.validation, BLOCK if carries else config.length
-    start = time.perf_counter()
-    return afflow.fit(
+    watch = Stopwatch(folder := config.runs / f"text_{config.model}")
+    model, history = afflow.fit(
         build(config, text.alphabet.num_values),
         windows,
         key=jax.random.key(config.seed),
@@ -114,10 +117,16 @@ def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, afflo
         learning_rate=config.learning_rate,
         optimizer=partial(make_optimizer, config) if config.model == "transformer" else None,
         patience=5,
-        checkpoint=afflow.Checkpoint(config.runs / f"text_{config.model}", steps=100),
-        callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+        checkpoint=afflow.Checkpoint(folder / "steps", steps=100),
+        callbacks=[watch.stop_after(config.minutes)],
         label=config.model,
     )
+    return model, {
+        "train": (np.array(history.train) / config.length).tolist(),
+        "validation": (np.array(history.validation) / config.length).tolist(),
+        "best_epoch": history.best_epoch,
+        "core_seconds": watch.read(),
+    }
 
 
 def score(model: afflow.AutoregressiveModel, symbols: np.ndarray, config: Config) -> np.ndarray:
@@ -135,7 +144,7 @@ def main(config: Config) -> None:
     """Run the experiment."""
     keep_programs()
     text = tiny_shakespeare(config.data_dir)
-    model, history = train(config, text)
+    model, course = train(config, text)
     nats = -score(model, text.symbols.test, config)
     blocks = nats[: len(nats) // 1000 * 1000].reshape(-1, 1000).mean(1)  # of nearby characters
     prompt = text.alphabet.encode(config.prompt)
@@ -145,12 +154,9 @@ def main(config: Config) -> None:
     results = {
         "test_nats": nats.mean(),
         "standard_error": blocks.std(ddof=1) / np.sqrt(len(blocks)),
-        "train": np.array(history.train) / config.length,
-        "validation": np.array(history.validation) / config.length,
-        "best_epoch": history.best_epoch,
+        **course,
         "sample": text.alphabet.decode(sample),
     }
-    results |= {name: results[name].tolist() for name in ("train", "validation")}
     save(config.out / f"{config.model}.json", config, results)
     (config.out / f"{config.model}.txt").write_text(results["sample"] + "\n")
     figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")

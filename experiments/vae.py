@@ -7,7 +7,6 @@ chooses the epoch. The test images are scored once, by the bound and by the impo
 bound. The difference of two models is a mean over images, with its standard error.
 """
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from datasets.images import images
 from flax import nnx
 from measuring.bits import estimate_mean
 from measuring.report import keep_programs, save
+from measuring.stopwatch import Stopwatch
 
 import afflow
 
@@ -55,7 +55,7 @@ class Config:
     max_images: int | None = None
     """Use at most this many images of each part."""
     minutes: float = 60.0
-    """The training of a model ends after the epoch in which this time is over."""
+    """The training of a model ends after the epoch in which this time of one CPU core is over."""
     seed: int = 0
     data_dir: Path | None = None
     out: Path = ROOT / "results"
@@ -81,9 +81,9 @@ def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformati
     return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))
 
 
-def train(config: Config, model: Any, data: Any, label: str) -> tuple[Any, Any]:
-    """Return the trained model, and the history of its losses with the weight 1."""
-    start, history = time.perf_counter(), None
+def train(config: Config, model: Any, data: Any, label: str) -> tuple[Any, dict[str, Any]]:
+    """Return the trained model, its losses with the weight 1, and its cost."""
+    watch, history = Stopwatch(folder := config.runs / f"vae_{label}"), None
     for weight in (*config.warm_up, 1.0):
         is_last = weight == 1
         model, history = afflow.fit(
@@ -96,11 +96,15 @@ def train(config: Config, model: Any, data: Any, label: str) -> tuple[Any, Any]:
             max_epochs=config.epochs if is_last else 1,
             patience=config.epochs,
             optimizer=partial(make_optimizer, config) if is_last else optax.adam(1e-3),
-            checkpoint=afflow.Checkpoint(config.runs / f"vae_{label}_{weight}", steps=500),
-            callbacks=[lambda epoch: time.perf_counter() - start > 60 * config.minutes],
+            checkpoint=afflow.Checkpoint(folder / str(weight), steps=500),
+            callbacks=[watch.stop_after(config.minutes)],
             label=f"{label}, weight {weight}",
         )
-    return model, history
+    return model, {
+        "train": history.train,
+        "validation": history.validation,
+        "core_seconds": watch.read(),
+    }
 
 
 def score(config: Config, model: Any, x: np.ndarray, num_samples: int) -> np.ndarray:
@@ -110,8 +114,8 @@ def score(config: Config, model: Any, x: np.ndarray, num_samples: int) -> np.nda
     return np.concatenate(parts, dtype=float)
 
 
-def report(config: Config, model: Any, history: Any, x: np.ndarray) -> dict[str, Any]:
-    """Return the bounds of the test images, and the losses of training."""
+def report(config: Config, model: Any, x: np.ndarray) -> dict[str, Any]:
+    """Return the bounds of the test images, and the number of parameters."""
     bounds = {
         "bound": score(config, model, x, 1),
         f"bound_{config.num_samples}": score(config, model, x, config.num_samples),
@@ -120,8 +124,6 @@ def report(config: Config, model: Any, history: Any, x: np.ndarray) -> dict[str,
         print(f"{name}: {nats.mean():.2f} +- {estimate_mean(nats)[1]:.2f} nats", flush=True)
     return {
         "scores": bounds,
-        "train": history.train,
-        "validation": history.validation,
         "parameters": sum(a.size for a in jax.tree.leaves(nnx.state(model, nnx.Param))),
     }
 
@@ -149,8 +151,8 @@ def main(config: Config) -> None:
         label = f"iaf_{num_layers}" if num_layers else "diagonal"
         model = build(config, num_layers)
         print(f"{label}", flush=True)
-        models[label], history = train(config, model, data, label)
-        results[label] = report(config, models[label], history, data.test)
+        models[label], course = train(config, model, data, label)
+        results[label] = report(config, models[label], data.test) | course
     first, *others = models
     for label in others:
         for name, nats in results[label]["scores"].items():

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import afflow
@@ -32,6 +33,15 @@ class Stopwatch:
         """Write the core seconds so far to the folder. It is a callback for `afflow.fit`."""
         if self.path is not None:
             write_whole(self.path, str(self.read()))
+
+    def stop_after(self, minutes: float) -> Callable[[object], bool]:
+        """Return a callback that keeps the time, and ends a fit when so many minutes are over."""
+
+        def is_over(_: object) -> bool:
+            self.keep()
+            return self.read() > 60 * minutes
+
+        return is_over
 
 
 def make_checkpoint(folder: Path | None, epochs: int) -> afflow.Checkpoint | None:

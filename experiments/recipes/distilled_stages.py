@@ -1,12 +1,12 @@
 """The stages of a distillation: checkpoints, limits of time, histories and seconds."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+from measuring.stopwatch import Stopwatch
 
 import afflow
 
@@ -18,10 +18,10 @@ class Stages:
     Attributes:
         folder: the folder of the checkpoints.
         label: the name of the task, in front of the names of the stages.
-        minutes: a stage ends after the epoch in which this time is over.
+        minutes: a stage ends after the epoch in which this time of one CPU core is over.
         seed: decides the keys of all stages.
         histories: the history of every stage that has ended.
-        seconds: the time of every stage that has ended.
+        core_seconds: the cost of every stage that has ended.
     """
 
     folder: Path
@@ -29,26 +29,27 @@ class Stages:
     minutes: float
     seed: int
     histories: dict[str, afflow.training.History] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    core_seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, stage: str, fit: Callable, *args: Any, **options: Any) -> afflow.Flow:
         """Return the flow that `fit(*args, **options)` trains; a killed stage resumes."""
-        start = time.perf_counter()
+        folder = self.folder / f"distillation_{self.label}_{stage}"
+        watch = Stopwatch(folder)
         flow, self.histories[stage] = fit(
             *args,
-            key=jax.random.fold_in(jax.random.key(self.seed), len(self.seconds)),
-            checkpoint=afflow.Checkpoint(self.folder / f"distillation_{self.label}_{stage}"),
-            callbacks=[lambda epoch: time.perf_counter() - start > 60 * self.minutes],
+            key=jax.random.fold_in(jax.random.key(self.seed), len(self.core_seconds)),
+            checkpoint=afflow.Checkpoint(folder / "steps"),
+            callbacks=[watch.stop_after(self.minutes)],
             label=stage,
             **options,
         )
-        self.seconds[stage] = time.perf_counter() - start
+        self.core_seconds[stage] = watch.read()
         return flow
 
     def report(self) -> dict[str, Any]:
-        """Return the seconds and the histories of all stages."""
+        """Return the core seconds and the histories of all stages."""
         histories = {stage: history._asdict() for stage, history in self.histories.items()}
-        return {"seconds": self.seconds, "histories": histories}
+        return {"core_seconds": self.core_seconds, "histories": histories}
 
 
 def convert(estimate: afflow.inference.Estimate) -> dict[str, float]:

@@ -66,7 +66,7 @@ class Stages:
                 x,
                 ema=None,
                 checkpoint=afflow.Checkpoint(self.folder / f"{name}_{number}", steps=100),
-                callbacks=[watch.keep, lambda _, share=share: watch.read() > 60 * share],
+                callbacks=[watch.stop_after(share)],
                 label=f"{name} {number + 1}/{len(changes)}",
                 **options,
             )

@@ -168,3 +168,12 @@ def test_a_stopwatch_sums_over_processes(tmp_path):
     watch.keep()
     assert Stopwatch(tmp_path / "run").read() > 60
     assert Stopwatch().read() < 60
+
+
+def test_a_stopwatch_ends_a_fit_and_keeps_the_time(tmp_path):
+    watch = Stopwatch(tmp_path / "run")
+    is_over = watch.stop_after(1.0)
+    assert not is_over(None)
+    watch.before = 60.0
+    assert is_over(None)
+    assert Stopwatch(tmp_path / "run").read() > 60
