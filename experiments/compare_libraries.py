@@ -2,6 +2,7 @@
 
     python experiments/compare_libraries.py         # everything, on the CPU
     python experiments/compare_libraries.py --libraries afflow zuko --dims 2 6 --repeats 3
+    python experiments/compare_libraries.py --libraries afflow --before CHECKOUT
 
 The flow has a standard normal base and affine autoregressive layers in alternating order. Each
 layer is a MADE with two hidden layers of relu units. `peers/` builds the flow as each library
@@ -38,7 +39,15 @@ CALLS = {
     "train": "A training step",
     "fit": f"An epoch of {EPOCH} steps",
 }
-COLORS = {"afflow": "k", "flowjax": "C1", "numpyro": "C2", "zuko": "C0", "nflows": "C3"}
+BEFORE = "before"  # the name of an earlier afflow
+COLORS = {
+    "afflow": "k",
+    BEFORE: "C5",
+    "flowjax": "C1",
+    "numpyro": "C2",
+    "zuko": "C0",
+    "nflows": "C3",
+}
 Name = tyro.extras.literal_type_from_choices(LIBRARIES)
 
 
@@ -81,8 +90,15 @@ class Config:
     """Cores of each worker process, and threads of PyTorch in the process."""
     seed: int = 0
     """Seed of the data, the initial weights and the samples."""
+    before: Path | None = None
+    """A checkout of an earlier afflow, which is timed in the same run."""
     out: Path = Path(__file__).parent / "results"
     """Where to write the JSON and the picture."""
+
+    @property
+    def name(self) -> str:
+        """The name of the files, without a suffix."""
+        return "compare_libraries" if self.before is None else "compare_before"
 
 
 def next_turn(times: list[float], config: Config) -> int:
@@ -116,7 +132,7 @@ def measure(peers: dict[str, Peer], call: str, config: Config) -> dict[str, dict
 
 def best_peer(row: dict[str, dict]) -> tuple[str, float] | None:
     """Return the fastest peer and the ratio of its time to afflow's, if both were timed."""
-    medians = {name: cell["median_ms"] for name, cell in row.items()}
+    medians = {name: cell["median_ms"] for name, cell in row.items() if name != BEFORE}
     ours = medians.pop("afflow", None)
     best = min(medians, key=medians.get, default=None)
     return (best, medians[best] / ours) if best and ours else None
@@ -140,7 +156,8 @@ def time_dim(peers: dict[str, Peer], dim: int, config: Config) -> dict[str, Any]
 
 def print_table(results: dict[int, dict], call: str, key: str, title: str) -> None:
     """Print a line per dimension and a column per library."""
-    names = [name for name in LIBRARIES if any(name in row[call] for row in results.values())]
+    names = (*LIBRARIES, BEFORE)
+    names = [name for name in names if any(name in row[call] for row in results.values())]
     print(f"\n{title}:\n{'D':>5}" + "".join(f"{name:>16}" for name in names), end="")
     print("   best peer / afflow" if key == "median_ms" else "")
     for dim, row in results.items():
@@ -170,7 +187,7 @@ def draw(results: dict[int, dict], config: Config) -> None:
     """Plot the times against the dimension, both axes logarithmic."""
     figure, axes = plt.subplots(1, 4, figsize=(17, 4.8), layout="constrained")
     for axis, (call, title) in zip(axes, CALLS.items(), strict=True):
-        for name in LIBRARIES:
+        for name in (*LIBRARIES, BEFORE):
             cells = {dim: row[call][name] for dim, row in results.items() if name in row[call]}
             if cells:
                 draw_library(axis, cells, name, config.large_from)
@@ -181,7 +198,7 @@ def draw(results: dict[int, dict], config: Config) -> None:
     axes[0].set_ylabel("milliseconds")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     figure.suptitle(f"{config.small}; {config.large} from $D={config.large_from}$")
-    figure.savefig(config.out / "compare_libraries.png", dpi=150)
+    figure.savefig(config.out / f"{config.name}.png", dpi=150)
 
 
 def main(config: Config) -> None:
@@ -192,20 +209,22 @@ def main(config: Config) -> None:
     if load > 0.5:
         print(f"This machine is busy, load average {load:.1f}: expect PyTorch to suffer most.")
     peers = {name: Peer(name, config.threads) for name in config.libraries}
+    if config.before is not None:
+        peers[BEFORE] = Peer("afflow", config.threads, config.before)
     for name, peer in peers.items():
-        about = {"architecture": LIBRARIES[name].architecture, "errors": peer.errors}
+        about = {"architecture": LIBRARIES[peer.library].architecture, "errors": peer.errors}
         content["libraries"][name] = about | (peer.ask("hello") or {})
     working = {name: peer for name, peer in peers.items() if not peer.errors}
     for dim in tqdm(sorted(config.dims), desc="timing", unit="dimension"):
         content["timing"][dim] = time_dim(working, dim, config)
-        save(config.out / "compare_libraries.json", config, content)
+        save(config.out / f"{config.name}.json", config, content)
     for peer in peers.values():
         peer.process.communicate()
     for key, what in {"median_ms": "median milliseconds", "first_call_s": "first call, s"}.items():
         for call, title in CALLS.items():
             print_table(content["timing"], call, key, f"{title}, {what}")
     draw(content["timing"], config)
-    print(f"\nWritten: compare_libraries.json and .png in {config.out.name}/")
+    print(f"\nWritten: {config.name}.json and .png in {config.out.name}/")
 
 
 if __name__ == "__main__":

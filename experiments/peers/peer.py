@@ -25,9 +25,10 @@ class Peer:
     Args:
         library: a key of `LIBRARIES`.
         threads: the number of cores of the process.
+        root: a checkout whose packages are imported before the installed ones.
     """
 
-    def __init__(self, library: str, threads: int):
+    def __init__(self, library: str, threads: int, root: Path | None = None):
         self.library = library
         self.errors: list[str] = []
         self.process = subprocess.Popen(
@@ -36,7 +37,7 @@ class Peer:
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parents[1],
-            env=os.environ | _ENVIRONMENT,
+            env=os.environ | _ENVIRONMENT | ({"PYTHONPATH": str(root.resolve())} if root else {}),
         )
 
     def ask(self, *request: Any) -> Any:

@@ -93,7 +93,7 @@ FAST = {
     ("digits", "maf"): Settings(
         hidden=(64,) * 3, lu=False, batch_size=64, weight_decay=1.0, cycles=(60,)
     ),
-    ("bsds300", "maf"): Settings(cycles=(2, 4, 8, 16)),
+    ("bsds300", "maf"): Settings(num_layers=8, ema=0.999, cycles=(16,)),
     ("bsds300", "mixture"): Settings(cycles=(16,)),
     ("mnist", "maf"): Settings(
         hidden=(1024,),
