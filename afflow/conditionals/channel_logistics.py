@@ -14,7 +14,7 @@ from afflow.conditionals.discretized import (
     find_level,
     find_log_cells,
 )
-from afflow.core.conditional import Conditional, check_support
+from afflow.core.conditional import Conditional, check_support, find_mode_near
 from afflow.univariates.mixture_cdf import check_mixture, mixture_parameters
 
 
@@ -112,6 +112,18 @@ class ChannelLogistics(Conditional):
 
         pixels = jax.vmap(find_pixel)(jnp.arange(self.num_components))
         return pixels[jnp.argmax(jax.vmap(self.log_prob, (0, None))(pixels, params))]
+
+    def mode_near(self, x, radius, params):
+        """Return the pixel whose channels are, in turn, the most probable levels near `x`."""
+        log_pi, mu, log_s, alpha = self._parameters(params)
+        levels, z = jnp.arange(self.num_levels), jnp.zeros(self.num_channels, int)
+        for c in range(self.num_channels):
+            m = mu[c] + self.encode(z).astype(mu.dtype) @ alpha[c]
+            cells = jax.vmap(find_log_cells, (0, None, None, None))
+            joint = log_pi[None] + cells(levels, m, log_s[c], self.num_levels)  # (L, K)
+            z = z.at[c].set(find_mode_near(jax.vmap(log_sum_exp)(joint), x[c], radius))
+            log_pi = joint[z[c]]  # of the components and the channels so far
+        return z
 
     def cdf(self, x, params):
         raise NotImplementedError("Expected a conditional of scalars: vectors have no order.")

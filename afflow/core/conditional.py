@@ -58,6 +58,10 @@ class Conditional(ABC):
         """Return the log-probability of every value `(K,)`, if there are `num_values` of them."""
         return jax.vmap(self.log_prob, (0, None))(jnp.arange(self.num_values), params)
 
+    def mode_near(self, x: jax.Array, radius: jax.Array, params: jax.Array) -> jax.Array:
+        """Return the most probable of the `num_values` values within `radius` of `x`."""
+        return find_mode_near(self.log_probs(params), x, radius)
+
     @abstractmethod
     def encode(self, x: jax.Array) -> jax.Array:
         """Encode `x` for a conditioner, as a scalar or a vector `(features,)`."""
@@ -66,6 +70,13 @@ class Conditional(ABC):
 def as_float(x: jax.Array) -> jax.Array:
     """Convert `x` to JAX's default float type, unless it is floating-point already."""
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+
+
+def find_mode_near(log_probs: jax.Array, x: jax.Array, radius: jax.Array) -> jax.Array:
+    """Return the most probable value within `radius` of `x`, by the log-probabilities `(K,)`."""
+    distance = jnp.abs(jnp.arange(len(log_probs), dtype=float) - x.astype(float))
+    finite = jnp.maximum(log_probs, jnp.finfo(log_probs.dtype).min)  # above the values too far away
+    return jnp.argmax(jnp.where(distance <= radius, finite, -jnp.inf)).astype(int)
 
 
 def check_support(log_prob: jax.Array, x: jax.Array, num: int) -> jax.Array:

@@ -12,6 +12,7 @@ from afflow._tools.arguments import check_instance, check_number
 from afflow._tools.arrays import to_device
 from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.numerics import widen
+from afflow.conditionals import ChannelLogistics
 from afflow.models.autoregressive import AutoregressiveModel, decode_with
 from afflow.models.emission import as_pytree, check_whole
 from afflow.models.reshaped import Reshaped
@@ -30,11 +31,13 @@ def purify(
 
     The values are visited in the order of the model. Each is chosen given the values that were
     chosen before it, in one decoding loop. The radius 0 returns `x`. A radius of all levels returns
-    `model.greedy()`. The events of a batch are purified at once. Song et al. 2018,
-    arXiv:1710.10766, algorithm 1.
+    `model.greedy()`, but not with `ChannelLogistics`, whose `mode` compares one pixel of each
+    component. The events of a batch are purified at once. Song et al. 2018, arXiv:1710.10766,
+    algorithm 1.
 
     Args:
-        model: a model of discrete values, whose tokens are scalars or have a `TokenModel`.
+        model: a model of discrete values. Its tokens are scalars, or have a `TokenModel` or
+            `ChannelLogistics`.
         x: events `(..., *event_shape)`, such as images that an adversary has changed.
         radius: the largest change $r$ of a value, in levels.
         context: `(..., *context_shape)`; broadcasts with the events.
@@ -130,21 +133,19 @@ def _find_mode_near(conditional, x, radius, params):
     """Return the most probable token within the radius, by its values in turn if it has several."""
     if isinstance(conditional, TokenModel):
         return _purify_tokens(conditional.model, x, radius, params)
-    distance = jnp.abs(jnp.arange(conditional.num_values, dtype=float) - x.astype(float))
-    log_probs = conditional.log_probs(params)
-    finite = jnp.maximum(log_probs, jnp.finfo(log_probs.dtype).min)  # above the values too far away
-    return jnp.argmax(jnp.where(distance <= radius, finite, -jnp.inf)).astype(int)
+    return conditional.mode_near(x, radius, params)
 
 
 def _check_values(conditional: Any, x: jax.Array) -> None:
     """Raise `ValueError` unless the values of `x` are among the values of the conditional."""
     while isinstance(conditional, TokenModel):
         conditional = conditional.model.conditional
-    num = conditional.num_values
+    is_pixel = isinstance(conditional, ChannelLogistics)
+    num = conditional.num_levels if is_pixel else conditional.num_values
     if num is None:
         raise ValueError(
-            f"Expected a model whose tokens are discrete scalars or have a TokenModel, got "
-            f"{conditional}."
+            f"Expected a model whose tokens are discrete scalars, or have a TokenModel or "
+            f"ChannelLogistics, got {conditional}."
         )
     check_whole(conditional, x, jnp.ones((), bool))
     if isinstance(x, Tracer):

@@ -65,3 +65,15 @@ def test_values_outside_and_gradients():
     assert np.isfinite(gradient).all()
     with pytest.raises(ValueError, match="num_channels"):
         afflow.conditionals.ChannelLogistics(0)
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2.5, 4])
+def test_the_mode_near_a_pixel_is_that_of_each_channel_in_turn(radius):
+    p = np.exp(log_prob(VALUES, PARAMS)).reshape(4, 4, 4)
+    found = jax.vmap(PIXEL.mode_near, (0, None, None))(VALUES, radius, PARAMS)
+    for x, z in zip(VALUES, np.asarray(found), strict=True):
+        near = np.abs(np.arange(4) - x[:, None]) <= radius  # (C, L)
+        red = np.argmax(np.where(near[0], p.sum((1, 2)), -1))
+        green = np.argmax(np.where(near[1], p[red].sum(1), -1))
+        blue = np.argmax(np.where(near[2], p[red, green], -1))
+        np.testing.assert_array_equal(z, [red, green, blue])

@@ -92,6 +92,29 @@ def test_colours_are_purified_value_by_value():
     np.testing.assert_array_equal(purify(model, x, 0), x)
 
 
+def test_pixels_of_one_mixture_are_purified_in_turn():
+    pixel = afflow.conditionals.ChannelLogistics(2, 2, 8)
+    options = OPTIONS | {"conditional": pixel}
+    model = randomize(afflow.zoo.gated_pixelcnn((2, 2, 2), **options, rngs=nnx.Rngs(0)), 1.0)
+    network, x = model.model.conditioner, draw(model, 4)
+    x[0], x[1] = 0, 7  # the lowest and the highest level
+
+    def find(x, radius):
+        """Purify one image pixel by pixel, with a full pass for each."""
+        x, z = x.reshape(4, 2), np.zeros((4, 2), int)
+        for t in range(4):
+            params = network(jax.vmap(pixel.encode)(jnp.asarray(z)))[t]
+            z[t] = pixel.mode_near(jnp.asarray(x[t]), radius, params)
+        return z.reshape(2, 2, 2)
+
+    found = purify(model, x, 2)
+    np.testing.assert_array_equal(found, [find(row, 2) for row in x])
+    assert (np.asarray(found) != x).any()
+    np.testing.assert_array_equal(purify(model, x, 0), x)
+    with pytest.raises(ValueError, match="values from 0 to 7, got 8"):
+        purify(model, x + 1, 1)
+
+
 @pytest.mark.parametrize("conditional", [afflow.conditionals.Categorical(5), LEVELS])
 def test_an_order_and_contexts_are_heeded(conditional):
     model = made(conditional, order=(2, 0, 3, 1), context_dim=2)
