@@ -25,10 +25,10 @@ KEY = jax.random.key(0)
 
 def find_seen(network, seed=0):
     """Return which tokens `(T, T)` each row of parameters depends on, over three random images."""
-    seen = False
+    seen, differentiate = False, jax.jit(jax.jacfwd(network))
     for key in jax.random.split(jax.random.key(seed), 3):
         x = jax.random.normal(key, network.event_shape)
-        jacobian = jax.jit(jax.jacfwd(network))(x)
+        jacobian = differentiate(x)
         jacobian = jacobian.reshape(len(x), network.num_params, len(x), -1)
         seen = seen | (jacobian != 0).any((1, 3))
     return np.asarray(seen)
@@ -298,14 +298,14 @@ def test_an_image_is_trained_on_and_saved(tmp_path, name):
 def test_dropout_is_noise_of_training_alone(make_network):
     network = make_network(dropout=0.5)
     x = jax.random.normal(KEY, network.event_shape)
-    params = network(x)
+    params, noisy = jax.jit(network)(x), jax.jit(network.noisy)
     keys = jax.random.split(KEY, 2)
-    first, second = (network.noisy(key, x) for key in keys)
+    first, second = (noisy(key, x) for key in keys)
     assert (first != params).all()
     assert (first != second).all()
-    np.testing.assert_array_equal(first, network.noisy(keys[0], x))
-    np.testing.assert_array_equal(network.without_noise().noisy(KEY, x), params)
-    jacobian = jax.jacfwd(lambda x: network.noisy(KEY, x))(x)
+    np.testing.assert_array_equal(first, noisy(keys[0], x))
+    np.testing.assert_array_equal(jax.jit(network.without_noise().noisy)(KEY, x), params)
+    jacobian = jax.jit(jax.jacfwd(lambda x: network.noisy(KEY, x)))(x)
     after = np.triu(np.ones((len(x), len(x)), bool))
     assert (jacobian.swapaxes(1, 2)[after] == 0).all()
 
