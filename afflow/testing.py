@@ -75,7 +75,7 @@ def _check_direction(name, bijector, x, context, rtol, triangular):
     leaves = [leaf for leaf in jax.tree.leaves(grads) if leaf.dtype != jax.dtypes.float0]
     bad = sum(int((~np.isfinite(leaf)).sum()) for leaf in leaves)  # float0: leaves of integers
     assert bad == 0, f"{name}: {bad} entries of its gradients are not finite."
-    matrices = _compute_jacobians(pull, np.asarray(y), np.zeros_like(log_det))
+    matrices = compute_jacobians(pull, np.asarray(y), np.zeros_like(log_det))
     _close(f"{name} under vmap against one event", y[0], _run(name, *first)[0], rtol)
     expected = np.linalg.slogdet(matrices)[1]
     _close(f"{name} log_det against slogdet of the Jacobian", log_det, expected, rtol)
@@ -102,7 +102,7 @@ def pull_back(pull, cotangents):
     return pull(cotangents)
 
 
-def _compute_jacobians(pull, y, zeros):
+def compute_jacobians(pull, y, zeros):
     """Return the Jacobians `(num, D, D)`, whose rows are the pull-backs of unit vectors."""
     units = np.eye(y[0].size, dtype=y.dtype).reshape(-1, 1, *y.shape[1:])
     rows = [pull_back(pull, (np.broadcast_to(unit, y.shape), zeros))[1] for unit in units]
