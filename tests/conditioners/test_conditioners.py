@@ -42,11 +42,13 @@ def test_steps_equal_the_pass(name):
 
     @jax.jit
     def both(x):
-        cache, rows = conditioner.init_cache(context), []
-        for t in range(len(x)):
-            row, cache = conditioner.step(x[t - 1], jnp.asarray(t), cache)
-            rows.append(row)
-        return jnp.stack(rows), conditioner(x, context)
+        def body(cache, scanned):
+            row, cache = conditioner.step(*scanned, cache)
+            return cache, row
+
+        inputs = jnp.roll(x, 1, axis=0), jnp.arange(len(x))
+        _, rows = jax.lax.scan(body, conditioner.init_cache(context), inputs)
+        return rows, conditioner(x, context)
 
     np.testing.assert_allclose(*both(x[0]), rtol=1e-12, atol=1e-12)
 
