@@ -414,12 +414,13 @@ def test_second_derivatives_from_near_to_far(name):
     single = jax.tree.map(lambda a: a.astype(jnp.float32), univariate)
     y = jnp.asarray([0.07, -0.7, 1, 4.9, 5, 5.1, 9.99, 10, -10, 12, -12, 30, 300, -1e3])
 
+    @jax.jit
     def hessians(univariate, y, p):
         def log_density(y, p):
             z, log_det = univariate.inverse_and_log_det(y, p)
             return log_det - z * z / 2
 
-        return jax.jit(jax.vmap(jax.hessian(log_density, (0, 1)), (0, None)))(y, p)
+        return jax.vmap(jax.hessian(log_density, (0, 1)), (0, None))(y, p)
 
     for scale in (0.0, 0.5):
         p = params(univariate, scale)
@@ -432,8 +433,8 @@ def test_second_derivatives_from_near_to_far(name):
             np.testing.assert_array_less(error / size, 2e-2)
 
 
-@pytest.mark.parametrize("u", [9.5, 9.999999, 10.0, 10.000001, 12.0, -12.0, 1e4])
-def test_one_normal_has_curvature_minus_one_everywhere(u):
+def test_one_normal_has_curvature_minus_one_everywhere():
+    u = np.array([9.5, 9.999999, 10.0, 10.000001, 12.0, -12.0, 1e4])
     univariate = afflow.univariates.MixtureCDF(1, afflow.univariates.GaussianCDF())
 
     def log_density(y):
@@ -441,7 +442,8 @@ def test_one_normal_has_curvature_minus_one_everywhere(u):
         return log_det - z * z / 2
 
     for dtype, tol in ((jnp.float32, 3e-3), (jnp.float64, 1e-7)):
-        first, second = jax.grad(log_density), jax.grad(jax.grad(log_density))
+        slope = jax.grad(log_density)
+        first, second = (jax.jit(jax.vmap(f)) for f in (slope, jax.grad(slope)))
         np.testing.assert_allclose(first(jnp.asarray(u, dtype)), -u, rtol=1e-4)
         np.testing.assert_allclose(second(jnp.asarray(u, dtype)), -1, rtol=tol)
 

@@ -175,11 +175,16 @@ def conditional_by_enumeration(model, every, x, observed):
         draw = draw._replace(
             order=np.concatenate([order[observed[order]], order[~observed[order]]])
         )
-        terms = jax.jit(jax.vmap(lambda x, draw: model._log_conditionals(x, draw, None), (0, None)))
-        members.append(np.exp(np.asarray(terms(every, draw), float).sum(1)))
+        members.append(np.exp(np.asarray(find_terms(model, every, draw), float).sum(1)))
     agree = (every == x)[:, observed].all(1)
     joint = np.where(agree, np.sum(members, 0), 0)
     return joint / joint.sum()
+
+
+@jax.jit
+def find_terms(model, every, draw):
+    """Return the log-conditionals of the outcomes under one member."""
+    return jax.vmap(lambda x: model._log_conditionals(x, draw, None))(every)
 
 
 @pytest.mark.parametrize("num_orders", [1, 2, 3])
