@@ -15,7 +15,14 @@ from datasets import binary
 
 from recipes import benchmarks, binary_models
 
-NO_EFFECT = {"dropout": 0.0, "l2": 0.0, "direct": None, "num_bins": 8, "ema": None}
+NO_EFFECT = {
+    "activation": "relu",
+    "direct": None,
+    "dropout": 0.0,
+    "ema": None,
+    "l2": 0.0,
+    "num_bins": 8,
+}
 """The values of fields that older results files lack: those runs trained with these values."""
 PATHS = "data_dir", "out", "runs"
 Made = TypeVar("Made")
