@@ -95,6 +95,7 @@ FAST = {
     ),
     ("bsds300", "maf"): Settings(num_layers=8, ema=0.999, cycles=(16,)),
     ("bsds300", "mixture"): Settings(cycles=(16,)),
+    ("bsds300", "nsf"): Settings(ema=0.999, cycles=(8,)),
     ("mnist", "maf"): Settings(
         hidden=(1024,),
         residual=False,
