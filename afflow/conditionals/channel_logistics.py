@@ -117,12 +117,12 @@ class ChannelLogistics(Conditional):
         """Return the pixel whose channels are, in turn, the most probable levels near `x`."""
         log_pi, mu, log_s, alpha = self._parameters(params)
         levels, z = jnp.arange(self.num_levels), jnp.zeros(self.num_channels, int)
+        cells = jax.vmap(find_log_cells, (0, None, None, None))
         for c in range(self.num_channels):
             m = mu[c] + self.encode(z).astype(mu.dtype) @ alpha[c]
-            cells = jax.vmap(find_log_cells, (0, None, None, None))
             joint = log_pi[None] + cells(levels, m, log_s[c], self.num_levels)  # (L, K)
             z = z.at[c].set(find_mode_near(jax.vmap(log_sum_exp)(joint), x[c], radius))
-            log_pi = joint[z[c]]  # of the components and the channels so far
+            log_pi = joint[z[c]]  # of each component and the channels chosen so far
         return z
 
     def cdf(self, x, params):
