@@ -65,6 +65,9 @@ def _find_platform() -> str:
 def multiply(kernel: jax.Array, h: jax.Array) -> jax.Array:
     """Return `kernel @ h`. A kernel of 16 bits sums its products in float32.
 
+    A kernel of one column is multiplied elementwise. In a batch, XLA would lay out the matrix
+    product with the events last, and the next product would be half as fast on a CPU.
+
     On a GPU a vector stands on the left of the product. A batch of vectors is then the first axis
     of the result, and XLA adds the bias within the product. Products of float32 use
     `choose_products`. On an H200 they are faster than plain float32, and compile in a third of
@@ -75,6 +78,9 @@ def multiply(kernel: jax.Array, h: jax.Array) -> jax.Array:
         h, options = h.astype(kernel.dtype), {"preferred_element_type": jnp.float32}
     elif on_gpu() and kernel.dtype == h.dtype == jnp.float32 and get_shared_memory():
         options = {"precision": choose_products()}
+    if h.shape == kernel.shape[1:] == (1,):
+        kernel, h = (a.astype(options.get("preferred_element_type", a.dtype)) for a in (kernel, h))
+        return kernel[:, 0] * h
     if h.ndim == 1 and on_gpu():
         return jnp.matmul(h, kernel.T, **options)
     return jnp.matmul(kernel, h, **options)

@@ -189,7 +189,11 @@ def fit(
             x = x.with_check(lambda batch: _check_missing(flow, "x", batch.x))
     rows = x if isinstance(x, Stream) else make_rows(x, context, weights)
     if signed_weights and isinstance(x, Stream):
-        raise ValueError("Expected an array for signed_weights=True, got a Stream.")
+        raise ValueError(
+            "Expected an array for signed_weights=True, got a Stream: each of its minibatches is "
+            "scaled by the sum of its weights, which may be near zero or negative. Give the rows "
+            "as an array, or as a numpy.memmap."
+        )
     options = objective, validation, batch_size, keys, placement
     source = make_source(rows, *options, signed_weights=signed_weights, missing=missing)
     learning_rate = choose_learning_rate(outer, x) if learning_rate is None else learning_rate

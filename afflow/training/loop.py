@@ -255,7 +255,7 @@ def train(
     state = State(params, chosen.init(params), None if ema is None else params, statistics)
     start = Run(*placement.params((state, state.evaluated)))
     store = open_store(checkpoint, partial(program.identity, start))
-    run = resumed = store.latest(start)
+    run = resumed = _own_state(store.latest(start))
     bar = make_progress_bar(total, resumed, label, show=progress)
     with interruptible() as interrupt, bar:
         bar.compiling()
@@ -266,6 +266,15 @@ def train(
                 warnings.warn(f"Interrupted in epoch {run.epoch}.", stacklevel=2)
                 break
     return program.fetched(run.best if validate else run.state.evaluated), run.history
+
+
+def _own_state(run: Run) -> Run:
+    """Return the run with a copy of its state, whose memory the steps may then reuse."""
+    return run._replace(state=_copy(run.state))
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _select_trained(mask: dict[tuple, Any]) -> Any:
@@ -318,23 +327,25 @@ def _close(program: Program, run: Run, speed: float) -> Run:
     """Return the run at the end of its epoch."""
     value = None
     train_loss = run.loss_sum / run.step
+    evaluated = _copy(run.state.evaluated)
     if program.validate is not None:
-        value = float(program.validate(program.step.model(run.state.evaluated)))
+        value = float(program.validate(program.step.model(evaluated)))
         if not np.isfinite(value):
             raise program.failed(run, train_loss, value)
-    run = run.validated(train_loss, value)
-    return run._replace(stopped=_call(program, run, speed) or run.waited(program.patience))
+    run = run.validated(evaluated, train_loss, value)
+    stopped = _call(program, evaluated, run.history, speed)
+    return run._replace(stopped=stopped or run.waited(program.patience))
 
 
-def _call(program: Program, run: Run, speed: float) -> bool:
+def _call(program: Program, evaluated: Any, history: History, speed: float) -> bool:
     """Call the callbacks; return whether one wants to stop."""
     if not program.callbacks:
         return False
-    epoch = Epoch(program.fetched(run.state.evaluated), run.history, speed)
+    epoch = Epoch(program.fetched(evaluated), history, speed)
     return any([callback(epoch) for callback in program.callbacks])  # each is called
 
 
-@partial(jax.jit, static_argnames="size")
+@partial(jax.jit, static_argnames="size", donate_argnames="state")
 def _take(
     step: Step, size: int, first: int, start: int, stop: int, state: State, stack: Any
 ) -> tuple[State, jax.Array]:

@@ -57,15 +57,15 @@ class Run(NamedTuple):
         run = self._replace(state=state, loss_sum=loss_sum)
         return run._replace(step=self.step + steps, total=self.total + steps)
 
-    def validated(self, train: float, validation: float | None) -> "Run":
-        """Return the run at the end of an epoch, and keep its parameters if they are the best."""
+    def validated(self, evaluated: Any, train: float, validation: float | None) -> "Run":
+        """Return the run at the end of an epoch. Keep what was evaluated if it is the best."""
         history = self.history.after(train, validation)
         run = self._replace(history=history, epoch=self.epoch + 1, step=0, loss_sum=0.0)
         if validation is not None and not validation < self.best_loss:
             return run
         best_loss = np.inf if validation is None else validation
         history = history._replace(best_epoch=self.epoch)
-        return run._replace(best=self.state.evaluated, best_loss=best_loss, history=history)
+        return run._replace(best=evaluated, best_loss=best_loss, history=history)
 
     def waited(self, patience: int | None) -> bool:
         """Return whether the best epoch is `patience` epochs ago."""

@@ -22,6 +22,7 @@ class Settings:
             which are all as wide as the first.
         residual: whether each MADE is residual.
         activation: the hidden units of each MADE.
+        base: the distribution that the flow starts from.
         lu: use LU-factored linear maps between the layers instead of reversed orders.
         batch_size: the number of rows in a minibatch.
         learning_rate: the learning rate of AdamW, which decays to zero by a cosine in each cycle.
@@ -38,6 +39,7 @@ class Settings:
     hidden: tuple[int, ...] = (128, 128, 128)
     residual: bool = True
     activation: Literal["relu", "tanh"] = "relu"
+    base: Literal["normal", "student_t"] = "normal"
     lu: bool = True
     batch_size: int = 512
     learning_rate: float = 1e-3
@@ -48,6 +50,10 @@ class Settings:
     num_bins: int = 8
 
 
+BASES: dict[str, Callable[[int], afflow.Distribution]] = {
+    "normal": afflow.Normal,
+    "student_t": partial(afflow.distributions.StudentT, df=10.0),
+}
 UNIVARIATES: dict[str, Callable[[Settings], afflow.Bijector]] = {
     "maf": lambda _: afflow.Affine(2.0),  # ten layers with scales up to e^7 send outliers far out
     "nsf": lambda settings: afflow.RationalQuadraticSpline(settings.num_bins, 3.0),
@@ -80,7 +86,7 @@ def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflo
 
     steps = afflow.Repeat(step, settings.num_layers, rngs=rngs)
     layers = [steps, afflow.Standardize.from_data(train)]
-    return afflow.Flow(afflow.Normal(dim), afflow.Chain(layers))
+    return afflow.Flow(BASES[settings.base](dim), afflow.Chain(layers))
 
 
 FAST = {

@@ -17,6 +17,7 @@ from recipes import benchmarks, binary_models
 
 NO_EFFECT = {
     "activation": "relu",
+    "base": "normal",
     "direct": None,
     "dropout": 0.0,
     "ema": None,

@@ -270,6 +270,31 @@ def test_ema_is_validated_and_returned():
     np.testing.assert_allclose(flow.bijector.params[...], [expected[-1:]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"ema": None}, {"validation": 0, "ema": None}])
+def test_steps_reuse_the_memory_of_the_state_and_of_nothing_else(monkeypatch, options):
+    """Check that the models that a user holds survive the steps after them."""
+    states, seen, start = [], [], small()
+    take = loop._take
+
+    def note(*args):
+        states.append(args[-2])
+        return take(*args)
+
+    def callback(epoch):
+        seen.append((epoch.model, epoch.model.log_prob(X[:1]).item()))
+
+    monkeypatch.setattr(loop, "_take", note)
+    options = OPTIONS | {"max_epochs": 3, "callbacks": [callback]} | options
+    trained, _ = afflow.fit(start, X, **options)
+    assert len(states) > 2
+    assert all(leaf.is_deleted() for state in states for leaf in jax.tree.leaves(state))
+    before = start.log_prob(X[:1]).item()
+    values = [before, *(value for _, value in seen)]
+    assert [before, *(model.log_prob(X[:1]).item() for model, _ in seen)] == values
+    assert len(set(values)) == 4
+    assert trained.log_prob(X[:1]).item() == values[-1]
+
+
 def test_callbacks_see_each_epoch_and_may_stop(tmp_path):
     seen = []
 
