@@ -33,15 +33,18 @@ class Masked(NamedTuple):
         """Compute `kernel @ act(h) + bias` for one event, in blocks that skip unseen columns.
 
         The backward pass keeps the operands only. It recomputes masked kernels, activations and
-        slices, which are cheap to compute and take much memory to keep.
+        slices, which are cheap to compute and take much memory to keep. The rows come from a split
+        and not from slices: its derivative is a concatenation and not a sum of padded blocks.
         """
         product = jax.checkpoint(partial(self._product, act), prevent_cse=False)
         return product(self.kernel, h) + self.bias
 
     def _product(self, act, kernel, h):
-        h = act(h)
+        h, blocks = act(h), self._blocks()
+        kernels = jnp.split(kernel, [rows.start for rows, _ in blocks[1:]])
         parts = [
-            multiply(self._masked(kernel, rows, cols), h[cols]) for rows, cols in self._blocks()
+            multiply(self._mask(part[:, cols], rows, cols), h[cols])
+            for part, (rows, cols) in zip(kernels, blocks, strict=True)
         ]
         return jnp.concatenate(parts)
 
@@ -66,11 +69,11 @@ class Masked(NamedTuple):
 
     def block(self, rows: slice, cols: slice) -> jax.Array:
         """Return the block `rows`, `cols` of the kernel with its mask applied."""
-        return self._masked(self.kernel, rows, cols)
+        return self._mask(self.kernel[rows, cols], rows, cols)
 
-    def _masked(self, kernel, rows, cols):
+    def _mask(self, block, rows, cols):
         mask = self.rows[rows, None] >= self.cols[cols]
-        return kernel[rows, cols] if mask.all() else jnp.where(mask, kernel[rows, cols], 0)
+        return block if mask.all() else jnp.where(mask, block, 0)
 
     def reach(self, lo: int, mid: int, hi: int) -> jax.Array:
         """Return the kernel's block with columns in slots `lo..mid-1`, rows in `mid..hi-1`."""
