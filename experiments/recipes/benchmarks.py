@@ -99,7 +99,7 @@ FAST = {
     ("digits", "maf"): Settings(
         hidden=(64,) * 3, lu=False, batch_size=64, weight_decay=1.0, cycles=(60,)
     ),
-    ("bsds300", "maf"): Settings(num_layers=8, ema=0.999, cycles=(16,)),
+    ("bsds300", "maf"): Settings(num_layers=8, base="student_t", ema=0.999, cycles=(16,)),
     ("bsds300", "mixture"): Settings(cycles=(16,)),
     ("bsds300", "nsf"): Settings(ema=0.999, cycles=(8,)),
     ("mnist", "maf"): Settings(
