@@ -48,6 +48,7 @@ class Config:
     num_layers: int | None = None
     hidden: tuple[int, ...] | None = None
     activation: Literal["relu", "tanh"] | None = None
+    dropout: float | None = None
     base: Literal["normal", "student_t"] | None = None
     batch_size: int | None = None
     learning_rate: float | None = None

@@ -76,6 +76,8 @@ class MADE(Conditioner):
         residual: read `hidden` as one layer followed by pre-activation residual blocks of
             two layers, $h + W'\sigma(W\sigma(h))$. The widths must then be equal, and their
             number odd.
+        dropout: the probability to drop a hidden unit, during training only. In a residual network,
+            the units between the two layers of a block are dropped.
         direct: whether to add masked linear connections from input to output. By default they
             are added only if a hidden layer has fewer units than there are slots. Otherwise
             some output would not see the input just before it.
@@ -87,7 +89,7 @@ class MADE(Conditioner):
 
     Raises:
         ValueError: for sizes out of range, for residual widths that are unequal or even in
-            number, or for a wiring that does not fit the widths.
+            number, for a wiring that does not fit the widths, or a `dropout` outside of [0, 1).
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -99,7 +101,7 @@ class MADE(Conditioner):
 
     has_kernel = True
 
-    ABSENT = {"wiring": None}  # in archives from before there were wirings
+    ABSENT = {"wiring": None, "dropout": 0.0}  # in archives from before they could be chosen
 
     def __init__(
         self,
@@ -111,12 +113,14 @@ class MADE(Conditioner):
         context_dim: int = 0,
         activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
         residual: bool = False,
+        dropout: float = 0.0,
         direct: bool | None = None,
         wiring: Wiring | None = None,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        self._set_sizes(dim, num_params, hidden, features=features, context_dim=context_dim)
+        options = {"features": features, "context_dim": context_dim, "dropout": dropout}
+        self._set_sizes(dim, num_params, hidden, **options)
         check_rngs(rngs)
         if residual and (len(hidden) % 2 == 0 or len(set(hidden)) > 1):
             raise ValueError(
@@ -142,11 +146,16 @@ class MADE(Conditioner):
         self.biases = nnx.List([nnx.Param(bias) for bias in biases])
 
     def __call__(self, x, context=None):
+        return self._pass(x, context, None)
+
+    def _pass(self, x, context, key):
         layers = self._layers()
 
         def linear(layer, h):  # includes the activation: the backward pass recomputes both
-            activated = self._is_activated(layer)
-            return layers[layer](h, self.activation) if activated else layers[layer](h)
+            if not self._is_activated(layer):
+                return layers[layer](h)
+            is_dropped = layer % 2 == 0 or not self.residual
+            return layers[layer](h, partial(self._act_and_drop, layer, key if is_dropped else None))
 
         out = self._run(lambda layer, h: h, linear, x, context)
         return out.reshape(-1, self.num_params)  # (D, P)
@@ -259,6 +268,9 @@ class MADE(Conditioner):
                 h = linear(layer, h)
         out = linear(0, h) if last else h
         return out + linear(last + 1, q) if self.direct else out
+
+    def _act_and_drop(self, layer: int, key: jax.Array | None, h: jax.Array) -> jax.Array:
+        return self._drop(key, layer, self.activation(h))
 
     def _activate(self, layer: int, h: jax.Array) -> jax.Array:
         return self.activation(h) if self._is_activated(layer) else h

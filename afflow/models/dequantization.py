@@ -216,7 +216,12 @@ class Dequantized(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return the log-density `(...)` of `x` with one draw of the noise."""
-        return self.flow.log_prob(self._draw(key, x), context)
+        noise_key = jax.random.fold_in(make_typed(key), 1)
+        return self.flow.training_log_prob(noise_key, self._draw(key, x), context)
+
+    def without_noise(self) -> "Dequantized":
+        """Return the model without dropout, for validation. It still draws noise on the values."""
+        return Dequantized(self.flow.without_noise(), self.is_discrete, self.num_draws)
 
     def check_missing(self, x: np.ndarray) -> None:
         """Raise `ValueError` for rows `x` whose NaN are not at the end; see `Flow`."""

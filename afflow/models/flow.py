@@ -8,11 +8,13 @@ from jax.core import Tracer
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.calls import call, check_floating, per_event
+from afflow._tools.modules import copy_module
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, find_context_shape
 from afflow.core.bijector import Bijector
 from afflow.core.distribution import Distribution
 from afflow.core.table import get_table
+from afflow.models.dropout import add_noise, has_dropout, remove_dropout
 from afflow.models.marginals import check_missing_last, check_triangular, compute_marginal
 
 
@@ -112,6 +114,27 @@ class Flow(Outlined, nnx.Module):
         x = check_floating("x", x, self.event_shape)
         return call(_log_prob, self, (x,), context, chunk=chunk)
 
+    def training_log_prob(
+        self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Return `log_prob` with the dropout of the conditioners, drawn with `key`.
+
+        Each event has separate dropout. The density of an inverse layer, as in `iaf`, then takes as
+        many passes as there are tokens.
+        """
+        if table := get_table(self):
+            return table.enter(self).training_log_prob(key, table.encode(x), context)
+        if not has_dropout(self.bijector):
+            return self.log_prob(x, context)
+        x = check_floating("x", x, self.event_shape)
+        return call(_noisy_log_prob, self, (x,), context, key=key)
+
+    def without_noise(self) -> "Flow":
+        """Return the flow whose `training_log_prob` has no dropout, for validation."""
+        if not has_dropout(self.bijector):
+            return self
+        return copy_module(self, bijector=remove_dropout(self.bijector))
+
     def check_missing(self, x: np.ndarray) -> None:
         """Raise `ValueError` unless `observed_log_prob` takes rows `x` with missing values (NaN).
 
@@ -131,8 +154,8 @@ class Flow(Outlined, nnx.Module):
         densities. The flow must be lower triangular, as there.
 
         Args:
-            key: a PRNG key for the noise on whole numbers and categories of a table, of which there
-                is one draw; not used for arrays.
+            key: a PRNG key for dropout, which `without_noise` removes, and for the noise on whole
+                numbers and categories of a table, of which there is one draw.
             x: events `(..., D)`, with NaN for missing values at the end.
             context: `(..., *context_shape)`.
 
@@ -156,7 +179,8 @@ class Flow(Outlined, nnx.Module):
         x = check_floating("x", x, self.event_shape)
         if not isinstance(x, Tracer):
             check_missing_last(np.isnan(x))
-        return call(_observed_log_prob, self, (x,), context)
+        noise_key = key if has_dropout(self.bijector) else None
+        return call(_observed_log_prob, self, (x,), context, key=noise_key)
 
     def sample(
         self,
@@ -196,19 +220,30 @@ class Flow(Outlined, nnx.Module):
 @per_event
 def _log_prob(flow, item, context):
     (x,) = item
+    return _find_log_prob(flow, flow.bijector, x, context)
+
+
+@per_event
+def _noisy_log_prob(flow, item, context):
+    x, key = item
+    return _find_log_prob(flow, add_noise(flow.bijector, key), x, context)
+
+
+def _find_log_prob(flow, bijector, x, context):
     infinite = jnp.isinf(x).any() & ~jnp.isnan(x).any()
     x = jnp.where(infinite, jnp.zeros_like(x), x)
-    z, log_det = flow.bijector.inverse_and_log_det(x, context)
+    z, log_det = bijector.inverse_and_log_det(x, context)
     log_prob = flow.base.log_prob(z, context) + log_det
     return jnp.where(infinite & ~jnp.isnan(log_prob), -jnp.inf, log_prob)
 
 
 @per_event
 def _observed_log_prob(flow, item, context):
-    (x,) = item
+    x, *key = item
+    bijector = add_noise(flow.bijector, *key) if key else flow.bijector
     missing = jnp.isnan(x)
     x = jnp.where(missing, 0, x)
-    return compute_marginal(flow.base, flow.bijector, x, ~missing, context)
+    return compute_marginal(flow.base, bijector, x, ~missing, context)
 
 
 @per_event

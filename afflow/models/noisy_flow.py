@@ -104,17 +104,19 @@ class NoisyFlow(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return the log-density `(...)` of noisy events, some of them without their context."""
-        noise_key, drop_key = jax.random.split(make_typed(key))
+        key = make_typed(key)
+        noise_key, drop_key = jax.random.split(key)
         if context is not None and self.context_shape is not None:
             leading = context.shape[: context.ndim - len(self.context_shape)]
             dropped = jax.random.bernoulli(drop_key, self.drop_context, leading)
             dropped = dropped.reshape(*leading, *(1,) * (context.ndim - len(leading)))
             context = jnp.where(dropped, jnp.zeros_like(context), context)
-        return self.flow.log_prob(self._add_noise(noise_key, jnp.asarray(x, float)), context)
+        y = self._add_noise(noise_key, jnp.asarray(x, float))
+        return self.flow.training_log_prob(jax.random.fold_in(key, 2), y, context)
 
     def without_noise(self) -> Self:
-        """Return the model that trains on every context, for validation. Events stay noisy."""
-        return copy_module(self, drop_context=0.0)
+        """Return the model that trains on every context without dropout. Events stay noisy."""
+        return copy_module(self, drop_context=0.0, flow=self.flow.without_noise())
 
     def sample(
         self,

@@ -44,6 +44,7 @@ def maf(
     univariate: Callable[[], Bijector] = Affine,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.tanh,
     residual: bool = False,
+    dropout: float = 0.0,
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
     mix: Mix | None = None,
@@ -69,6 +70,7 @@ def maf(
         univariate: makes the scalar map of the coordinates.
         activation: the nonlinearity of each `MADE`.
         residual: whether each `MADE` is residual.
+        dropout: the probability to drop a hidden unit of a `MADE` in `fit`.
         dtype: type of the operands of the matrix products in each `MADE`. `jnp.bfloat16` gives
             mixed precision; log-determinants stay in float32.
         solver: runs the serial direction, here sampling.
@@ -88,7 +90,9 @@ def maf(
         >>> flow.sample(jax.random.key(0), 3).shape
         (3, 2)
     """
-    make = _make_layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
+    make = _make_layer(
+        dim, hidden, context_dim, univariate, activation, residual, dropout, dtype, solver
+    )
     return stack_layers(
         dim, add_mix(dim, mix or choose_mix(num_layers), make), num_layers, rngs, **outside
     )
@@ -103,6 +107,7 @@ def iaf(
     univariate: Callable[[], Bijector] = Affine,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.tanh,
     residual: bool = False,
+    dropout: float = 0.0,
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
     mix: Mix | None = None,
@@ -124,7 +129,9 @@ def iaf(
         >>> log_prob.shape
         (3,)
     """
-    make = _make_layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
+    make = _make_layer(
+        dim, hidden, context_dim, univariate, activation, residual, dropout, dtype, solver
+    )
     mix = mix or choose_mix(num_layers, inverse_lu)
     read_backwards = add_mix(dim, mix, lambda rngs: Inverse(make(rngs)))
     return stack_layers(dim, read_backwards, num_layers, rngs, **outside)
@@ -138,6 +145,7 @@ def made(
     univariate: Callable[[], Bijector] = Affine,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.tanh,
     residual: bool = False,
+    dropout: float = 0.0,
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
     rngs: nnx.Rngs,
@@ -156,7 +164,9 @@ def made(
         >>> round(flow.log_prob(jnp.zeros(2)).item(), 4)
         -1.8379
     """
-    make = _make_layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver)
+    make = _make_layer(
+        dim, hidden, context_dim, univariate, activation, residual, dropout, dtype, solver
+    )
     return stack_layers(dim, make, 1, rngs, **outside)
 
 
@@ -188,7 +198,9 @@ def nsf(
     return maf(dim, num_layers=num_layers, univariate=spline, rngs=rngs, **options)
 
 
-def _make_layer(dim, hidden, context_dim, univariate, activation, residual, dtype, solver) -> Make:
+def _make_layer(
+    dim, hidden, context_dim, univariate, activation, residual, dropout, dtype, solver
+) -> Make:
     """Return a function that builds one autoregressive layer around a MADE."""
 
     def make(rngs):
@@ -200,6 +212,7 @@ def _make_layer(dim, hidden, context_dim, univariate, activation, residual, dtyp
             context_dim=context_dim,
             activation=activation,
             residual=residual,
+            dropout=dropout,
             dtype=dtype,
             rngs=rngs,
         )
@@ -217,6 +230,7 @@ def circular_nsf(
     context_dim: int = 0,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
     residual: bool = False,
+    dropout: float = 0.0,
     dtype: DTypeLike | None = None,
     solver: Solver = Incremental(),
     mix: Mix = reverse,
@@ -248,6 +262,7 @@ def circular_nsf(
             context_dim=context_dim,
             activation=activation,
             residual=residual,
+            dropout=dropout,
             dtype=dtype,
             rngs=rngs,
         )

@@ -189,16 +189,18 @@ def made_model(
     context_dim: int = 0,
     activation: Activation = jax.nn.tanh,
     residual: bool = False,
+    dropout: float = 0.0,
     direct: bool | None = True,
     order: Sequence[int] | None = None,
     rngs: nnx.Rngs,
 ) -> AutoregressiveModel:
     """Return a masked autoencoder with one mask: every conditional in one dense pass.
 
-    `afflow.made` is the corresponding flow. `residual` and `direct` are described at `MADE`, and
-    the other arguments at `nade`. With direct connections, the default, the model contains `fvsbn`.
-    The defaults were chosen on held-out rows of sets of 1,600 to 20,000 rows. On few rows,
-    rectified units or a second hidden layer overfit. The default learning rate of `fit` is 0.003.
+    `afflow.made` is the corresponding flow. `residual`, `dropout` and `direct` are described at
+    `MADE`, and the other arguments at `nade`. With direct connections, the default, the model
+    contains `fvsbn`. The defaults were chosen on held-out rows of sets of 1,600 to 20,000 rows. On
+    few rows, rectified units or a second hidden layer overfit. The default learning rate of `fit`
+    is 0.003.
 
     Germain et al. 2015, arXiv:1502.03509.
 
@@ -214,7 +216,8 @@ def made_model(
     """
     sizes = dim, conditional.num_params, hidden
     options = {"features": conditional.features, "activation": activation, "residual": residual}
-    net = MADE(*sizes, **options, direct=direct, context_dim=context_dim, rngs=rngs)
+    options |= {"dropout": dropout, "direct": direct, "context_dim": context_dim}
+    net = MADE(*sizes, **options, rngs=rngs)
     return AutoregressiveModel(net, conditional, order, learning_rate=_OF_HIDDEN_LAYERS)
 
 

@@ -72,11 +72,13 @@ class MaskedOptions(NetworkOptions, total=False):
 
     Args:
         residual: whether each `MADE` is residual.
+        dropout: the probability to drop a hidden unit of a `MADE` in `fit`.
         dtype: type of the operands of the matrix products in each `MADE`.
         solver: runs the serial direction.
     """
 
     residual: bool
+    dropout: float
     dtype: DTypeLike | None
     solver: Solver
 

@@ -22,6 +22,7 @@ class Settings:
             which are all as wide as the first.
         residual: whether each MADE is residual.
         activation: the hidden units of each MADE.
+        dropout: the probability to drop a hidden unit of a MADE.
         base: the distribution that the flow starts from.
         lu: use LU-factored linear maps between the layers instead of reversed orders.
         batch_size: the number of rows in a minibatch.
@@ -39,6 +40,7 @@ class Settings:
     hidden: tuple[int, ...] = (128, 128, 128)
     residual: bool = True
     activation: Literal["relu", "tanh"] = "relu"
+    dropout: float = 0.0
     base: Literal["normal", "student_t"] = "normal"
     lu: bool = True
     batch_size: int = 512
@@ -79,6 +81,7 @@ def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflo
             settings.hidden,
             residual=settings.residual,
             activation=getattr(jax.nn, settings.activation),
+            dropout=settings.dropout,
             rngs=rngs,
         )
         mix = afflow.LU(dim, order) if settings.lu else afflow.Reverse(dim)

@@ -1,0 +1,73 @@
+"""Dropout in the networks of a flow, for training."""
+
+import math
+from itertools import count
+from typing import Any
+
+import jax
+from flax import nnx
+
+from afflow._tools.modules import copy_module
+from afflow.bijectors.compose import Repeat
+from afflow.core.bijector import Bijector
+from afflow.core.conditioner import Conditioner
+
+
+class Noisy(Conditioner):
+    """A conditioner whose every call draws the noise of training from the same key.
+
+    The outputs are therefore those of one causal network, and decoding by full passes inverts it.
+    """
+
+    def __init__(self, conditioner: Conditioner, key: jax.Array):
+        self.conditioner = conditioner
+        self.key = nnx.data(key)  # a traced key would not be taken for an array
+        self.event_shape = conditioner.event_shape
+        self.context_shape = conditioner.context_shape
+        self.num_params = conditioner.num_params
+
+    def __call__(self, x, context=None):
+        return self.conditioner.noisy(self.key, x, context)
+
+
+def has_dropout(bijector: Bijector) -> bool:
+    """Return whether a conditioner in `bijector` has dropout."""
+    return any(map(_drops, jax.tree.leaves(bijector, is_leaf=_drops)))
+
+
+def add_noise(bijector: Bijector, key: jax.Array, copies: tuple[int, ...] = ()) -> Bijector:
+    """Return the bijector whose conditioners draw the noise of training.
+
+    Args:
+        bijector: the bijector, which is not changed.
+        key: each conditioner draws from a separate child of this key.
+        copies: the first axes of all arrays of the bijector, over the copies of a `Repeat`.
+    """
+    numbers = count()
+
+    def replace(part):
+        if not _holds_noise(part):
+            return part
+        child = jax.random.fold_in(key, next(numbers))
+        if isinstance(part, Repeat):
+            return copy_module(part, layers=add_noise(part.layers, child, (*copies, part.n)))
+        return Noisy(part, jax.random.split(child, math.prod(copies)).reshape(copies))
+
+    return jax.tree.map(replace, bijector, is_leaf=_holds_noise)
+
+
+def remove_dropout(bijector: Bijector) -> Bijector:
+    """Return the bijector whose conditioners have no dropout."""
+
+    def replace(part):
+        return part.without_noise() if _drops(part) else part
+
+    return jax.tree.map(replace, bijector, is_leaf=_drops)
+
+
+def _drops(part: Any) -> bool:
+    return isinstance(part, Conditioner) and part.is_noisy
+
+
+def _holds_noise(part: Any) -> bool:
+    return isinstance(part, Repeat) or _drops(part)
