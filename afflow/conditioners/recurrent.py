@@ -9,6 +9,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from afflow._tools.arguments import check_callable, check_rngs
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import check_widths
 from afflow.core.conditioner import Conditioner
 
@@ -112,7 +113,7 @@ class Recurrent(Conditioner):
             return state, out
 
         state, out = jax.lax.scan(body, state, (x_prev, places))  # (n, H)
-        return out @ self.V[...].T + self.b[...][None], (state, context)
+        return multiply_rows(out, self.V[...].T) + self.b[...][None], (state, context)
 
     def _advance(self, x_prev, state, context, key):
         """Return the output of the last layer and the new state of every layer."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import check_size, check_widths
 from afflow.core.conditioner import Conditioner
 from afflow.nets.causal_convolution import convolve, make_queue
@@ -112,7 +113,7 @@ class TCN(Conditioner):
                 after.append(queue)
             z = jax.nn.relu(block.skip(z) + h)
             new.append(after)
-        return z @ self.V[...] + self.b[...][None], (new, context)
+        return multiply_rows(z, self.V[...]) + self.b[...][None], (new, context)
 
 
 class _Block(nnx.Module):
@@ -139,7 +140,7 @@ class _Block(nnx.Module):
 
     def skip(self, z):
         """Return the input with the channels of the output."""
-        return z if self.R is None else z @ self.R[...]
+        return z if self.R is None else multiply_rows(z, self.R[...])
 
 
 def _norms(v: jax.Array) -> jax.Array:

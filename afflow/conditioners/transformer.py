@@ -9,6 +9,7 @@ from flax import nnx
 
 from afflow._tools.arguments import check_instance, check_positive, draw_key
 from afflow._tools.modules import copy_module
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import check_size
 from afflow.core.conditioner import Conditioner
 from afflow.nets.attention import Encoder, Layer, check_heads, draw_weights, normalize
@@ -161,7 +162,7 @@ class Transformer(Conditioner):
         pairs, (start, others) = cache
         n = len(x_prev)
         places = t + jnp.arange(n)
-        rows = x_prev.reshape(n, self.features) @ self.E[...] + self.e[...][None]
+        rows = multiply_rows(x_prev.reshape(n, self.features), self.E[...]) + self.e[...][None]
         h = jnp.where((places == 0)[:, None], start[None], rows)  # (n, width)
         if self.places is not None:
             h = h + jax.lax.dynamic_slice_in_dim(self.places[...], t, n)
@@ -176,5 +177,5 @@ class Transformer(Conditioner):
                 h = h + self._drop(key, 3 * i + 2, layer.cross.attend(h, *others[i]))
             h = h + self._drop(key, 3 * i + 3, layer.transform(h))
             new.append((keys, values))
-        params = normalize(h, self.norm) @ self.V[...] + self.b[...][None]
+        params = multiply_rows(normalize(h, self.norm), self.V[...]) + self.b[...][None]
         return params, (new, (start, others))

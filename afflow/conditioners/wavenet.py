@@ -8,6 +8,7 @@ from flax import nnx
 
 from afflow._tools.arguments import draw_key
 from afflow._tools.modules import copy_module
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import check_size, check_widths
 from afflow.core.conditioner import Conditioner
 from afflow.nets.causal_convolution import convolve, make_queue
@@ -125,7 +126,8 @@ class WaveNet(Conditioner):
         queues, given = cache
         x_prev = x_prev.reshape(len(x_prev), self.features)
         is_first = (t + jnp.arange(len(x_prev)) == 0)[:, None]
-        z = jnp.where(is_first, self.x_first[...][None], x_prev) @ self.W_in[...]  # (n, R)
+        x_prev = jnp.where(is_first, self.x_first[...][None], x_prev)
+        z = multiply_rows(x_prev, self.W_in[...])  # (n, R)
         context, new, skips = given, [], self.b_skip[...][None]
         if self.aligned and context is not None:
             context = jax.lax.dynamic_slice_in_dim(context, t, len(z))
@@ -136,7 +138,9 @@ class WaveNet(Conditioner):
                 gates = gates + jnp.atleast_2d(context @ self.U[...][layer])
             f, s = jnp.split(gates, 2, axis=-1)
             g = jnp.tanh(f) * jax.nn.sigmoid(s)
-            z, skips = z + g @ self.R[...][layer], skips + g @ self.S[...][layer]
+            z = z + multiply_rows(g, self.R[...][layer])
+            skips = skips + multiply_rows(g, self.S[...][layer])
             new.append(queue)
-        h = jax.nn.relu(jax.nn.relu(skips) @ self.A[...] + self.a[...][None])
-        return h @ self.B[...] + self.b_out[...][None], (new, given)
+        h = multiply_rows(jax.nn.relu(skips), self.A[...]) + self.a[...][None]
+        h = multiply_rows(jax.nn.relu(h), self.B[...]) + self.b_out[...][None]
+        return h, (new, given)

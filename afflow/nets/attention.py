@@ -9,6 +9,7 @@ from flax import nnx
 
 from afflow._tools.arguments import draw_key
 from afflow._tools.outline import Outlined
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import check_size
 from afflow.nets.positions import Absolute, Positions
 
@@ -69,7 +70,7 @@ class Encoder(Outlined, nnx.Module):
 
     def __call__(self, context: Any) -> jax.Array:
         """Return the encoded rows `(S, width)` of a sequence `(S, C)`."""
-        h = context @ self.E[...] + self.places[...]
+        h = multiply_rows(context, self.E[...]) + self.places[...]
         everywhere = jnp.full(len(h), len(h) - 1)  # the place from which all rows are seen
         for layer in self.layers:
             q, k, v = layer.project(h, everywhere)
@@ -115,7 +116,7 @@ class Layer(nnx.Module):
 
     def project(self, h: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return queries `(N, H, d)`, and keys and values `(H, N, d)`, of rows `(N, width)`."""
-        rows = normalize(h, self.norm_attention) @ self.qkv[...]
+        rows = multiply_rows(normalize(h, self.norm_attention), self.qkv[...])
         q, k, v = jnp.moveaxis(rows.reshape(len(h), 3, self.num_heads, -1), 1, 0)
         q, k = self.positions.turn(q, places), self.positions.turn(k, places)
         return q, k.swapaxes(0, 1), v.swapaxes(0, 1)
@@ -136,12 +137,14 @@ class Layer(nnx.Module):
         size = k.shape[1]
         added = self.positions.scores(q, weights, places, size)
         seen = places[:, None] >= jnp.arange(size)[None]
-        return average(q / temperature, k, v, added / temperature, seen) @ self.out[...]
+        read = average(q / temperature, k, v, added / temperature, seen)
+        return multiply_rows(read, self.out[...])
 
     def transform(self, h: jax.Array) -> jax.Array:
         """Return the output of the block of two linear maps."""
-        wide = normalize(h, self.norm_linear) @ self.widen[...] + self.b_widen[...][None]
-        return jax.nn.gelu(wide) @ self.narrow[...] + self.b_narrow[...][None]
+        wide = multiply_rows(normalize(h, self.norm_linear), self.widen[...])
+        wide = jax.nn.gelu(wide + self.b_widen[...][None])
+        return multiply_rows(wide, self.narrow[...]) + self.b_narrow[...][None]
 
     def empty(self, length: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
         """Return empty keys and values `(H, length, d)`."""
@@ -168,14 +171,16 @@ class Cross(nnx.Module):
 
     def remember(self, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the keys and values `(H, S, d)` of the other sequence `(S, width)`."""
-        pairs = (rows @ self.kv[...]).reshape(len(rows), 2, self.num_heads, -1)
+        pairs = multiply_rows(rows, self.kv[...]).reshape(len(rows), 2, self.num_heads, -1)
         k, v = pairs.transpose(1, 2, 0, 3)
         return k, v
 
     def attend(self, h: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         """Return the output of the block for rows `(N, width)`."""
-        q = (normalize(h, self.norm) @ self.query[...]).reshape(len(h), self.num_heads, -1)
-        return average(q, k, v, 0.0, jnp.ones((1, 1), bool)) @ self.out[...]
+        q = multiply_rows(normalize(h, self.norm), self.query[...])
+        q = q.reshape(len(h), self.num_heads, -1)
+        read = average(q, k, v, 0.0, jnp.ones((1, 1), bool))
+        return multiply_rows(read, self.out[...])
 
 
 def average(q: jax.Array, k: jax.Array, v: jax.Array, added: Any, seen: jax.Array) -> jax.Array:

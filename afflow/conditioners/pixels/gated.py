@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
@@ -140,8 +141,8 @@ class GatedPixelCNN(Conditioner):
     def _read(self, h):
         """Return the parameters `(H W, P)` of pixels."""
         h = jax.nn.relu(h.reshape(-1, h.shape[-1]))
-        h = jax.nn.relu(h @ self.A[...] + self.a[...][None])
-        return h @ self.B[...] + self.b[...][None]
+        h = jax.nn.relu(multiply_rows(h, self.A[...]) + self.a[...][None])
+        return multiply_rows(h, self.B[...]) + self.b[...][None]
 
 
 class _Layer(nnx.Module):
@@ -170,8 +171,8 @@ class _Layer(nnx.Module):
 
     def go_on(self, h, row, a, context, drop):
         """Return the next features of the horizontal stack."""
-        g = gate(_add(row + a @ self.U[...], self.d, self.D, context))
-        out = drop(g) @ self.O[...] + self.o[...][None, None]
+        g = gate(_add(row + multiply_rows(a, self.U[...]), self.d, self.D, context))
+        out = multiply_rows(drop(g), self.O[...]) + self.o[...][None, None]
         return out if self.is_first else h + out
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import check_size
 from afflow.nets.raster import find_square_reach
 from afflow.nets.weights import draw_normal
@@ -53,7 +54,7 @@ class PixelGates(nnx.Module):
 
     def __call__(self, h: jax.Array, context: jax.Array | None) -> jax.Array:
         """Return the gates `(n, 4 C)` of pixels from their features and from the context."""
-        a = h @ self.W[...] + self.b[...][None]
+        a = multiply_rows(h, self.W[...]) + self.b[...][None]
         return a if context is None else a + (context @ self.C[...])[None]
 
 
@@ -66,7 +67,7 @@ class ResidualSum(nnx.Module):
 
     def __call__(self, h: jax.Array, hidden: jax.Array) -> jax.Array:
         """Return the next features `(n, 2 C)`."""
-        return h + hidden @ self.O[...] + self.o[...][None]
+        return h + multiply_rows(hidden, self.O[...]) + self.o[...][None]
 
 
 class PixelReadout(nnx.Module):
@@ -80,8 +81,8 @@ class PixelReadout(nnx.Module):
 
     def __call__(self, h: jax.Array) -> jax.Array:
         """Return the parameters `(n, P)` of pixels."""
-        h = jax.nn.relu(jax.nn.relu(h) @ self.A[...] + self.a[...][None])
-        return h @ self.B[...] + self.b[...][None]
+        h = multiply_rows(jax.nn.relu(h), self.A[...]) + self.a[...][None]
+        return multiply_rows(jax.nn.relu(h), self.B[...]) + self.b[...][None]
 
 
 def update(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner
@@ -152,7 +153,7 @@ class PixelCNNPP(Conditioner):
         z, left = self.start_left(region, image_left, left)
         stream = self.right(region, z + region.take(row), below, stream, extras)
         z = jax.nn.elu(region.take(stream.outputs[-1])).reshape(-1, self.channels)
-        params = z @ self.B[...] + self.b[...][None]
+        params = multiply_rows(z, self.B[...]) + self.b[...][None]
         return params, ([down, above, left], row, [below, stream])
 
 
@@ -246,7 +247,7 @@ class _GatedBlock(nnx.Module):
         context, drop = extras
         h, first = self.W_1(region, concat_elu(z), buffers[0])
         if read:
-            h = h + concat_elu(jnp.concatenate(read, -1)) @ self.A[...]
+            h = h + multiply_rows(concat_elu(jnp.concatenate(read, -1)), self.A[...])
         h = drop(self.number, concat_elu(h))
         h, second = self.W_2(region, h, buffers[1])
         if context is not None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import Shape, check_shape, check_size
 from afflow.conditioners.pixels.lstm import draw
 from afflow.conditioners.pixels.pixelcnn import check_plane
@@ -170,7 +171,7 @@ class Subscale(Conditioner):
             key: draws the dropout. Without a key there is no dropout.
         """
         at = index + jnp.arange(len(z))
-        rows = x_prev @ self.E[...] + self.e[...][None]
+        rows = multiply_rows(x_prev, self.E[...]) + self.e[...][None]
         h, new = z + jnp.where((at == 0)[:, None], self.start[...][None], rows), []
         for i, (layer, (keys, values)) in enumerate(zip(self.layers, pairs, strict=True)):
             q, k, v = layer.project(h, at)
@@ -179,7 +180,7 @@ class Subscale(Conditioner):
             h = h + self._drop(key, 2 * i, layer.attend(q, keys, values, at))
             h = h + self._drop(key, 2 * i + 1, layer.transform(h))
             new.append((keys, values))
-        return normalize(h, self.norm) @ self.V[...] + self.b[...][None], new
+        return multiply_rows(normalize(h, self.norm), self.V[...]) + self.b[...][None], new
 
 
 def _find_context_shape(context_dim: int | Shape, shape: tuple[int, int]) -> Shape | None:
