@@ -41,7 +41,7 @@ def _map(arrays, axes, *, precision):
         return jax.vmap(lambda *pair: _multiply(*pair, precision=precision), axes)(*arrays), 0
     rows = jnp.moveaxis(rows, axes[0], 0)
     out = _bind(rows.reshape(-1, rows.shape[-1]), kernel, precision=precision)
-    return out.reshape(*rows.shape[:2], -1), 0
+    return out.reshape(*rows.shape[:2], kernel.shape[1]), 0
 
 
 _PRODUCT = Primitive("multiply_rows")

@@ -34,6 +34,12 @@ def test_batches(axes):
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
 
 
+def test_an_empty_batch():
+    """Check the shape: the number of columns does not follow from that of the numbers, zero."""
+    assert jax.vmap(multiply_rows, (0, None))(ROWS[:0], KERNEL).shape == (0, 4, 2)
+    assert jax.vmap(multiply_rows, (0, None))(ROWS[:, :0], KERNEL).shape == (5, 0, 2)
+
+
 def test_an_ensemble_of_batches():
     def both(f):
         return jax.vmap(jax.vmap(f, (0, None)), (None, 0))(ROWS, KERNELS)
