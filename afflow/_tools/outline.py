@@ -76,7 +76,7 @@ class _Named:
 def outline(module: Any) -> str:
     """Return the tree of a module's parts: class, settings, number of parameters.
 
-    A setting is a static attribute that is not empty. It is omitted if the enclosing part has an
+    A setting is a static attribute that is not empty, false or 0.0. It is omitted if the enclosing part has an
     equal attribute of this name.
 
     Example:
@@ -114,7 +114,8 @@ def _is_node(value: Any) -> bool:
 
 
 def _is_empty(value: Any) -> bool:
-    return value is None or value is False or (isinstance(value, tuple) and not value)
+    """Return whether a setting is absent or off, such as a dropout of 0.0."""
+    return value is None or (isinstance(value, bool | float | tuple) and not value)
 
 
 def _iterate_parts(public: dict[str, Any]) -> Iterator[tuple[str, nnx.Module]]:
