@@ -76,8 +76,8 @@ class _Named:
 def outline(module: Any) -> str:
     """Return the tree of a module's parts: class, settings, number of parameters.
 
-    A setting is a static attribute that is not empty, false or 0.0. It is omitted if the enclosing part has an
-    equal attribute of this name.
+    A setting is a static attribute that is not empty, false or 0.0. It is omitted if the enclosing
+    part has an equal attribute of this name.
 
     Example:
         >>> import afflow
