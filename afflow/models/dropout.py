@@ -56,15 +56,6 @@ def add_noise(bijector: Bijector, key: jax.Array, copies: tuple[int, ...] = ()) 
     return jax.tree.map(replace, bijector, is_leaf=_holds_noise)
 
 
-def remove_dropout(bijector: Bijector) -> Bijector:
-    """Return the bijector whose conditioners have no dropout."""
-
-    def replace(part):
-        return part.without_noise() if _drops(part) else part
-
-    return jax.tree.map(replace, bijector, is_leaf=_drops)
-
-
 def _drops(part: Any) -> bool:
     return isinstance(part, Conditioner) and part.is_noisy
 

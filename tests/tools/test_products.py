@@ -35,7 +35,7 @@ def test_batches(axes):
 
 
 def test_an_empty_batch():
-    """Check the shape: the number of columns does not follow from that of the numbers, zero."""
+    """Check the shape of a product without elements, of which no axis can be inferred."""
     assert jax.vmap(multiply_rows, (0, None))(ROWS[:0], KERNEL).shape == (0, 4, 2)
     assert jax.vmap(multiply_rows, (0, None))(ROWS[:, :0], KERNEL).shape == (5, 0, 2)
 
