@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.lowering import on_cpu
+from afflow._tools.products import multiply_rows
 
 _FEW = 8  # with fewer channels, one product of all places in a window is faster
 _NUMBERS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
@@ -66,6 +67,6 @@ def _add_products(z, kernel, strides, dilation):
     places = list(np.ndindex(window))
     if z.shape[-1] < _FEW:
         columns = jnp.concatenate([cut(place) for place in places], -1)
-        return columns @ kernel.reshape(-1, kernel.shape[-1])
-    first, *others = (cut(place) @ kernel[place] for place in places)
+        return multiply_rows(columns, kernel.reshape(-1, kernel.shape[-1]))
+    first, *others = (multiply_rows(cut(place), kernel[place]) for place in places)
     return sum(others, first)

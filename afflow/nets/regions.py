@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.products import multiply_rows
 from afflow.nets.raster import Reach
 
 
@@ -46,8 +47,10 @@ class WholeImage:
         kernel `(2, 2, C, C')`.
         """
         height, width = self.shape
-        blocks = jnp.einsum("hwc,abcd->hawbd", low, kernel.astype(low.dtype))
-        full = blocks.reshape(2 * low.shape[0], 2 * low.shape[1], kernel.shape[3])
+        channels, last = kernel.shape[2:]
+        matrix = kernel.astype(low.dtype).transpose(2, 0, 1, 3).reshape(channels, 4 * last)
+        blocks = multiply_rows(low, matrix).reshape(*low.shape[:2], 2, 2, last)
+        full = blocks.swapaxes(1, 2).reshape(2 * low.shape[0], 2 * low.shape[1], last)
         return full[:height, :width]
 
 

@@ -1,5 +1,7 @@
 """Convolutions and their derivatives on a CPU equal those of XLA."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,3 +48,16 @@ def test_values_and_derivatives_equal_the_library(name):
     compare(lambda f: jax.jvp(differentiate(f), ((z, kernel),), (tangents,)))
     batch = jnp.stack([z, 2 * z])
     compare(lambda f: differentiate(jax.vmap(f, (0, None)))((batch, kernel)))
+
+
+@pytest.mark.parametrize("channels", [3, 9])
+def test_derivatives_in_a_batch_sum_over_one_axis(channels):
+    """Check the program: on a CPU, a sum over the axes of a batch of images is slow."""
+    images, kernel = jnp.ones((2, 4, 5, channels)), jnp.ones((2, 2, channels, 2))
+
+    def loss(kernel):
+        return jax.vmap(lambda z: convolve(z, kernel, (1, 1)))(images).sum()
+
+    program = jax.jit(jax.grad(loss)).lower(kernel).as_text()
+    assert "dot_general" in program
+    assert not re.search(r"contracting_dims = \[\d+, ", program)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.lstm import (
     FirstConvolution,
@@ -192,7 +193,7 @@ class _DiagonalHalf(nnx.Module):
 
     def read(self, beside, above):
         """Return the contribution of earlier states to the gates."""
-        return beside @ self.U[...] + above @ self.V[...]
+        return multiply_rows(beside, self.U[...]) + multiply_rows(above, self.V[...])
 
     def run(self, gates):
         """Return the hidden states `(H, W, C)` from the gates of the features `(H, W, 4 C)`.

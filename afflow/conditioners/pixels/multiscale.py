@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.convolution import convolve
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.pixelcnn import check_plane
 from afflow.core.conditioner import Conditioner, find_dtype
@@ -180,7 +181,7 @@ class _GroupNetwork(nnx.Module):
                 inner = inner + (context @ weights[...])[None, None]
             inner = drop(n, jax.nn.relu(inner))
             h = h + self._convolve(2 * n + 2, inner)
-        return jax.nn.relu(h) @ self.B[...] + self.b[...][None, None]
+        return multiply_rows(jax.nn.relu(h), self.B[...]) + self.b[...][None, None]
 
     def _convolve(self, n, h):
         padded = jnp.pad(h, ((1, 1), (1, 1), (0, 0)))

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arguments import draw_key
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import Shape, check_image, check_shape, check_size
 from afflow.core.conditioner import Conditioner
 from afflow.nets.raster import Reach, find_square_reach
@@ -139,7 +140,7 @@ class PixelCNN(Conditioner):
         """
 
         def apply(layer, z):
-            return layer.add(z @ layer.weights()[0, 0], context)
+            return layer.add(multiply_rows(z, layer.weights()[0, 0]), context)
 
         h = self.first.add(convolve(self.first, 0, z), context)
         blocks = zip(self.narrows, self.inners, self.widens, strict=True)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import Shape, check_size
 from afflow.conditioners.pixels.lstm import (
     FirstConvolution,
@@ -136,7 +137,9 @@ class _RowLayer(nnx.Module):
 
         def body(state, gates):
             hidden, cell = state
-            hidden, cell = update(gates + self._find_windows(hidden) @ self.U[...], cell)
+            hidden, cell = update(
+                gates + multiply_rows(self._find_windows(hidden), self.U[...]), cell
+            )
             return (hidden, cell), hidden
 
         zeros = jnp.zeros((gates.shape[1], gates.shape[2] // 4), gates.dtype)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.convolution import convolve
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import Shape
 from afflow.conditioners.pixels.lstm import draw
 from afflow.nets.attention import normalize
@@ -84,4 +85,4 @@ class _EmbedderBlock(nnx.Module):
         padded = jnp.pad(rows.reshape(*grid, -1), ((1, 1), (1, 1), (0, 0)))
         near = convolve(padded, self.W1[...], (1, 1)).reshape(z.shape)
         everywhere = rows.mean(0, keepdims=True) @ self.M[...] + self.b1[...][None]
-        return z + jax.nn.gelu(near + everywhere) @ self.W2[...] + self.b2[...][None]
+        return z + multiply_rows(jax.nn.gelu(near + everywhere), self.W2[...]) + self.b2[...][None]
