@@ -173,7 +173,7 @@ def main(config: Config) -> None:
         callbacks=[watch.stop_after(config.minutes)],
         label=config.label,
     )
-    seconds = watch.read()
+    course = watch.report(history)
     if config.save:
         config.save.parent.mkdir(parents=True, exist_ok=True)
         afflow.save(model, config.save)
@@ -185,10 +185,7 @@ def main(config: Config) -> None:
         "standard_error": error,
         "test_bits_per_dim": bits,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
-        "train": history.train,
-        "validation": history.validation,
-        "best_epoch": history.best_epoch,
-        "core_seconds": seconds,
+        **course,
     }
     save(config.out / f"{config.label}.json", config, results)
     draw(model, data.test[:: max(len(data.test) // 8, 1)], config).savefig(

@@ -153,12 +153,7 @@ def train(config: Config, model: Any, data: Split) -> tuple[Any, dict[str, Any]]
         callbacks=[watch.stop_after(config.minutes)],
         label=config.label,
     )
-    return model, {
-        "train": history.train,
-        "validation": history.validation,
-        "best_epoch": history.best_epoch,
-        "core_seconds": watch.read(),
-    }
+    return model, watch.report(history)
 
 
 def score(model: Any, part: Part) -> np.ndarray:

@@ -121,12 +121,7 @@ def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, dict[
         callbacks=[watch.stop_after(config.minutes)],
         label=config.model,
     )
-    return model, {
-        "train": (np.array(history.train) / config.length).tolist(),
-        "validation": (np.array(history.validation) / config.length).tolist(),
-        "best_epoch": history.best_epoch,
-        "core_seconds": watch.read(),
-    }
+    return model, watch.report(history, config.length)
 
 
 def score(model: afflow.AutoregressiveModel, symbols: np.ndarray, config: Config) -> np.ndarray:

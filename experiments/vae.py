@@ -100,11 +100,7 @@ def train(config: Config, model: Any, data: Any, label: str) -> tuple[Any, dict[
             callbacks=[watch.stop_after(config.minutes)],
             label=f"{label}, weight {weight}",
         )
-    return model, {
-        "train": history.train,
-        "validation": history.validation,
-        "core_seconds": watch.read(),
-    }
+    return model, watch.report(history)
 
 
 def score(config: Config, model: Any, x: np.ndarray, num_samples: int) -> np.ndarray:

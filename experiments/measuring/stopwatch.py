@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import afflow
 
@@ -28,6 +29,15 @@ class Stopwatch:
     def read(self) -> float:
         """Return the core seconds so far."""
         return self.before + time.process_time() - self.start
+
+    def report(self, history: afflow.training.History, size: float = 1.0) -> dict[str, Any]:
+        """Return the losses of a fit in nats per `size`, its best epoch, and the core seconds."""
+        return {
+            "train": [loss / size for loss in history.train],
+            "validation": [loss / size for loss in history.validation],
+            "best_epoch": history.best_epoch,
+            "core_seconds": self.read(),
+        }
 
     def keep(self, *_: object) -> None:
         """Write the core seconds so far to the folder. It is a callback for `afflow.fit`."""

@@ -22,6 +22,8 @@ from recipes.cycles import Fitted, train_cycle  # noqa: E402
 from recipes.folds import read_folds, write_folds  # noqa: E402
 from recipes.reproduction import find_cycles, find_file, rebuild, reproduce  # noqa: E402
 
+import afflow  # noqa: E402
+
 RESULTS = Path(table.__file__).parent / "results"
 SMALL = Settings(num_layers=1, hidden=(5,), residual=False, lu=False, batch_size=8, cycles=(1, 2))
 
@@ -168,6 +170,12 @@ def test_a_stopwatch_sums_over_processes(tmp_path):
     watch.keep()
     assert Stopwatch(tmp_path / "run").read() > 60
     assert Stopwatch().read() < 60
+
+
+def test_a_stopwatch_reports_losses_by_size():
+    report = Stopwatch().report(afflow.training.History([6.0, 4.0], [8.0, 2.0], 1), 2)
+    assert report.pop("core_seconds") >= 0
+    assert report == {"train": [3.0, 2.0], "validation": [4.0, 1.0], "best_epoch": 1}
 
 
 def test_a_stopwatch_ends_a_fit_and_keeps_the_time(tmp_path):
