@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
@@ -163,14 +164,11 @@ def _make_source_of_stream(stream, losses, validation, keys, placement) -> Sourc
     return Source(loss, stream, stream.num_steps, stack_size(first), validate, first)
 
 
-def _compute_loss_at(losses: Any, data: Rows, model: Any, key: jax.Array, index: Any) -> jax.Array:
-    return _compute_loss_of(losses, model, key, data.at(index))
-
-
-def _compute_loss_of(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array:
+def _compute_losses(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array:
+    """Return the losses of the rows, times their weights."""
     x, context, weights = batch
     found = losses(model, key, x, context)
-    return (found if weights is None else found * weights).mean()
+    return found if weights is None else found * weights
 
 
 def _train_at(losses: Any, data: Rows, model: Any, key: jax.Array, index: Any) -> jax.Array:
@@ -182,7 +180,7 @@ def _train_on(losses: Any, model: Any, key: jax.Array, batch: Rows) -> jax.Array
     if batch.context is not None and hasattr(model, "embed_to_train"):
         model, context = model.embed_to_train(batch.context)
         batch = batch._replace(context=context)
-    return _compute_loss_of(losses, model, key, batch)
+    return _compute_losses(losses, model, key, batch).mean()
 
 
 def _normalize_weights(rows: Rows) -> Rows:
@@ -193,19 +191,22 @@ def _normalize_weights(rows: Rows) -> Rows:
 def _make_validation(losses: Partial, rows: Rows, key: jax.Array, placement: Placement) -> Partial:
     if rows.is_on_host:
         return Partial(_compute_mean_loss_on_host, losses, rows, np.arange(rows.size), key)
-    index = placement.stack(_make_batches(rows))
+    index = placement.stack(_make_batches(rows, placement.num_parts))
     return Partial(_compute_mean_loss, losses, placement.everywhere(rows), key, index)
 
 
-def _make_batches(rows: Rows) -> np.ndarray:
-    """Return the numbers of rows that are validated at a time, without a remainder.
+def _make_batches(rows: Rows, num_parts: int = 1) -> np.ndarray:
+    """Return the numbers `(N, B)` of rows that are validated at a time.
 
-    There are 8 to 1,024 of them: few if they are long sequences, whose networks take memory for
-    every token.
+    The batches have equal sizes, which divide over the devices. So one program validates all rows.
+    The last batch repeats the last row where it would be shorter. There are at most 1,024 rows in
+    a batch, and fewer if they are long sequences, whose networks take memory for every token.
     """
     numbers = math.prod(rows.x.shape[1:])
     at_once = min(max(_NUMBERS // max(numbers, 1), 8), 1024)
-    return np.arange(rows.size - rows.size % at_once).reshape(-1, at_once)
+    num = -(-rows.size // at_once)
+    size = num_parts * -(-rows.size // (num * num_parts))
+    return np.minimum(np.arange(num * size), rows.size - 1).reshape(num, size)
 
 
 def drop_noise(model: Any) -> Any:
@@ -215,15 +216,19 @@ def drop_noise(model: Any) -> Any:
 
 @jax.jit
 def _compute_mean_loss(losses: Any, data: Rows, key: jax.Array, index: jax.Array, model: Any):
-    """Return the mean loss over `data`: the batches of `index`, and the remaining rows."""
+    """Return the mean loss over `data`.
+
+    The rows come first in `index`. What follows only fills the last batch, and does not count.
+    """
     data, model = _normalize_weights(data), drop_noise(model)
+    counts = jnp.arange(index.size).reshape(index.shape) < data.size
+
+    def add_up(batch):
+        key, index, counts = batch
+        return jnp.where(counts, _compute_losses(losses, model, key, data.at(index)), 0).sum()
+
     keys = jax.random.split(key, len(index))
-    means = jax.lax.map(lambda item: _compute_loss_at(losses, data, model, *item), (keys, index))
-    rest = data.size - index.size
-    last = (
-        _compute_loss_at(losses, data, model, key, slice(index.size, None)) * rest if rest else 0.0
-    )
-    return (means.sum() * index.shape[1] + last) / data.size
+    return jax.lax.map(add_up, (keys, index, counts)).sum() / data.size
 
 
 def _compute_mean_loss_on_host(
