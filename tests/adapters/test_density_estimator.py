@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from flax import nnx
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import clone
@@ -188,6 +189,7 @@ def test_pickles(fitted):
 def test_works_in_processes_of_joblib(monkeypatch):
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    get_reusable_executor().shutdown()  # joblib keeps processes of earlier tests, without these
     estimator = tiny(afflow.made, options=TINY)
     (fitted,) = Parallel(n_jobs=2)(delayed(estimator.fit)(x) for x in (X,))
     assert_allclose(fitted.score_samples(X), estimator.fit(X).score_samples(X), rtol=1e-9)
