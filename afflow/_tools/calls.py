@@ -31,20 +31,31 @@ def per_event(f: Callable) -> Callable:
             if context is not None and hasattr(model, "embed"):
                 model, context = model.embed(context)
             if context is None or context.shape == model.context_shape:
-                out = _map_over(lambda item: f(model, item, context, *shared), items, chunk)
+                out = map_over(lambda item: f(model, item, context, *shared), items, chunk)
             else:
                 context = _flatten(context, len(model.context_shape), batch)
-                out = _map_over(lambda pair: f(model, *pair, *shared), (items, context), chunk)
+                out = map_over(lambda pair: f(model, *pair, *shared), (items, context), chunk)
         return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
 
     return mapped
 
 
-def _map_over(f: Callable, items: Any, chunk: int | None) -> Any:
-    """Map `f` over items, all at once or `chunk` items at a time."""
-    if chunk is None:
+def map_over(f: Callable, items: Any, chunk: int | None) -> Any:
+    """Map `f` over items, all at once or at most `chunk` items at a time.
+
+    The parts have equal sizes, so that one program computes all of them. The last part repeats the
+    last item where it would be shorter.
+    """
+    size = len(jax.tree.leaves(items)[0])
+    if chunk is None or not size:
         return jax.vmap(f)(items)
-    return jax.lax.map(f, items, batch_size=chunk)
+    num = -(-size // chunk)
+    part = -(-size // num)
+    if num * part > size:
+        index = np.minimum(np.arange(num * part), size - 1)
+        items = jax.tree.map(lambda a: a[index], items)
+    out = jax.lax.map(f, items, batch_size=part)
+    return jax.tree.map(lambda a: a[:size], out)
 
 
 def call(

@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from afflow._tools.arguments import check_callable
-from afflow._tools.calls import check_context, make_typed
+from afflow._tools.calls import check_context, make_typed, map_over
 from afflow._tools.shapes import check_size
 from afflow.inference.divergences import Divergence, reverse_kl
 from afflow.inference.importance import Estimate
@@ -183,7 +183,7 @@ def _find_ratios(density, student, key, context, size, chunk):
 
     if context is not None:
         context = jnp.tile(context, (size // len(context), *(1 for _ in context.shape[1:])))
-    return jax.lax.map(find_ratio, (jax.random.split(key, size), context), batch_size=chunk)
+    return map_over(find_ratio, (jax.random.split(key, size), context), chunk)
 
 
 def _measure(num_samples, chunk, teacher, key, context, student):

@@ -340,6 +340,15 @@ def test_a_chunk_at_a_time(conditional, chunk):
         conditional.sample(KEY, 6, context, chunk=0)
 
 
+def test_chunks_of_any_number_of_events_run_one_program(flow):
+    def count_products(size):
+        score = jax.jit(lambda x: flow.log_prob(x, chunk=4))
+        return score.lower(jnp.zeros((size, 3))).as_text().count("dot_general")
+
+    assert count_products(8) == count_products(7) > 0
+    assert flow.log_prob(jnp.zeros((0, 3)), chunk=4).shape == (0,)
+
+
 def test_a_chunk_bounds_the_memory(flow):
     def temporaries(chunk):
         def score(x):
