@@ -1,5 +1,6 @@
 """The product of the rows of an event with a matrix, with the rows of a batch in one axis."""
 
+import math
 from typing import Any
 
 import jax
@@ -18,11 +19,20 @@ def multiply_rows(rows: jax.Array, kernel: jax.Array) -> jax.Array:
     with respect to the kernel sums over two axes. On a CPU, XLA transposes an operand of such a
     sum, which takes longer than the sum itself. Here a batch merges its events into `(B T, N)`
     first.
+
+    Within `jax.shard_map` it is the product of JAX, whose derivative with respect to the kernel
+    sums over the devices.
     """
+    if _is_in_shard_map():
+        return rows @ kernel
     dtype = jnp.result_type(rows, kernel)
-    flat = rows.astype(dtype).reshape(-1, rows.shape[-1])
+    flat = rows.astype(dtype).reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
     out = _bind(flat, kernel.astype(dtype), precision=_CONFIG.jax_default_matmul_precision)
     return out.reshape(*rows.shape[:-1], kernel.shape[1])
+
+
+def _is_in_shard_map() -> bool:
+    return jax.sharding.AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
 
 
 def _multiply(rows, kernel, *, precision):
@@ -40,8 +50,9 @@ def _map(arrays, axes, *, precision):
     if axes[1] is not None:
         return jax.vmap(lambda *pair: _multiply(*pair, precision=precision), axes)(*arrays), 0
     rows = jnp.moveaxis(rows, axes[0], 0)
-    out = _bind(rows.reshape(-1, rows.shape[-1]), kernel, precision=precision)
-    return out.reshape(*rows.shape[:2], kernel.shape[1]), 0
+    size, num, length = rows.shape
+    out = _bind(rows.reshape(size * num, length), kernel, precision=precision)
+    return out.reshape(size, num, kernel.shape[1]), 0
 
 
 _PRODUCT = Primitive("multiply_rows")

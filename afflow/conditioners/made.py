@@ -89,7 +89,8 @@ class MADE(Conditioner):
 
     Raises:
         ValueError: for sizes out of range, for residual widths that are unequal or even in
-            number, for a wiring that does not fit the widths, or a `dropout` outside of [0, 1).
+            number, for a wiring that does not fit the widths, for a `dropout` outside of [0, 1), or
+            one that finds no units.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -128,6 +129,11 @@ class MADE(Conditioner):
                 f"two) with residual=True, got {hidden}."
             )
         self.hidden = tuple(int(width) for width in hidden)
+        if dropout and len(hidden) < (2 if residual else 1):
+            raise ValueError(
+                f"Expected units to drop, got hidden={hidden}, residual={residual}: a residual "
+                "network drops units within its blocks of two layers."
+            )
         check_callable("activation", activation, "jax.nn.tanh")
         self.activation = activation
         self.residual = residual

@@ -231,7 +231,8 @@ class Dequantized(Outlined, nnx.Module):
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
         """Return the log-density `(...)` of what is not NaN in `x`, with one draw of the noise."""
-        return self.flow.observed_log_prob(key, self._draw(key, x), context)
+        noise_key = jax.random.fold_in(make_typed(key), 1)
+        return self.flow.observed_log_prob(noise_key, self._draw(key, x), context)
 
     def sample(
         self,

@@ -9,6 +9,7 @@ from flax import nnx
 
 from afflow._tools.modules import copy_module
 from afflow.bijectors.compose import Repeat
+from afflow.bijectors.solvers import Jacobi
 from afflow.core.bijector import Bijector
 from afflow.core.conditioner import Conditioner
 
@@ -26,13 +27,21 @@ class Noisy(Conditioner):
         self.context_shape = conditioner.context_shape
         self.num_params = conditioner.num_params
 
+    @property
+    def has_kernel(self) -> bool:
+        return self.conditioner.has_kernel
+
     def __call__(self, x, context=None):
         return self.conditioner.noisy(self.key, x, context)
 
+    def decode(self, emit, inputs, context=None, *, kernel=None):
+        """Decode by full passes. Neither steps nor a kernel draw the noise."""
+        return Jacobi().run(self, emit, inputs, context)
 
-def has_dropout(bijector: Bijector) -> bool:
-    """Return whether a conditioner in `bijector` has dropout."""
-    return any(map(_drops, jax.tree.leaves(bijector, is_leaf=_drops)))
+
+def has_dropout(part: Any) -> bool:
+    """Return whether a conditioner in a bijector, or in another module, has dropout."""
+    return any(map(_drops, jax.tree.leaves(part, is_leaf=_drops)))
 
 
 def add_noise(bijector: Bijector, key: jax.Array, copies: tuple[int, ...] = ()) -> Bijector:

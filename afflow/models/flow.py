@@ -121,7 +121,18 @@ class Flow(Outlined, nnx.Module):
         """Return `log_prob` with the dropout of the conditioners, drawn with `key`.
 
         Each event has separate dropout. The density of an inverse layer, as in `iaf`, then takes as
-        many passes as there are tokens.
+        many passes as there are tokens. `fit` calls this.
+
+        Example:
+            >>> import afflow, jax
+            >>> from flax import nnx
+            >>> flow = afflow.made(2, hidden=(8,), dropout=0.1, rngs=nnx.Rngs(0))
+            >>> x = jax.numpy.ones((5, 2))
+            >>> flow.training_log_prob(jax.random.key(0), x).shape
+            (5,)
+            >>> quiet = flow.without_noise().training_log_prob(jax.random.key(0), x)
+            >>> bool(jax.numpy.allclose(quiet, flow.log_prob(x)))
+            True
         """
         if table := get_table(self):
             return table.enter(self).training_log_prob(key, table.encode(x), context)

@@ -113,6 +113,36 @@ def test_models_around_a_flow_train_with_its_dropout():
     np.testing.assert_allclose(both.without_noise().training_log_prob(KEY, X), both.log_prob(X))
 
 
+def test_the_flows_of_a_vae_have_it_in_training():
+    options = {"num_layers": 1, "hidden": (16,), "dropout": 0.5, "rngs": nnx.Rngs(0)}
+    posterior = randomize(afflow.iaf(3, context_dim=3, **options))
+    for prior in (afflow.Normal(3), randomize(afflow.maf(3, **options))):
+        networks = nnx.Linear(3, 3, rngs=nnx.Rngs(1)), nnx.Linear(3, 3, rngs=nnx.Rngs(2))
+        conditional = afflow.conditionals.Bernoulli()
+        model = afflow.models.VAE(*networks, conditional, posterior, 3, prior)
+        x = jnp.ones((6, 3), int)
+        still = model.without_noise()
+        found = still.training_log_prob(KEY, x)
+        assert (found != model.training_log_prob(KEY, x)).all()
+        np.testing.assert_array_equal(found, still.without_noise().training_log_prob(KEY, x))
+        posterior = posterior.without_noise()  # then the prior alone has dropout
+
+
+def test_a_solver_that_insists_on_the_kernel_trains_with_it():
+    solver = afflow.Incremental(kernel=True)
+    layers = afflow.MaskedAutoregressive(NETWORKS["made"](nnx.Rngs(0)), afflow.Affine(), solver)
+    flow = flow_of(afflow.Inverse(layers))
+    noisy = add_noise(flow.bijector, KEY)
+    np.testing.assert_allclose(noisy.forward(noisy.inverse(X[0])), X[0], rtol=1e-5, atol=1e-5)
+    assert jnp.isfinite(flow.training_log_prob(KEY, X)).all()
+
+
+@pytest.mark.parametrize(("residual", "hidden"), [(False, ()), (True, (8,))])
+def test_it_needs_units_to_drop(residual, hidden):
+    with pytest.raises(ValueError, match="Expected units to drop, got hidden="):
+        afflow.MADE(3, 2, hidden, residual=residual, dropout=0.1, rngs=nnx.Rngs(0))
+
+
 def test_factories_take_it(tmp_path):
     options = {"dropout": 0.25, "hidden": (8,), "rngs": nnx.Rngs(0)}
     flow = afflow.nsf(3, num_layers=3, **options)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from afflow._tools.lowering import use_float32_products
 from afflow._tools.products import multiply_rows
@@ -79,6 +80,31 @@ def test_the_precision_is_the_one_of_the_trace():
         gradient = jax.jit(jax.grad(lambda k: multiply_rows(ROWS[0], k).sum())).trace(KERNEL)
     for program in (traced, gradient):
         assert "HIGHEST" in program.lower().as_text()
+
+
+def test_gradients_within_shard_map_sum_over_the_devices():
+    """Check the types: a result that looks the same on all devices would not be summed."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("d",))
+    seen = []
+
+    def local(rows, kernel):
+        seen.extend(
+            jax.typeof(jax.vmap(f, (0, None))(rows, kernel)) for f in (multiply_rows, plain)
+        )
+        return jax.grad(lambda kernel: jax.vmap(multiply_rows, (0, None))(rows, kernel).sum())(
+            kernel
+        )
+
+    sizes = {"in_specs": (PartitionSpec("d"), PartitionSpec()), "out_specs": PartitionSpec()}
+    found = jax.jit(jax.shard_map(local, mesh=mesh, **sizes))(ROWS, KERNEL)
+    np.testing.assert_allclose(found, jax.grad(lambda k: (ROWS @ k).sum())(KERNEL), rtol=1e-6)
+    assert seen[0] == seen[1]
+    assert "{V:d}" in str(seen[0])
+
+
+def test_products_without_terms():
+    assert multiply_rows(jnp.ones((5, 0)), jnp.ones((0, 4))).shape == (5, 4)
+    assert jax.vmap(multiply_rows, (0, None))(jnp.ones((2, 5, 0)), jnp.ones((0, 4))).sum() == 0
 
 
 def test_types_are_promoted():
