@@ -43,19 +43,27 @@ def per_event(f: Callable) -> Callable:
 def map_over(f: Callable, items: Any, chunk: int | None) -> Any:
     """Map `f` over items, all at once or at most `chunk` items at a time.
 
-    The parts have equal sizes, so that one program computes all of them. The last part repeats the
-    last item where it would be shorter.
+    The parts have equal sizes, so that one program computes all of them: the last item fills what
+    the last part lacks.
     """
     size = len(jax.tree.leaves(items)[0])
     if chunk is None or not size:
         return jax.vmap(f)(items)
-    num = -(-size // chunk)
-    part = -(-size // num)
-    if num * part > size:
-        index = np.minimum(np.arange(num * part), size - 1)
-        items = jax.tree.map(lambda a: a[index], items)
-    out = jax.lax.map(f, items, batch_size=part)
+    index = number_evenly(size, chunk)
+    if index.size > size:
+        items = jax.tree.map(lambda a: a[index.ravel()], items)
+    out = jax.lax.map(f, items, batch_size=index.shape[1])
     return jax.tree.map(lambda a: a[:size], out)
+
+
+def number_evenly(size: int, at_once: int, num_parts: int = 1) -> np.ndarray:
+    """Return the numbers `(N, B)` of `size` items, in rows of equal lengths of about `at_once`.
+
+    `num_parts` divides the length of a row. The last number fills what the last row lacks.
+    """
+    num = -(-size // at_once)
+    length = num_parts * -(-size // (num * num_parts))
+    return np.minimum(np.arange(num * length), size - 1).reshape(num, length)
 
 
 def call(

@@ -131,8 +131,8 @@ class MADE(Conditioner):
         self.hidden = tuple(int(width) for width in hidden)
         if dropout and len(hidden) < (2 if residual else 1):
             raise ValueError(
-                f"Expected units to drop, got hidden={hidden}, residual={residual}: a residual "
-                "network drops units within its blocks of two layers."
+                f"Expected units to drop, got hidden={hidden}, residual={residual}: add hidden "
+                "layers. A residual network drops units within its blocks of two layers."
             )
         check_callable("activation", activation, "jax.nn.tanh")
         self.activation = activation

@@ -2,16 +2,17 @@
 
 import math
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
-from afflow._tools.modules import copy_module
+from afflow._tools.modules import copy_module, replace_modules
 from afflow.bijectors.compose import Repeat
 from afflow.bijectors.solvers import Jacobi
-from afflow.core.bijector import Bijector
 from afflow.core.conditioner import Conditioner
+
+Module = TypeVar("Module", bound=nnx.Pytree)
 
 
 class Noisy(Conditioner):
@@ -39,18 +40,25 @@ class Noisy(Conditioner):
         return Jacobi().run(self, emit, inputs, context)
 
 
-def has_dropout(part: Any) -> bool:
-    """Return whether a conditioner in a bijector, or in another module, has dropout."""
-    return any(map(_drops, jax.tree.leaves(part, is_leaf=_drops)))
+def has_dropout(module: Any) -> bool:
+    """Return whether a conditioner in a module has dropout."""
+    return any(map(_drops, jax.tree.leaves(module, is_leaf=_drops)))
 
 
-def add_noise(bijector: Bijector, key: jax.Array, copies: tuple[int, ...] = ()) -> Bijector:
-    """Return the bijector whose conditioners draw the noise of training.
+def remove_dropout(module: Module) -> Module:
+    """Return the module whose conditioners have no dropout: itself if none has any."""
+    if not has_dropout(module):
+        return module
+    return replace_modules(module, Conditioner, lambda part: part.without_noise())
+
+
+def add_noise(module: Module, key: jax.Array, copies: tuple[int, ...] = ()) -> Module:
+    """Return the module whose conditioners draw the noise of training.
 
     Args:
-        bijector: the bijector, which is not changed.
+        module: a bijector, or a model around bijectors, which is not changed.
         key: each conditioner draws from a separate child of this key.
-        copies: the first axes of all arrays of the bijector, over the copies of a `Repeat`.
+        copies: the first axes of all arrays of the module, over the copies of a `Repeat`.
     """
     numbers = count()
 
@@ -62,7 +70,7 @@ def add_noise(bijector: Bijector, key: jax.Array, copies: tuple[int, ...] = ()) 
             return copy_module(part, layers=add_noise(part.layers, child, (*copies, part.n)))
         return Noisy(part, jax.random.split(child, math.prod(copies)).reshape(copies))
 
-    return jax.tree.map(replace, bijector, is_leaf=_holds_noise)
+    return jax.tree.map(replace, module, is_leaf=_holds_noise)
 
 
 def _drops(part: Any) -> bool:

@@ -8,14 +8,12 @@ from jax.core import Tracer
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.calls import call, check_floating, per_event
-from afflow._tools.modules import replace_modules
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, find_context_shape
 from afflow.core.bijector import Bijector
-from afflow.core.conditioner import Conditioner
 from afflow.core.distribution import Distribution
 from afflow.core.table import get_table
-from afflow.models.dropout import add_noise, has_dropout
+from afflow.models.dropout import add_noise, has_dropout, remove_dropout
 from afflow.models.marginals import check_missing_last, check_triangular, compute_marginal
 
 
@@ -143,9 +141,7 @@ class Flow(Outlined, nnx.Module):
 
     def without_noise(self) -> "Flow":
         """Return the flow whose `training_log_prob` has no dropout, for validation."""
-        if not has_dropout(self.bijector):
-            return self
-        return replace_modules(self, Conditioner, lambda part: part.without_noise())
+        return remove_dropout(self)
 
     def check_missing(self, x: np.ndarray) -> None:
         """Raise `ValueError` unless `observed_log_prob` takes rows `x` with missing values (NaN).

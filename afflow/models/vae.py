@@ -8,13 +8,11 @@ import jax.numpy as jnp
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.calls import call, check_ending, per_event
-from afflow._tools.modules import copy_module, replace_modules
 from afflow._tools.shapes import Shape
 from afflow.core.conditional import Conditional
-from afflow.core.conditioner import Conditioner
 from afflow.core.distribution import Distribution
 from afflow.distributions.standard import Normal
-from afflow.models.dropout import add_noise, has_dropout
+from afflow.models.dropout import add_noise, remove_dropout
 from afflow.models.flow import Flow
 from afflow.models.latent import LatentModel
 
@@ -103,9 +101,7 @@ class VAE(LatentModel):
 
     def without_noise(self) -> "VAE":
         """Return the model without dropout, for validation. It still draws codes."""
-        if not has_dropout(self):
-            return self
-        return replace_modules(self, Conditioner, lambda part: part.without_noise())
+        return remove_dropout(self)
 
     def encode(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Return drawn codes `(..., L)` of events."""
@@ -138,19 +134,8 @@ class VAE(LatentModel):
 @per_event
 def _estimate_weighted_elbo(model, item, context):
     x, key = item
-    z, log_ratio = _add_dropout(model, jax.random.fold_in(key, 1)).infer(x, key)
+    z, log_ratio = add_noise(model, jax.random.fold_in(key, 1)).infer(x, key)
     return model.score(x, z) + model.kl_weight[...].astype(log_ratio.dtype) * log_ratio
-
-
-def _add_dropout(model: VAE, key: jax.Array) -> VAE:
-    """Return the model with one draw of the dropout in its flows."""
-    parts = {}
-    for number, name in enumerate(("posterior", "prior")):
-        flow = getattr(model, name)
-        if isinstance(flow, Flow) and has_dropout(flow.bijector):
-            noisy = add_noise(flow.bijector, jax.random.fold_in(key, number))
-            parts[name] = copy_module(flow, bijector=noisy)
-    return copy_module(model, **parts) if parts else model
 
 
 @per_event

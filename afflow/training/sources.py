@@ -10,6 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from afflow._tools.arrays import make_native
+from afflow._tools.calls import number_evenly
 from afflow.training.loop import Batches
 from afflow.training.objectives import Objective
 from afflow.training.placement import Placement
@@ -198,15 +199,13 @@ def _make_validation(losses: Partial, rows: Rows, key: jax.Array, placement: Pla
 def _make_batches(rows: Rows, num_parts: int = 1) -> np.ndarray:
     """Return the numbers `(N, B)` of rows that are validated at a time.
 
-    The batches have equal sizes, which divide over the devices. So one program validates all rows.
-    The last batch repeats the last row where it would be shorter. There are at most 1,024 rows in
-    a batch, and fewer if they are long sequences, whose networks take memory for every token.
+    The batches have equal sizes, so that one program validates all rows, and divide over the
+    devices. The last row fills what the last batch lacks. There are about 1,024 rows in a batch at
+    most, and fewer if they are long sequences, whose networks take memory for every token.
     """
     numbers = math.prod(rows.x.shape[1:])
     at_once = min(max(_NUMBERS // max(numbers, 1), 8), 1024)
-    num = -(-rows.size // at_once)
-    size = num_parts * -(-rows.size // (num * num_parts))
-    return np.minimum(np.arange(num * size), rows.size - 1).reshape(num, size)
+    return number_evenly(rows.size, at_once, num_parts)
 
 
 def drop_noise(model: Any) -> Any:
