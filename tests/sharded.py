@@ -1,4 +1,6 @@
-"""A script that trains on a mesh and saves the flow. `test_sharding` runs it in new processes.
+"""A script that trains and samples on a mesh and saves the results, in a process of its own.
+
+`test_sharding` runs it:
 
 python -m tests.sharded OUT DATA MODEL [PROCESS NUM_PROCESSES ADDRESS]
 """
@@ -9,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 import afflow
 from afflow.training.placement import make_placement
@@ -17,15 +19,26 @@ from afflow.training.placement import make_placement
 X = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
 
 
-def fit(mesh, **options):
+def fit(mesh, x=X, **options):
     """Return a flow that was fitted on a mesh, and its history."""
     flow = afflow.maf(3, num_layers=1, hidden=(16, 16), data=X, rngs=nnx.Rngs(0))
     sizes = {"batch_size": 40, "max_epochs": 3, "validation": 0.2025, "ema": 0.9}
     weights = np.linspace(0.5, 1.5, 400, dtype=np.float32)
     key = jax.random.key(0)
     return afflow.fit(
-        flow, X, weights=weights, key=key, mesh=mesh, progress=False, **sizes | options
+        flow, x, weights=weights, key=key, mesh=mesh, progress=False, **sizes | options
     )
+
+
+def evaluate(flow):
+    """Return samples of a flow, their densities, and the mean gradient of a function of samples.
+
+    The samples do not divide over the devices. Their densities are computed a few at a time.
+    """
+    key = jax.random.key(1)
+    samples, log_prob = flow.sample_and_log_prob(key, 49)
+    grad = jax.jit(jax.grad(lambda flow: (flow.sample(key, 8) ** 2).mean()))(flow)
+    return samples, log_prob, flow.log_prob(samples, chunk=16), jax.tree.leaves(grad)
 
 
 def check_placement(mesh):
@@ -38,9 +51,10 @@ def check_placement(mesh):
 
 
 def main(out, data, model, process=0, num_processes=1, address=None):
-    """Train on a mesh, and save the result in the first process.
+    """Train and sample on a mesh, and save the results in the first process.
 
-    With several processes, train again from the finished checkpoint and check for the same result.
+    A single process trains on divided rows, within the context of the mesh. Several processes train
+    again from the finished checkpoint, and check for the same result.
     """
     if address:
         jax.distributed.initialize(address, int(num_processes), int(process))
@@ -50,9 +64,15 @@ def main(out, data, model, process=0, num_processes=1, address=None):
     options = {"callbacks": [seen.append]}
     if address:
         options["checkpoint"] = afflow.Checkpoint(Path(out).with_suffix(".checkpoints"))
-    flow, history = fit(mesh, **options)
+        flow, history = fit(mesh, **options)
+    else:
+        with jax.set_mesh(mesh):
+            x = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
+            flow, history = fit(None, x, **options)
+    with jax.set_mesh(mesh):
+        found = jax.tree.map(np.asarray, evaluate(flow))
     if int(process) == 0:
-        afflow.save([flow, history.train, history.validation], out)
+        afflow.save([flow, history.train, history.validation, found], out)
     if address:
         again, _ = fit(mesh, **options)
         jax.tree.map(np.testing.assert_array_equal, again, flow)

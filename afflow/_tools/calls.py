@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from afflow._tools.arrays import real_array, to_device
 from afflow._tools.lowering import lower_for, use_float32_products
+from afflow._tools.meshes import Division, find_division
 from afflow._tools.shapes import Shape, check_shape, check_size
 
 
@@ -22,38 +23,58 @@ def per_event(f: Callable) -> Callable:
     context, before a context is repeated for several events.
     """
 
+    def one(pair, model, context, shared):
+        item, own = pair
+        return f(model, item, context if own is None else own, *shared)
+
     @partial(jax.jit, static_argnums=(0, 1))
     def mapped(batch, chunk, model, events, key, context, *shared):
-        with use_float32_products():
+        def run(model, events, key, context, *shared):
             items = tuple(_flatten(event, len(model.event_shape), batch) for event in events)
             if key is not None:
                 items += (jax.random.split(key, math.prod(batch)),)
             if context is not None and hasattr(model, "embed"):
                 model, context = model.embed(context)
-            if context is None or context.shape == model.context_shape:
-                out = map_over(lambda item: f(model, item, context, *shared), items, chunk)
-            else:
-                context = _flatten(context, len(model.context_shape), batch)
-                out = map_over(lambda pair: f(model, *pair, *shared), (items, context), chunk)
-        return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
+            own = None
+            if context is not None and context.shape != model.context_shape:
+                own, context = _flatten(context, len(model.context_shape), batch), None
+            whole = model, context, shared
+            out = map_over(one, (items, own), chunk, whole, division)
+            return jax.tree.map(lambda a: a.reshape(batch + a.shape[1:]), out)
+
+        arrays = [(event, len(model.event_shape)) for event in events]
+        if context is not None:
+            arrays.append((context, len(model.context_shape)))
+        division = find_division(batch, arrays, (model, key, shared))
+        args = model, events, key, context, *shared
+        with use_float32_products():
+            return division.run(run, *args) if division else run(*args)
 
     return mapped
 
 
-def map_over(f: Callable, items: Any, chunk: int | None) -> Any:
-    """Map `f` over items, all at once or at most `chunk` items at a time.
+def map_over(
+    f: Callable, items: Any, chunk: int | None, whole: tuple = (), division: Division | None = None
+) -> Any:
+    """Map `f(item, *whole)` over items, all at once or at most `chunk` items at a time.
 
     The parts have equal sizes, so that one program computes all of them: the last item fills what
-    the last part lacks.
+    the last part lacks. `division` divides each part over the devices of a mesh.
     """
-    size = len(jax.tree.leaves(items)[0])
-    if chunk is None or not size:
-        return jax.vmap(f)(items)
-    index = number_evenly(size, chunk)
+    size, num_devices = len(jax.tree.leaves(items)[0]), division.num_parts if division else 1
+    at_once = jax.vmap(f, in_axes=(0, *[None] * len(whole)))
+    if not size or (chunk is None and num_devices == 1):
+        return at_once(items, *whole)
+    index = number_evenly(size, chunk or size, num_devices)
     if index.size > size:
         items = jax.tree.map(lambda a: a[index.ravel()], items)
-    out = jax.lax.map(f, items, batch_size=index.shape[1])
-    return jax.tree.map(lambda a: a[:size], out)
+    parts = jax.tree.map(lambda a: a.reshape(index.shape + a.shape[1:]), items)
+
+    def run(parts, *whole):
+        return jax.lax.map(lambda part: at_once(part, *whole), parts)
+
+    out = division.map(run, parts, *whole) if division else run(parts, *whole)
+    return jax.tree.map(lambda a: a.reshape(index.size, *a.shape[2:])[:size], out)
 
 
 def number_evenly(size: int, at_once: int, num_parts: int = 1) -> np.ndarray:
@@ -102,8 +123,12 @@ def call(
 @partial(jax.jit, static_argnums=0)
 def _take_first(batch, out):
     """Return the first events of `out`, with the axes `batch` in place of the first axis."""
-    size = math.prod(batch)
-    return jax.tree.map(lambda a: a[:size].reshape(batch + a.shape[1:]), out)
+
+    def run(out):
+        return jax.tree.map(lambda a: a[: math.prod(batch)].reshape(batch + a.shape[1:]), out)
+
+    division = find_division(batch, (), out)
+    return division.run(run, out) if division else run(out)
 
 
 def round_up(size: int) -> int:

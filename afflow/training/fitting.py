@@ -20,7 +20,7 @@ from afflow.training.history import History, NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import Objective, maximum_likelihood, observed_likelihood
 from afflow.training.optimizer import Optimizer, choose_learning_rate, choose_weight_decay
-from afflow.training.placement import make_placement
+from afflow.training.placement import make_placement, on_mesh
 from afflow.training.rows import Rows, make_rows
 from afflow.training.scale import warn_of_scale
 from afflow.training.sources import make_source
@@ -40,6 +40,7 @@ class Density(Protocol):
 Model = TypeVar("Model", bound=Density)
 
 
+@on_mesh
 def fit(
     flow: Model,
     x: jax.Array | np.ndarray | Stream,
@@ -131,7 +132,8 @@ def fit(
         callbacks: functions of an `Epoch`, such as loggers, called after each epoch. Training stops
             if one returns true.
         mesh: train on all devices of the mesh. Rows of each minibatch are split over the mesh axis
-            `data`, matrices over the mesh axis `model` if there is one.
+            `data`, matrices over the mesh axis `model` if there is one. The default is the mesh of
+            `jax.set_mesh`, if it has an axis `data`.
         progress: show a progress bar, if `tqdm` is installed.
         label: text in front of the bar.
 

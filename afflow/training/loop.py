@@ -25,7 +25,7 @@ from afflow.training.history import History, NonFiniteLossError
 from afflow.training.interrupt import interruptible
 from afflow.training.optimizer import Optimizer, drop_schedule, make_optimizer
 from afflow.training.pace import Pace
-from afflow.training.placement import Placement, make_placement
+from afflow.training.placement import Placement, make_placement, on_mesh
 from afflow.training.progress import make_progress_bar
 from afflow.training.run import Run, State
 from afflow.training.trainable import Trainable, make_mask, masked
@@ -137,6 +137,7 @@ class Program:
         return NonFiniteLossError(run.epoch, self.fetched(run.best), history)
 
 
+@on_mesh
 def train(
     model: Model,
     loss: Loss,
@@ -197,7 +198,8 @@ def train(
         checkpoint: go on from the latest checkpoint of this run, and write them.
         callbacks: called with an `Epoch` after each; training stops where one returns true.
         mesh: train on all its devices: the second axis of stacked minibatches is split over
-            its axis `data`, matrices over an axis `model`, if it has one.
+            its axis `data`, matrices over an axis `model`, if it has one. The default is the mesh
+            of `jax.set_mesh`, if that has an axis `data`.
         progress: show a progress bar, if `tqdm` is installed.
         label: stands in front of the bar.
 

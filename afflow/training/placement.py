@@ -1,14 +1,21 @@
 """The devices of a training run's arrays: one device, or a mesh."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from afflow._tools.arrays import is_key
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+_NO_MESH = Mesh(np.empty((), object), ())
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class MeshPlacement(Placement):
         return self.mesh.shape["data"]
 
     def everywhere(self, tree):
-        return jax.tree.map(lambda a: self._put(a) if _is_local(a) else a, tree)
+        return jax.tree.map(lambda a: self._put(a) if self._is_elsewhere(a) else a, tree)
 
     def params(self, tree):
         return jax.tree.map(lambda a: self._put(a, *self._split(a)), tree)
@@ -73,6 +80,12 @@ class MeshPlacement(Placement):
     def fetched(self, tree):
         tree = jax.jit(lambda tree: tree, out_shardings=self._sharding())(tree)
         return jax.tree.map(_move_to_host, tree)
+
+    def _is_elsewhere(self, value: Any) -> bool:
+        """Return whether a value is an array that is not yet on this mesh. Keys do not count."""
+        if isinstance(value, jax.Array):
+            return not (is_key(value) or getattr(value.sharding, "mesh", None) == self.mesh)
+        return isinstance(value, np.ndarray)
 
     def _split(self, array: Any) -> tuple[str, ...]:
         """Return the mesh axes of an array: `model` for a matrix with divisible rows, else none."""
@@ -91,6 +104,39 @@ class MeshPlacement(Placement):
         return jax.make_array_from_callback(value.shape, self._sharding(*axes), value.__getitem__)
 
 
+def off_mesh(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Decorate a function to run outside of `jax.set_mesh`, on arrays with automatic axes.
+
+    Such a function places arrays itself.
+    """
+    call: Any = function
+
+    @wraps(function)
+    def run(*args, **options):
+        with jax.set_mesh(_NO_MESH):
+            args, options = _relax((args, options))
+            return call(*args, **options)
+
+    return run
+
+
+def on_mesh(train: Callable[P, Result]) -> Callable[P, Result]:
+    """Decorate a function that trains: within `jax.set_mesh`, that mesh is its argument `mesh`.
+
+    A mesh without an axis `data` does not count.
+    """
+    call: Any = off_mesh(train)
+
+    @wraps(train)
+    def run(*args, **options):
+        current = jax.sharding.get_mesh()
+        if options.get("mesh") is None and "data" in current.axis_names:
+            options["mesh"] = current
+        return call(*args, **options)
+
+    return run
+
+
 def make_placement(mesh: Mesh | None) -> Placement:
     """Return the placement on a mesh, or on the default device for `None`.
 
@@ -101,7 +147,31 @@ def make_placement(mesh: Mesh | None) -> Placement:
         return Placement()
     if "data" not in mesh.axis_names or not {"data", "model"}.issuperset(mesh.axis_names):
         raise ValueError(f"Expected a mesh of axes data and model, got {mesh.axis_names}.")
-    return MeshPlacement(Mesh(mesh.devices, mesh.axis_names))  # with automatic axes
+    return MeshPlacement(_relax_mesh(mesh))
+
+
+def _relax(tree: Any) -> Any:
+    """Return a pytree whose arrays on a mesh lie on the same mesh with automatic axes."""
+    if not any(map(_is_on_mesh, jax.tree.leaves(tree))):
+        return tree
+    return jax.tree.map(_relax_part, tree, is_leaf=lambda part: isinstance(part, nnx.Module))
+
+
+def _relax_part(part: Any) -> Any:
+    if isinstance(part, nnx.Module):
+        graph, state = nnx.split(part)  # arrays that modules share stay shared
+        return nnx.merge(graph, jax.tree.map(_relax_part, state))
+    if not _is_on_mesh(part):
+        return part
+    return jax.device_put(part, NamedSharding(_relax_mesh(part.sharding.mesh), part.sharding.spec))
+
+
+def _is_on_mesh(value: Any) -> bool:
+    return isinstance(getattr(value, "sharding", None), NamedSharding)
+
+
+def _relax_mesh(mesh: Mesh) -> Mesh:
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def _move_to_host(value: jax.Array) -> jax.Array:
@@ -110,10 +180,3 @@ def _move_to_host(value: jax.Array) -> jax.Array:
         data, impl = jnp.asarray(np.asarray(jax.random.key_data(value))), jax.random.key_impl(value)
         return jax.random.wrap_key_data(data, impl=impl)
     return jnp.asarray(np.asarray(value))
-
-
-def _is_local(value: Any) -> bool:
-    """Return whether a value is an array that is not yet on a mesh. Keys do not count."""
-    if isinstance(value, jax.Array):
-        return not (is_key(value) or isinstance(value.sharding, NamedSharding))
-    return isinstance(value, np.ndarray)

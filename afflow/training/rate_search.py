@@ -15,7 +15,7 @@ from afflow.core.table import get_table
 from afflow.training.history import NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import Objective, maximum_likelihood
-from afflow.training.placement import make_placement
+from afflow.training.placement import make_placement, off_mesh
 from afflow.training.rows import make_rows
 from afflow.training.sources import make_source
 
@@ -42,6 +42,7 @@ class RateSearch:
         return float(self.rates[np.argmin(self.smoothed)] / 10)
 
 
+@off_mesh
 def find_learning_rate(
     flow: Any,
     x: jax.Array | np.ndarray,

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
+from jax.sharding import (
+    AbstractDevice,
+    AbstractMesh,
+    AxisType,
+    NamedSharding,
+    PartitionSpec,
+    use_abstract_mesh,
+)
 from registry import randomize
 
 import afflow
@@ -18,6 +25,7 @@ from afflow.conditioners.kernel import substitute_in_kernel
 from afflow.conditioners.lanes import as_lanes, is_tileable, on_tile
 from afflow.conditioners.substitution import substitute
 
+GPU = AbstractDevice("NVIDIA H100 80GB HBM3", None, "gpu")
 INTERPRETED = jax.default_backend() == "cpu"
 UNIVARIATES = {
     "affine": afflow.Affine,
@@ -165,12 +173,25 @@ def test_kernel_lowers_for_a_gpu(network, univariate):
     layer = afflow.MaskedAutoregressive(made, univariate, afflow.Incremental(kernel=True))
     z = jax.ShapeDtypeStruct((100, *made.event_shape), jnp.float32)
     context = made.context_shape and jax.ShapeDtypeStruct((100, *made.context_shape), jnp.float32)
-    device = AbstractDevice("NVIDIA H100 80GB HBM3", None, "gpu")
-    mesh = AbstractMesh((1,), ("x",), (AxisType.Auto,), abstract_device=device)
+    mesh = AbstractMesh((1,), ("x",), (AxisType.Auto,), abstract_device=GPU)
     sample = jax.jit(jax.vmap(layer.forward_and_log_det, (0, None if context is None else 0)))
     with use_abstract_mesh(mesh):
         program = sample.trace(z, context).lower(lowering_platforms=("cuda",)).as_text()
     assert "decode_masked_network" in program
+
+
+def test_each_device_of_a_mesh_runs_the_kernel_on_its_events():
+    """Lower the density of 1024 events on eight GPUs: each one decodes 128."""
+    made, solver = build("H<D", afflow.Affine()), afflow.Incremental(kernel=True)
+    layer = afflow.MaskedAutoregressive(made, afflow.Affine(), solver)
+    flow = afflow.Flow(afflow.Normal(7), afflow.Inverse(layer))
+    mesh = AbstractMesh((8,), ("data",), (AxisType.Explicit,), abstract_device=GPU)
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    x = jax.ShapeDtypeStruct((1024, 7), jnp.float32, sharding=rows)
+    traced = jax.jit(flow.log_prob).trace(x, jnp.ones(2, jnp.float32))
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    (call,) = [line for line in program.splitlines() if "decode_masked_network" in line]
+    assert "tensor<7x128xf32>" in call
 
 
 def test_blocks_hold_all_slots_and_no_more_units_than_fit():
