@@ -45,7 +45,7 @@ def per_event(f: Callable) -> Callable:
         arrays = [(event, len(model.event_shape)) for event in events]
         if context is not None:
             arrays.append((context, len(model.context_shape)))
-        division = find_division(batch, arrays, (model, key, shared))
+        division = find_division(batch, arrays, model, (key, shared))
         args = model, events, key, context, *shared
         with use_float32_products():
             return division.run(run, *args) if division else run(*args)

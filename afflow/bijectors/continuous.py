@@ -163,6 +163,8 @@ class Continuous(Bijector):
         ([1.0, 1.0], 0.0)
     """
 
+    runs_in_shard_map = False  # diffrax computes with constants while it is traced
+
     def __init__(
         self,
         vector_field: VectorField,

@@ -146,8 +146,7 @@ class NoisyFlow(Outlined, nnx.Module):
             y: events `(..., *event_shape)`.
             context: `(..., *context_shape)`.
         """
-        score = jax.grad(lambda y: self.flow.log_prob(y, context).sum())(y)
-        return y + self.noise_std**2 * score
+        return y + self.noise_std**2 * _compute_score(self.flow, y, context)
 
     def _add_noise(self, key: jax.Array, x: jax.Array) -> jax.Array:
         return x + self.noise_std * jax.random.normal(key, x.shape, x.dtype)
@@ -158,6 +157,12 @@ class NoisyFlow(Outlined, nnx.Module):
         log_q = -math.log(self.noise_std * math.sqrt(2 * math.pi))
         terms = -log_q - _sum_kernels(y, grid, self.noise_std)
         return terms.sum(tuple(range(y.ndim - len(self.event_shape), y.ndim)))
+
+
+@jax.jit
+def _compute_score(flow: Flow, y: jax.Array, context: jax.Array | None) -> jax.Array:
+    """Return the gradients of log-densities with respect to their events."""
+    return jax.grad(lambda y: flow.log_prob(y, context).sum())(y)
 
 
 @jax.jit

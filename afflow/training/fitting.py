@@ -133,7 +133,7 @@ def fit(
             if one returns true.
         mesh: train on all devices of the mesh. Rows of each minibatch are split over the mesh axis
             `data`, matrices over the mesh axis `model` if there is one. The default is the mesh of
-            `jax.set_mesh`, if it has an axis `data`.
+            `jax.set_mesh`, if its axes are `data` and perhaps `model`.
         progress: show a progress bar, if `tqdm` is installed.
         label: text in front of the bar.
 

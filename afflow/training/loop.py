@@ -199,7 +199,7 @@ def train(
         callbacks: called with an `Epoch` after each; training stops where one returns true.
         mesh: train on all its devices: the second axis of stacked minibatches is split over
             its axis `data`, matrices over an axis `model`, if it has one. The default is the mesh
-            of `jax.set_mesh`, if that has an axis `data`.
+            of `jax.set_mesh`, if its axes are `data` and perhaps `model`.
         progress: show a progress bar, if `tqdm` is installed.
         label: stands in front of the bar.
 

@@ -43,9 +43,9 @@ class Placement:
         """Return stacked minibatches `(S, B, ...)`, each minibatch split over the devices."""
         return jax.tree.map(jnp.asarray, tree)
 
-    def fetched(self, tree: Any) -> Any:
-        """Return the arrays of a pytree on the default device of this process."""
-        return tree
+    def fetched(self, model: Any) -> Any:
+        """Return a model on the default device of this process."""
+        return model
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ class MeshPlacement(Placement):
     def stack(self, tree):
         return jax.tree.map(lambda a: self._put(a, None, "data"), tree)
 
-    def fetched(self, tree):
-        tree = jax.jit(lambda tree: tree, out_shardings=self._sharding())(tree)
-        return jax.tree.map(_move_to_host, tree)
+    def fetched(self, model):
+        graph, state = nnx.split(model)  # arrays that parts share stay shared
+        state = jax.jit(_return, out_shardings=self._sharding())(state)
+        return nnx.merge(graph, jax.tree.map(_move_to_host, state))
 
     def _is_elsewhere(self, value: Any) -> bool:
         """Return whether a value is an array that is not yet on this mesh. Keys do not count."""
@@ -123,14 +124,14 @@ def off_mesh(function: Callable[P, Result]) -> Callable[P, Result]:
 def on_mesh(train: Callable[P, Result]) -> Callable[P, Result]:
     """Decorate a function that trains: within `jax.set_mesh`, that mesh is its argument `mesh`.
 
-    A mesh without an axis `data` does not count.
+    A mesh of other axes than `make_placement` allows does not count.
     """
     call: Any = off_mesh(train)
 
     @wraps(train)
     def run(*args, **options):
         current = jax.sharding.get_mesh()
-        if options.get("mesh") is None and "data" in current.axis_names:
+        if options.get("mesh") is None and _can_train(current):
             options["mesh"] = current
         return call(*args, **options)
 
@@ -145,7 +146,7 @@ def make_placement(mesh: Mesh | None) -> Placement:
     """
     if mesh is None:
         return Placement()
-    if "data" not in mesh.axis_names or not {"data", "model"}.issuperset(mesh.axis_names):
+    if not _can_train(mesh):
         raise ValueError(f"Expected a mesh of axes data and model, got {mesh.axis_names}.")
     return MeshPlacement(_relax_mesh(mesh))
 
@@ -172,6 +173,14 @@ def _is_on_mesh(value: Any) -> bool:
 
 def _relax_mesh(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names)
+
+
+def _return(tree: Any) -> Any:
+    return tree
+
+
+def _can_train(mesh: Mesh) -> bool:
+    return "data" in mesh.axis_names and {"data", "model"}.issuperset(mesh.axis_names)
 
 
 def _move_to_host(value: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import afflow
+from afflow.training.placement import make_placement, on_mesh
 from tests import sharded
 
 
@@ -66,3 +67,24 @@ def test_one_device_as_a_mesh(alone):
     flow, history = sharded.fit(jax.make_mesh((1,), ("data",)))
     np.testing.assert_allclose(history.train, alone[1].train, rtol=1e-6)
     assert jax.tree.structure(flow) == jax.tree.structure(alone[0])
+
+
+def test_training_takes_the_mesh_of_the_context():
+    @on_mesh
+    def train(*, mesh=None):
+        return mesh, jax.sharding.get_mesh()
+
+    rows, other = jax.make_mesh((1,), ("data",)), jax.make_mesh((1,), ("rows",))
+    assert train()[0] is None
+    for mesh, given, expected in [(rows, None, rows), (other, None, None), (other, rows, rows)]:
+        with jax.set_mesh(mesh):
+            found, inner = train(mesh=given)
+        assert found == expected
+        assert inner.empty
+
+
+def test_shared_parts_stay_shared():
+    part = afflow.Standardize(np.ones(2), np.ones(2))
+    placement = make_placement(jax.make_mesh((1,), ("data",)))
+    fetched = placement.fetched(afflow.Chain([part, part]))
+    assert fetched.bijectors[0] is fetched.bijectors[1]
