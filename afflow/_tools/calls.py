@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from afflow._tools.arrays import real_array, to_device
 from afflow._tools.lowering import lower_for, use_float32_products
-from afflow._tools.meshes import Division, find_division
+from afflow._tools.meshes import Division, find_division, placed
 from afflow._tools.shapes import Shape, check_shape, check_size
 
 
@@ -117,18 +117,15 @@ def call(
         if key is None or isinstance(key, Tracer) or any(leading):
             return f(batch, chunk, model, events, key, context, *shared)
         drawn = (round_up(math.prod(batch)),)
-        return _take_first(batch, f(drawn, chunk, model, events, key, context, *shared))
+        return _take_first(f(drawn, chunk, model, events, key, context, *shared), batch=batch)
 
 
-@partial(jax.jit, static_argnums=0)
-def _take_first(batch, out):
+@partial(jax.jit, static_argnames="batch")
+@placed
+def _take_first(out, *, batch):
     """Return the first events of `out`, with the axes `batch` in place of the first axis."""
-
-    def run(out):
-        return jax.tree.map(lambda a: a[: math.prod(batch)].reshape(batch + a.shape[1:]), out)
-
-    division = find_division(batch, (), out)
-    return division.run(run, out) if division else run(out)
+    size = math.prod(batch)
+    return jax.tree.map(lambda a: a[:size].reshape(batch + a.shape[1:]), out)
 
 
 def round_up(size: int) -> int:

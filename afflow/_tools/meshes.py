@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,20 @@ class Division(NamedTuple):
         # Loops start from constants. The check of types would want each start marked as varying.
         one = jax.shard_map(f, **specs, axis_names=set(self.axes), check_vma=False)
         return one(parts, *whole)
+
+
+def placed(f: Callable) -> Callable:
+    """Decorate a function of arrays, within `jax.jit`: on a mesh, the compiler places its arrays.
+
+    Keyword arguments of the result are static.
+    """
+
+    @wraps(f)
+    def run(*args, **static):
+        division, one = find_division((), (), args), partial(f, **static)
+        return division.run(one, *args) if division else one(*args)
+
+    return run
 
 
 def _enter(value: jax.Array) -> jax.Array:

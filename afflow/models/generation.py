@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 from afflow._tools.arguments import check_number
 from afflow._tools.calls import call, check_context, make_typed, per_event
 from afflow._tools.lowering import use_float32_products
+from afflow._tools.meshes import placed
 from afflow._tools.shapes import Shape, check_size
 from afflow.core.conditioner import Conditioner, Place, run_steps
 from afflow.models.emission import as_pytree, check_temperature, codes
@@ -86,7 +87,7 @@ def _stream(model, drawing, key, prompt, length, context, chunk):
     while length is None or t < length:
         size = chunk if length is None else min(chunk, length - t)
         room = _find_room(model, t + size)
-        place, x, log_probs = _continue(model, drawing, key, place, size, room)
+        place, x, log_probs = _continue(model, drawing, key, place, size=size, room=room)
         ends = np.flatnonzero([] if drawing.stop is None else x == drawing.stop)
         kept = ends[0] + 1 if len(ends) else size
         yield np.asarray(x[:kept]), float(log_probs[:kept].sum())
@@ -101,6 +102,7 @@ def _find_room(model, size):
 
 
 @jax.jit
+@placed
 def _begin(model, prompt, context):
     """Return the place after a prompt."""
     with use_float32_products():
@@ -110,7 +112,8 @@ def _begin(model, prompt, context):
 
 
 @partial(jax.jit, static_argnames=("size", "room"))
-def _continue(model, drawing, key, place, size, room):
+@placed
+def _continue(model, drawing, key, place, *, size, room):
     """Draw the next `size` tokens, with caches for `room` tokens."""
     with use_float32_products():
         net, emit = model.conditioner, _make_emit(model, drawing, key)

@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec, use_abstract_mesh
@@ -96,3 +97,17 @@ def test_other_axes_and_other_meshes():
     assert "shard_map" not in operations
     _, operations = trace(lambda key: flow.sample(key, 8, jnp.ones(2)), KEY)
     assert "shard_map" not in operations
+
+
+def test_streams_within_a_mesh():
+    """Check one event that is drawn in parts, on an explicit mesh of one device."""
+    sizes = {"features": 4, "width": 8, "num_layers": 1, "num_heads": 2}
+    network = afflow.conditioners.Transformer(5, 4, **sizes, rngs=nnx.Rngs(0))
+    model = afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(4))
+
+    def draw():
+        return np.concatenate([x for x, _ in model.stream(KEY, np.array([1, 2]), 5, chunk=2)])
+
+    expected = draw()
+    with jax.set_mesh(jax.make_mesh((1,), ("data",))):
+        np.testing.assert_array_equal(draw(), expected)
