@@ -164,7 +164,8 @@ def _relax_part(part: Any) -> Any:
         return nnx.merge(graph, jax.tree.map(_relax_part, state))
     if not _is_on_mesh(part):
         return part
-    return jax.device_put(part, NamedSharding(_relax_mesh(part.sharding.mesh), part.sharding.spec))
+    spec = PartitionSpec(*part.sharding.spec[: part.ndim])  # that of a key may count its data
+    return jax.device_put(part, NamedSharding(_relax_mesh(part.sharding.mesh), spec))
 
 
 def _is_on_mesh(value: Any) -> bool:

@@ -71,14 +71,15 @@ def test_one_device_as_a_mesh(alone):
 
 def test_training_takes_the_mesh_of_the_context():
     @on_mesh
-    def train(*, mesh=None):
+    def train(*, mesh=None, key=None):
+        assert key is None or jax.random.key_data(key).tolist() == [0, 7]
         return mesh, jax.sharding.get_mesh()
 
     rows, other = jax.make_mesh((1,), ("data",)), jax.make_mesh((1,), ("rows",))
     assert train()[0] is None
     for mesh, given, expected in [(rows, None, rows), (other, None, None), (other, rows, rows)]:
         with jax.set_mesh(mesh):
-            found, inner = train(mesh=given)
+            found, inner = train(mesh=given, key=jax.random.key(7))
         assert found == expected
         assert inner.empty
 
