@@ -60,6 +60,14 @@ def check_continuous(mesh):
         np.testing.assert_allclose(flow.log_prob(X[:6, :2]), expected, rtol=1e-6)
 
 
+def check_uncompiled(mesh):
+    """Check that samples without compilation, which cannot be divided, are the same."""
+    flow, key = afflow.maf(2, num_layers=1, hidden=(4,), rngs=nnx.Rngs(0)), jax.random.key(0)
+    expected = flow.sample(key, 4)
+    with jax.set_mesh(mesh), jax.disable_jit():
+        np.testing.assert_allclose(flow.sample(key, 4), expected, rtol=1e-6)
+
+
 def main(out, data, model, process=0, num_processes=1, address=None):
     """Train and sample on a mesh, and save the results in the first process.
 
@@ -80,6 +88,7 @@ def main(out, data, model, process=0, num_processes=1, address=None):
             x = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
             flow, history = fit(None, x, **options)
         check_continuous(mesh)
+        check_uncompiled(mesh)
     with jax.set_mesh(mesh):
         found = jax.tree.map(np.asarray, evaluate(flow))
     if int(process) == 0:
