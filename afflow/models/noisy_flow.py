@@ -9,7 +9,7 @@ from flax import nnx
 
 from afflow._tools.arguments import check_instance, check_number, check_positive
 from afflow._tools.arrays import to_device
-from afflow._tools.calls import make_typed
+from afflow._tools.calls import call, check_ending, check_floating, make_typed, per_event
 from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
@@ -91,14 +91,8 @@ class NoisyFlow(Outlined, nnx.Module):
             context: `(..., *context_shape)`.
             chunk: the number of events in memory at a time, by default all.
         """
-        x = to_device("x", x, float)
-
-        def weigh(key):
-            y = self._add_noise(key, x)
-            return self.flow.log_prob(y, context, chunk=chunk) + self._compare_kernels(y)
-
-        keys = jax.random.split(jax.random.key(0), self.num_draws)
-        return log_mean_exp(jnp.stack([weigh(key) for key in keys]))
+        x = check_ending("x", to_device("x", x, float), self.event_shape)
+        return call(_log_prob, self, (x,), context, key=jax.random.key(0), chunk=chunk)
 
     def training_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
@@ -134,39 +128,48 @@ class NoisyFlow(Outlined, nnx.Module):
             shape: the number or shape of samples for each context.
             context: `(*context_batch, *context_shape)`.
             denoise: whether to remove the noise.
-            chunk: number of samples to draw at a time, by default all.
+            chunk: number of samples to draw and to denoise at a time, by default all.
         """
         y = self.flow.sample(key, shape, context, chunk=chunk)
-        return self.denoise(y, context) if denoise else y
+        return self.denoise(y, context, chunk=chunk) if denoise else y
 
-    def denoise(self, y: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    def denoise(
+        self, y: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
+    ) -> jax.Array:
         r"""Return noisy events without their expected noise: $y + \sigma^2 \nabla \log p(y)$.
 
         Args:
             y: events `(..., *event_shape)`.
             context: `(..., *context_shape)`.
+            chunk: the number of events in memory at a time, by default all.
         """
-        return y + self.noise_std**2 * _compute_score(self.flow, y, context)
+        y = check_floating("y", y, self.event_shape)
+        return call(_denoise, self, (y,), context, chunk=chunk)
 
     def _add_noise(self, key: jax.Array, x: jax.Array) -> jax.Array:
         return x + self.noise_std * jax.random.normal(key, x.shape, x.dtype)
 
     def _compare_kernels(self, y: jax.Array) -> jax.Array:
-        r"""Return $\log P(x \mid y) - \log q(y \mid x)$ `(...)`, which does not depend on `x`."""
+        r"""Return $\log P(x \mid y) - \log q(y \mid x)$ for an event; it does not depend on `x`."""
         grid = jnp.linspace(self.low, self.high, self.levels, dtype=y.dtype)
+        distances = (y[..., None] - grid.reshape(*(1,) * y.ndim, -1)) / self.noise_std
+        log_sums = jax.nn.logsumexp(-jnp.square(distances) / 2, axis=-1)
         log_q = -math.log(self.noise_std * math.sqrt(2 * math.pi))
-        terms = -log_q - _sum_kernels(y, grid, self.noise_std)
-        return terms.sum(tuple(range(y.ndim - len(self.event_shape), y.ndim)))
+        return (-log_q - log_sums).sum()
 
 
-@jax.jit
-def _compute_score(flow: Flow, y: jax.Array, context: jax.Array | None) -> jax.Array:
-    """Return the gradients of log-densities with respect to their events."""
-    return jax.grad(lambda y: flow.log_prob(y, context).sum())(y)
+@per_event
+def _log_prob(model, item, context):
+    x, key = item
+
+    def weigh(key):
+        y = model._add_noise(key, x)
+        return model.flow.log_prob(y, context) + model._compare_kernels(y)
+
+    return log_mean_exp(jax.lax.map(weigh, jax.random.split(key, model.num_draws)))
 
 
-@jax.jit
-def _sum_kernels(y: jax.Array, grid: jax.Array, noise_std: float) -> jax.Array:
-    r"""Return $\log \sum_k e^{-(v_k - y)^2 / 2 \sigma^2}$ over the values $v_k$ of the grid."""
-    distances = (y[..., None] - grid.reshape(*(1,) * y.ndim, -1)) / noise_std
-    return jax.nn.logsumexp(-jnp.square(distances) / 2, axis=-1)
+@per_event
+def _denoise(model, item, context):
+    (y,) = item
+    return y + model.noise_std**2 * jax.grad(model.flow.log_prob)(y, context)

@@ -38,7 +38,7 @@ def integrate(flow, noise_std):
 
 
 def test_the_bound_is_below_the_log_probability_and_many_draws_come_close():
-    flow, std = correlated(), 0.6
+    flow, std = correlated(), 1.2  # wide noise, so that the weights have a variance
     exact = integrate(flow, std)
     np.testing.assert_allclose(np.exp(exact).sum(), 1, rtol=1e-3)
     copies = np.broadcast_to(EVENTS, (4000, 9, 2))  # each with separate noise
@@ -91,6 +91,21 @@ def test_training_drops_a_share_of_the_contexts_and_validation_none():
     assert 0.2 < is_null.mean() < 0.3
     kept = model.without_noise().training_log_prob(KEY, x, context)
     np.testing.assert_allclose(kept, given)
+
+
+def test_events_in_chunks_have_the_same_densities_and_samples():
+    model, classes = NoisyFlow(conditional(), 0.5, levels=3, num_draws=3), np.eye(3)
+    x = np.broadcast_to(GRID[:, None, None], (3, 3, 2))
+    assert len(np.unique(model.log_prob(x, classes))) == 9  # separate noise for each event
+    for method, *args in (("log_prob", x), ("denoise", x), ("sample", KEY, 3)):
+        run = getattr(model, method)
+        np.testing.assert_allclose(run(*args, classes, chunk=2), run(*args, classes), rtol=1e-6)
+
+
+def test_events_of_another_shape_are_errors():
+    for method in ("log_prob", "denoise"):
+        with pytest.raises(ValueError, match=r"shape \(\.\.\., 2\), got \(5, 3\)"):
+            getattr(NoisyFlow(correlated(), 0.1), method)(np.zeros((5, 3)))
 
 
 def test_training_adds_noise_of_the_given_size():
