@@ -507,6 +507,11 @@ BIJECTORS: dict[str, Make] = {
         recurrent(3, 4, features=2), afflow.Affine(), afflow.Jacobi()
     ),
     "tokens transformer": lambda: tokens(transformer(17, 4, features=2)),
+    "tokens guided": lambda: tokens(
+        afflow.conditioners.Guided(
+            transformer(3, 4, features=2, num_layers=1), 2.0, temperature=3.0
+        )
+    ),
     "tokens wavenet": lambda: tokens(wavenet(3, 4, features=2, context_dim=1)),
     "tokens tcn": lambda: tokens(tcn(4, 4, features=2)),
     "tokens gated": lambda: tokens(gated((2, 2), 4, features=2)),

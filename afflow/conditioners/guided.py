@@ -79,6 +79,10 @@ class Guided(Conditioner):
     def reads_at_once(self) -> bool:
         return self.conditioner.reads_at_once
 
+    @property
+    def cache_only_grows(self) -> bool:
+        return self.conditioner.cache_only_grows
+
     def __call__(self, x, context=None):
         weak, null = self._make_weak(x.dtype)
         return self._move(self.conditioner(x, context), weak(x, null), 0)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from afflow._tools.arguments import check_callable, draw_key
+from afflow._tools.scans import scan_in_chunks
 from afflow.core.conditioner import Conditioner, given
 
 
@@ -107,19 +108,3 @@ def _add(a, weights, x):
 def _get_float_of(inputs):
     dtype = jax.tree.leaves(inputs)[0].dtype
     return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.bfloat16
-
-
-def scan_in_chunks(body: Callable, carry, xs):
-    r"""Return `lax.scan(body, carry, xs)[1]`, with $\sqrt D$ carries kept for the backward pass.
-
-    The backward pass runs the steps between two of these carries again.
-    """
-    size = len(jax.tree.leaves(xs)[0])
-    width = math.isqrt(size)
-    cut = size - size % width
-    chunks = jax.tree.map(lambda a: a[:cut].reshape(-1, width, *a.shape[1:]), xs)
-    chunk = jax.checkpoint(lambda carry, xs: jax.lax.scan(body, carry, xs), prevent_cse=False)
-    carry, out = jax.lax.scan(chunk, carry, chunks)
-    out = jax.tree.map(lambda a: a.reshape(cut, *a.shape[2:]), out)
-    _, rest = chunk(carry, jax.tree.map(lambda a: a[cut:], xs))
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), out, rest)

@@ -63,6 +63,7 @@ class Transformer(Conditioner):
     """
 
     temperature: float = 1.0  # the divisor of the scores of attention
+    cache_only_grows = True
 
     def __init__(
         self,

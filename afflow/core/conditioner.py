@@ -14,6 +14,7 @@ from flax import nnx
 from afflow._tools.arguments import check_number
 from afflow._tools.modules import copy_module
 from afflow._tools.outline import Outlined
+from afflow._tools.scans import scan_back
 from afflow._tools.shapes import Shape, check_size, check_sizes
 
 Emit = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
@@ -59,6 +60,7 @@ class Conditioner(Outlined, nnx.Module):
     num_params: int
     has_kernel = False  # whether `decode` takes the argument `kernel`
     knows_length: Any = True  # whether the weights are made for one number of tokens
+    cache_only_grows: Any = False  # whether a step keeps all that earlier steps put in the cache
     dropout: float = 0.0  # the probability with which `noisy` drops a unit
 
     def _set_sizes(
@@ -283,6 +285,10 @@ class Conditioner(Outlined, nnx.Module):
     ):
         r"""Solve the transposed equation $v = b + C'(x)^T (g\, v + s)$.
 
+        A conditioner with steps goes back through them. The cotangent of a token is complete when
+        all later steps are done; its own step then gives cotangents of the token before and of the
+        cache.
+
         Args:
             x: the event `(T, *token)`.
             context: the context of the event.
@@ -290,16 +296,33 @@ class Conditioner(Outlined, nnx.Module):
             source: $s$, with the shape of `gain`.
             b: the right-hand side `(T, *token)`.
         """
-        params, pull = jax.vjp(lambda x: self(x, context), x)
-
-        def pulled(cotangents):
-            return pull(cotangents.reshape(params.shape))[0]
-
-        b = b + pulled(source)
         if type(self).step is Conditioner.step:
-            return neumann(lambda v: pulled(gain * v[..., None]), b)
-        solve = partial(Conditioner.solve_tangent, self, x, context, gain)
-        return jax.linear_transpose(solve, b)(b)[0]
+            params, pull = jax.vjp(lambda x: self(x, context), x)
+
+            def pulled(cotangents):
+                return pull(cotangents.reshape(params.shape))[0]
+
+            return neumann(lambda v: pulled(gain * v[..., None]), b + pulled(source))
+
+        def advance(cache, scanned):
+            t, x_prev, *_ = scanned
+            return self.step(x_prev, t, cache)[1]
+
+        def undo(after, scanned, cache):
+            d_x, d_cache = after
+            t, x_prev, gain_t, source_t, b_t = scanned
+            v_t = b_t + d_x
+            (params, _), pull = jax.vjp(lambda x, cache: self.step(x, t, cache), x_prev, cache)
+            d_params = (gain_t * v_t[..., None] + source_t).reshape(params.shape)
+            return pull((d_params, d_cache)), v_t
+
+        start, x_prev = self.init_cache(context, x.dtype), jnp.zeros_like(x).at[1:].set(x[:-1])
+        after = jnp.zeros_like(x[0]), jax.tree.map(jnp.zeros_like, start)
+        steps = jnp.arange(len(x)), x_prev, gain, source, b
+        if self.cache_only_grows:  # the last cache serves every step
+            _, cache = self.prefill(x_prev, 0, start)
+            return jax.lax.scan(partial(undo, cache=cache), after, steps, reverse=True)[1]
+        return scan_back(advance, start, undo, after, steps)
 
 
 def _cache_shapes(net: Conditioner) -> Any:
