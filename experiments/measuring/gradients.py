@@ -42,12 +42,19 @@ def score(layers: afflow.Bijector, z: jax.Array) -> jax.Array:
 def time_gradients(stacks: dict[str, afflow.Bijector], z: jax.Array, repeats: int) -> dict:
     """Time the gradients of the serial direction of equal stacks, and record their memory.
 
-    The memory is the compiler's size of temporaries.
+    The memory is the compiler's size of temporaries. A density and its gradient are timed for
+    comparison.
     """
-    pass_ = jax.jit(lambda layers: jax.vmap(layers.inverse_and_log_det)(z))
+
+    def density(layers):
+        x, log_det = jax.vmap(layers.inverse_and_log_det)(z)
+        return jnp.square(x).sum() + log_det.sum()
+
+    pass_, density_gradient = jax.jit(density), jax.jit(jax.grad(density))
     gradient = jax.jit(jax.grad(score, argnums=(0, 1)))
     runs = {name: lambda layers=layers: gradient(layers, z) for name, layers in stacks.items()}
     runs["density pass"] = lambda: pass_(stacks["implicit"])
+    runs["density gradient"] = lambda: density_gradient(stacks["implicit"])
     compiling = {name: compile_seconds(run) for name, run in runs.items()}
     times = interleave(runs, repeats, seconds=15.0)
     results: dict = {name: summary(times[name]) for name in runs}
