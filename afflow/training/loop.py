@@ -287,7 +287,7 @@ def _select_trained(mask: dict[tuple, Any]) -> Any:
 
 
 def _iterate_runs(program: Program, run: Run) -> Iterator[Run]:
-    """Yield the run about once a second, and at the end of an epoch with its validation."""
+    """Yield the run every three seconds or so, and at the end of an epoch with its validation."""
     pace = Pace()
     while not program.is_over(run):
         start, done = time.perf_counter(), run.step

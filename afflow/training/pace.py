@@ -2,11 +2,12 @@
 
 import jax
 
-_SECONDS = 1.0
+# A call allocates its temporaries anew, which takes up to a third of a second for large networks.
+_SECONDS = 3.0
 
 
 class Pace:
-    """A choice of the number of steps to take at a time, which last about a second.
+    """A choice of the number of steps to take at a time, which last about three seconds.
 
     The program of the steps takes any number of them, and the results do not depend on it. Several
     processes take all steps at once, because each must start the same programs.

@@ -6,12 +6,12 @@ import afflow
 from afflow.training.pace import Pace
 
 
-def test_a_pace_lasts_a_second():
+def test_a_pace_lasts_three_seconds():
     pace = Pace()
     assert pace.choose(100) == 1  # the call that compiles
     pace.learn(1, 60.0)
     assert pace.choose(100) == 1
-    pace.learn(1, 0.02)
+    pace.learn(1, 0.06)
     assert pace.choose(100) == 50
     assert pace.choose(7) == 7
     pace.learn(50, 100.0)  # another shape of data was compiled
