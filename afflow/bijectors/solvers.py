@@ -230,15 +230,26 @@ class _WithoutSteps(Conditioner):
         return self.conditioner(x, context)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def solve(
     solver: Solver, conditioner: Conditioner, emit: Emit, inputs: Any, context: jax.Array | None
 ) -> tuple[jax.Array, Any]:
-    r"""Run `solver`, with derivatives that do not depend on the solver.
+    """Run `solver`, with derivatives that do not depend on the solver.
 
-    `emit` emits one coordinate of a token. The solution satisfies $(x, a) = E(z, C(x))$, where $C$
-    is the conditioner and $E$ the emission of all coordinates. Its tangent therefore satisfies a
-    triangular system,
+    `emit` emits one coordinate of a token. A conditioner whose pass is a loop over its steps is
+    differentiated through the loop, for the price of the derivative of a pass. Derivatives of all
+    others come from the implicit function theorem.
+    """
+    if conditioner.is_serial and isinstance(solver, Incremental):
+        return solver.run(conditioner, _over_token(emit, conditioner), inputs, context)
+    return _solve_implicitly(solver, conditioner, emit, inputs, context)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solve_implicitly(solver, conditioner, emit, inputs, context):
+    r"""Run `solver`, with derivatives by the implicit function theorem.
+
+    The solution satisfies $(x, a) = E(z, C(x))$, where $C$ is the conditioner and $E$ the emission
+    of all coordinates. Its tangent therefore satisfies a triangular system,
 
     $$(\dot x, \dot a) = \dot E + \partial_p E\, C'(x)\, \dot x,$$
 
@@ -260,12 +271,12 @@ def _emit_token(token, emit, inputs, params):
     return emit(inputs, params.reshape(*token, -1))
 
 
-@solve.defjvp
+@_solve_implicitly.defjvp
 @use_float32_products()
 def _solve_jvp(solver, primals, tangents):
     conditioner, emit, inputs, context = primals
     d_conditioner, d_emit, d_inputs, d_context = tangents
-    x, aux = solve(solver, conditioner, emit, inputs, context)
+    x, aux = _solve_implicitly(solver, *primals)
     # With the checkpoint, reverse mode keeps x for each layer of a deep flow, not hidden units.
     params, d_params = jax.jvp(
         jax.checkpoint(lambda conditioner, context: conditioner(x, context)),

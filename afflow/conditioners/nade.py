@@ -45,6 +45,8 @@ class NADE(Conditioner):
         (5, 2)
     """
 
+    is_serial = True
+
     def __init__(
         self,
         dim: int,

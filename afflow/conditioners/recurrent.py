@@ -53,6 +53,7 @@ class Recurrent(Conditioner):
     """
 
     knows_length = False
+    is_serial = True
 
     def __init__(
         self,
