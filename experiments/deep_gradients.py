@@ -1,6 +1,6 @@
 """What a gradient through samples costs, for each deep conditioner of sequences and images.
 
-    python experiments/deep_gradients.py  # about ten minutes on two cores
+    python experiments/deep_gradients.py  # about six minutes on two cores
 
 A layer of affine maps draws samples. Their gradient comes once from the implicit function theorem,
 as in the library, and once from backpropagation through the steps with their caches.
