@@ -14,8 +14,7 @@ import jax
 import numpy as np
 import tyro
 from flax import nnx
-from jax.tree_util import Partial
-from measuring.gradients import time_gradients
+from measuring.gradients import Backpropagated, time_gradients
 from measuring.report import save
 
 import afflow
@@ -41,17 +40,7 @@ class Config:
     """Where to write the JSON."""
 
 
-class Loop(afflow.MaskedAutoregressive):
-    """A layer whose gradients come from backpropagation through the steps."""
-
-    def forward_and_log_det(self, x, context=None):
-        """Return the sample and its log-determinant."""
-        emit = Partial(type(self.univariate).forward_and_log_det, self.univariate)
-        x, log_dets = afflow.Incremental().run(self.conditioner, emit, x, context)
-        return x, log_dets.sum()
-
-
-KINDS = {"implicit": afflow.MaskedAutoregressive, "backpropagation": Loop}
+KINDS = {"implicit": afflow.MaskedAutoregressive, "backpropagation": Backpropagated}
 
 
 def networks(config: Config) -> dict[str, Callable[[nnx.Rngs], afflow.Conditioner]]:

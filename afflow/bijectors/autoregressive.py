@@ -21,7 +21,7 @@ class MaskedAutoregressive(Bijector):
     and the univariate acts on each of its `C` values with separate parameters.
 
     `inverse` (density) is one parallel pass. `forward` (sampling) is serial in `t` and is run by
-    `solver`; its derivatives are exact, by the implicit function theorem. This is one layer of
+    `solver`; its derivatives are exact, and the same for every solver. This is one layer of
     MAF (Papamakarios et al. 2017, arXiv:1705.07057). Its `Inverse` is one layer of IAF (Kingma
     et al. 2016, arXiv:1606.04934).
 

@@ -1,4 +1,4 @@
-"""Solvers for the serial direction, with derivatives by the implicit function theorem."""
+"""Solvers for the serial direction, with derivatives that do not depend on the solver."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

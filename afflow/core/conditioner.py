@@ -60,7 +60,7 @@ class Conditioner(Outlined, nnx.Module):
     num_params: int
     has_kernel = False  # whether `decode` takes the argument `kernel`
     knows_length: Any = True  # whether the weights are made for one number of tokens
-    is_serial: Any = False  # whether a pass is itself a loop over the steps
+    is_serial = False  # whether a pass is itself a loop over the steps
     cache_only_grows: Any = False  # whether a step keeps all that earlier steps put in the cache
     dropout: float = 0.0  # the probability with which `noisy` drops a unit
 

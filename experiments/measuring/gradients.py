@@ -1,5 +1,7 @@
 """The gradient of sampling: implicit differentiation against backpropagation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +12,21 @@ import afflow
 from measuring.report import compile_seconds, interleave, summary
 
 
-class FullPasses(afflow.MaskedAutoregressive):
-    """The usual implementation: D full passes, with backpropagation through all passes."""
+class Backpropagated(afflow.MaskedAutoregressive):
+    """A layer whose gradients come from backpropagation through the loop of its solver."""
 
     def forward_and_log_det(self, x, context=None):
         """Return the sample and its log-determinant."""
         emit = Partial(type(self.univariate).forward_and_log_det, self.univariate)
-        x, log_dets = afflow.FullPasses().run(self.conditioner, emit, x, context)
+        x, log_dets = self.solver.run(self.conditioner, emit, x, context)
         return x, log_dets.sum()
 
 
-KINDS = {"implicit": afflow.MaskedAutoregressive, "backpropagation": FullPasses}
+KINDS = {
+    "implicit": afflow.MaskedAutoregressive,
+    "backpropagation": partial(Backpropagated, solver=afflow.FullPasses()),
+}
+"""The usual implementation of the second kind makes D full passes."""
 
 
 def stack(kind: str, dim: int, hidden: tuple[int, ...], num_layers: int, seed: int):

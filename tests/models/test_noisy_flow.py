@@ -37,18 +37,19 @@ def integrate(flow, noise_std):
     return logsumexp(log_p[:, None] + of_events, axis=0)
 
 
-def test_the_bound_is_below_the_log_probability_and_many_draws_come_close():
-    flow, std = correlated(), 1.2  # wide noise, so that the weights have a variance
+@pytest.mark.parametrize("std", [0.6, 1.2])
+def test_the_bound_is_below_the_log_probability_and_many_draws_come_close(std):
+    flow = correlated()
     exact = integrate(flow, std)
     np.testing.assert_allclose(np.exp(exact).sum(), 1, rtol=1e-3)
-    copies = np.broadcast_to(EVENTS, (4000, 9, 2))  # each with separate noise
+    copies = np.broadcast_to(EVENTS, (20000, 9, 2))  # each with separate noise
     one = np.asarray(NoisyFlow(flow, std, levels=3).log_prob(copies))
     error = one.std(0) / np.sqrt(len(one))
     gap = exact - one.mean(0)
     assert (gap > 3 * error).all()
     tight = np.asarray(NoisyFlow(flow, std, levels=3, num_draws=64).log_prob(copies[:500]))
     assert (exact - tight.mean(0) < 0.5 * gap).all()
-    np.testing.assert_allclose(logsumexp(one, axis=0) - np.log(4000), exact, atol=0.1)
+    np.testing.assert_allclose(logsumexp(one, axis=0) - np.log(20000), exact, atol=0.1)
 
 
 def test_the_bound_is_tight_for_the_flow_of_noisy_events_with_little_noise():
@@ -95,7 +96,7 @@ def test_training_drops_a_share_of_the_contexts_and_validation_none():
 
 def test_events_in_chunks_have_the_same_densities_and_samples():
     model, classes = NoisyFlow(conditional(), 0.5, levels=3, num_draws=3), np.eye(3)
-    x = np.broadcast_to(GRID[:, None, None], (3, 3, 2))
+    x = np.zeros((3, 3, 2))
     assert len(np.unique(model.log_prob(x, classes))) == 9  # separate noise for each event
     for method, *args in (("log_prob", x), ("denoise", x), ("sample", KEY, 3)):
         run = getattr(model, method)
