@@ -72,12 +72,16 @@ def _log_sum_exp_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def normalize(a: jax.Array) -> jax.Array:
-    """Return the log-softmax `a - log_sum_exp(a)`, with an accurate second derivative."""
-    return jax.nn.log_softmax(a)
+def normalize(a: jax.Array) -> tuple[jax.Array, jax.Array]:
+    r"""Return $a_k - t$ and $t = \log\sum_k e^{a_k}$, with accurate second derivatives."""
+    most = jnp.max(a)
+    apart = a - most
+    total = jnp.log(jnp.sum(jnp.exp(apart)))
+    return apart - total, most + total
 
 
 @normalize.defjvp
 def _normalize_jvp(primals, tangents):
-    (a,), (d_a,) = primals, tangents
-    return normalize(a), d_a - jnp.sum(jax.nn.softmax(a) * d_a)
+    log_weights, log_total = normalize(*primals)
+    mean = jnp.sum(jnp.exp(log_weights) * tangents[0])
+    return (log_weights, log_total), (tangents[0] - mean, mean)

@@ -23,6 +23,14 @@ def forward_by_search(
     return x, -g(x, params)[1]
 
 
+class Start(NamedTuple):
+    """A place from which to search for a root, and a bracket of the root, around both."""
+
+    low: jax.Array
+    x: jax.Array
+    high: jax.Array
+
+
 class Search(NamedTuple):
     """The state of a search for a root."""
 
@@ -35,14 +43,15 @@ class Search(NamedTuple):
 
 
 @jax.custom_jvp
-def solve_monotone(g: Increasing, z: jax.Array, params: Any) -> jax.Array:
+def solve_monotone(
+    g: Increasing, z: jax.Array, params: Any, start: Start | None = None
+) -> jax.Array:
     r"""Return the root $x$ of $g(x; \theta) = z$ on the real line, to float rounding.
 
-    The search takes Newton steps inside a bracket. It starts at $x = z$ with an infinite bracket.
-    While an end of the bracket is infinite, a step is at most $8 (1 + |x|)$ long. A Newton step is
-    rejected if it leaves the bracket, or if it is more than half as long as the step before. A
-    bisection replaces a rejected step; while the bracket is infinite, the longest step does. The
-    implicit function theorem gives the derivatives:
+    The search takes Newton steps inside a bracket. While an end of the bracket is infinite, a step
+    is at most $8 (1 + |x|)$ long. A Newton step is rejected if it leaves the bracket, or if it is
+    more than half as long as the step before. A bisection replaces a rejected step; while the
+    bracket is infinite, the longest step does. The implicit function theorem gives the derivatives:
     $\dot x = (\dot z - \partial_\theta g\, \dot\theta) / g'(x)$. In a flat place between two modes
     of a mixture, their relative error is at most 1e-3 in float32 and 1e-12 in float64.
 
@@ -50,6 +59,7 @@ def solve_monotone(g: Increasing, z: jax.Array, params: Any) -> jax.Array:
         g: `g(x, params)` returns the value and the log-slope of a function onto the real line.
         z: scalar; NaN gives NaN.
         params: further arguments of `g`, any pytree.
+        start: where the search starts; by default at $x = z$ with an infinite bracket.
 
     Returns:
         The root, up to rounding of $x$ or a change of $z$ by a few ulp of $\max(|z|, 1)$. NaN if
@@ -57,7 +67,8 @@ def solve_monotone(g: Increasing, z: jax.Array, params: Any) -> jax.Array:
     """
     z = z.astype(jax.eval_shape(g, z, params)[0].dtype)
     infinity = jnp.full_like(z, jnp.inf)
-    start = Search(-infinity, infinity, z, infinity, jnp.bool_(0), jnp.int32(0))
+    low, x, high = start or Start(-infinity, z, infinity)
+    search = Search(low, high, x, infinity, jnp.bool_(0), jnp.int32(0))
 
     def unfinished(search):
         return ~search.found & (search.count < _MAX_STEPS)
@@ -65,7 +76,7 @@ def solve_monotone(g: Increasing, z: jax.Array, params: Any) -> jax.Array:
     def advance(search):
         return _advance(search, *g(search.x, params), z)
 
-    end = jax.lax.while_loop(unfinished, advance, start)
+    end = jax.lax.while_loop(unfinished, advance, search)
     return jnp.where(end.found & jnp.isfinite(end.x), end.x, jnp.nan)
 
 
@@ -74,7 +85,7 @@ def _advance(search: Search, value: jax.Array, log_slope: jax.Array, z: jax.Arra
     x, eps, error = search.x, jnp.finfo(z.dtype).eps, value - z
     low, high = jnp.where(error <= 0, x, search.low), jnp.where(error >= 0, x, search.high)
     is_open = jnp.isinf(low) | jnp.isinf(high)
-    longest = jnp.where(is_open, 8 * (1 + jnp.abs(x)), high - low)
+    longest = jnp.where(is_open, 8 * (1 + jnp.abs(x)), 2 * (high - low))
     newton = x - jnp.clip(error * jnp.exp(-log_slope), -longest, longest)
     step = jnp.abs(newton - x)
     trusted = (low <= newton) & (newton <= high) & (step <= search.step / 2)
@@ -91,8 +102,8 @@ def _advance(search: Search, value: jax.Array, log_slope: jax.Array, z: jax.Arra
 
 @solve_monotone.defjvp
 def _solve_monotone_jvp(primals, tangents):
-    (g, z, params), (d_g, d_z, d_params) = primals, tangents
-    x = solve_monotone(g, z, params)
+    (g, _, params, _), (d_g, d_z, d_params, _) = primals, tangents
+    x = solve_monotone(*primals)
     (_, log_slope), (d_value, _) = jax.jvp(
         lambda g, params: g(x, params), (g, params), (d_g, d_params)
     )

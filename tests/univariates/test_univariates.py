@@ -14,7 +14,8 @@ from scipy import stats
 from scipy.special import logit
 
 import afflow
-from afflow.univariates.monotone import solve_monotone
+from afflow.univariates.mixture_cdf import mixture_parameters, surround
+from afflow.univariates.monotone import Start, solve_monotone
 
 UNIVARIATES = {
     "logistic mixture": lambda spread=0.5: afflow.univariates.MixtureCDF(3, spread=spread),
@@ -259,6 +260,55 @@ def test_solve_monotone_survives_steps_that_underflow():
     found = jax.jit(jax.vmap(lambda z: solve_monotone(Partial(steep), z, None)))(z)
     np.testing.assert_allclose(steep(found, None)[0], z, rtol=1e-12, atol=1e-15)
     assert np.isnan(solve_monotone(Partial(steep), jnp.array(jnp.nan), None))
+
+
+def test_solve_monotone_takes_no_end_of_the_bracket_for_a_root():
+    """Check a start at an end with a slope so small that Newton's step leaps over the other end."""
+
+    def flat(x, params):
+        return x**3 + 1e-3 * x, jnp.log(3 * x**2 + 1e-3)
+
+    x, start = jnp.array(2.0), Start(*map(jnp.array, (0.0, 0.0, 10.0)))
+    found = solve_monotone(Partial(flat), flat(x, None)[0], None, start)
+    np.testing.assert_allclose(found, x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("component", ["LogisticCDF", "GaussianCDF", "LaplaceCDF"])
+def test_both_tails_at_once_are_the_two_tails(component):
+    """Check values and derivatives, at the median and on both sides of it."""
+    component = getattr(afflow.univariates, component)()
+    u = jnp.array([-30.0, -11.0, -3.0, -1e-3, -0.0, 0.0, 0.2, 5.0, 12.0])
+
+    def apart(u):
+        tails = component.log_tail(u), component.log_tail(-u)
+        return tuple(map(jnp.stack, zip(*tails, strict=True)))
+
+    slopes = jax.jacfwd(component.log_tails), jax.jacfwd(apart)
+    for f, g in ((component.log_tails, apart), slopes):
+        for a, b in zip(jax.vmap(f)(u), jax.vmap(g)(u), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["laplace mixture", "logistic mixture", "gaussian mixture"])
+def test_the_search_in_a_mixture_starts_around_the_root(name):
+    mixture = (UNIVARIATES | OTHERS)[name]()
+    rng = np.random.default_rng(0)
+    p = jnp.asarray(rng.normal(0, 2, (300, *mixture.context_shape)), jnp.float32)
+    z = jnp.asarray(rng.standard_t(2, 300), jnp.float32)
+
+    @jax.jit
+    @jax.vmap
+    def search(z, p):
+        parameters = mixture_parameters(mixture, p)
+        read = Partial(lambda y, parameters: mixture._read(y, parameters))
+        start = surround(z, *parameters)
+        return start, solve_monotone(read, z, parameters), mixture.forward(z, p)
+
+    start, root, y = search(z, p)
+    for inside in (root, start.x):
+        assert (start.low <= inside).all()
+        assert (inside <= start.high).all()
+    np.testing.assert_allclose(y, root, rtol=1e-3, atol=1e-5)
 
 
 def test_solve_monotone_differentiates_both_ways():
