@@ -318,7 +318,7 @@ def _move(program: Program, run: Run, state: State, losses: np.ndarray) -> Run:
     """Return the run after steps with these losses.
 
     The losses are added one by one, so that the sum does not depend on how many steps the program
-    took at a time. Python's own `sum` rounds once a call since its version 3.12.
+    took at a time. Since Python 3.12 the built-in `sum` rounds only the result of a call.
     """
     moved = run.moved(state, len(losses), reduce(add, losses.tolist(), run.loss_sum))
     if not np.isfinite(moved.loss_sum):

@@ -95,7 +95,7 @@ class GaussianCDF(Component):
         return _normal_log_tail(u), _normal_log_hazard(u)
 
     def log_tails(self, u):
-        # One complementary error function serves both sides.
+        # The larger tail is one minus the smaller: both need one complementary error function.
         is_right = u >= 0
         v = jnp.where(is_right, u, -u)
         less = self.log_tail(v)
@@ -230,7 +230,10 @@ def mixture_parameters(
 
 
 def surround(x: jax.Array, log_pi: jax.Array, mu: jax.Array, log_s: jax.Array) -> Start:
-    """Return the mean and the ends of the places where the components alone would take `x`."""
+    """Return where to search: between the places to which single components would take `x`.
+
+    The search starts at the mean of these places. The bracket is wider by the rounding of a place.
+    """
     s = jnp.exp(log_s)
     places, rounding = mu + s * x, 4 * jnp.finfo(x.dtype).eps * (jnp.abs(mu) + s * jnp.abs(x))
     low, high = jnp.min(places - rounding), jnp.max(places + rounding)
@@ -321,7 +324,7 @@ def _normal_quantile(log_s: jax.Array) -> jax.Array:
     r"""Solve $\log S(u) = \ell$ of a normal by Newton's method.
 
     The start is the rational function of $\sqrt{-2\ell}$ of Abramowitz and Stegun 1964, 26.2.23,
-    which is right to 5e-4. Two steps reach rounding.
+    whose error is below 5e-4. Two steps reach rounding.
     """
     t = jnp.sqrt(-2 * log_s)
     u = t - ((0.010328 * t + 0.802853) * t + 2.515517) / (
