@@ -658,6 +658,9 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "transformer tokens": lambda: transformer(4, 4, features=2, positions=afflow.nets.Relative(2)),
     "transformer encoder context": lambda: translator(),
     "transformer absolute": lambda: transformer(positions=afflow.nets.Absolute()),
+    "transformer per place": lambda: transformer(
+        4, 4, features=2, positions=afflow.nets.PerPlace(), context_dim=1
+    ),
     "transformer segments": lambda: transformer(18, 1, num_layers=1),
     "transformer at another length": lambda: transformer(3).with_length(7),
     "guided context": lambda: afflow.conditioners.Guided(

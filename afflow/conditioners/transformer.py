@@ -1,19 +1,19 @@
 """The transformer decoder: causal attention over the tokens."""
 
-import math
 from typing import Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import check_instance, check_positive, draw_key
+from afflow._tools.arguments import check_instance, check_positive
 from afflow._tools.modules import copy_module
 from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import check_size
 from afflow.core.conditioner import Conditioner
-from afflow.nets.attention import Encoder, Layer, check_heads, draw_weights, normalize
+from afflow.nets.attention import Encoder, Layer, check_heads, normalize
 from afflow.nets.positions import Positions, Rotary
+from afflow.nets.weights import draw_normal
 
 _SEGMENTS = 4
 
@@ -45,7 +45,7 @@ class Transformer(Conditioner):
         context_dim: length of the context vector; 0 for none.
         encoder: an `nets.Encoder` of the context, with rows of this `width`, in place of a context
             vector.
-        positions: `Rotary()`, `Relative()` or `Absolute()`.
+        positions: `nets.Rotary()`, `nets.Relative()`, `nets.Absolute()` or `nets.PerPlace()`.
         dropout: the probability to drop an output of a block, during training only.
         rngs: its `params` stream draws the initial weights.
 
@@ -96,15 +96,14 @@ class Transformer(Conditioner):
         if encoder is not None:
             self.context_shape = encoder.context_shape
         self.positions = positions
-        scale = 1 / math.sqrt(features)
-        self.E = nnx.Param(scale * jax.random.normal(draw_key(rngs), (features, width)))
+        embedding = positions.embedding_shape(length, features, width)
+        self.E = draw_normal(rngs, 1 / features, *embedding)
         # Without e, normalisation would leave no more of a scalar token than its sign.
-        self.e = nnx.Param(scale * jax.random.normal(draw_key(rngs), (width,)))
+        self.e = draw_normal(rngs, 1 / features, width)
         self.start = nnx.Param(jnp.zeros(width))
-        draw = jax.random.normal(draw_key(rngs), (context_dim, width))
-        self.U = nnx.Param(draw / math.sqrt(max(context_dim, 1)))
+        self.U = draw_normal(rngs, 1 / max(context_dim, 1), context_dim, width)
         shape = positions.start_shape(length, width)
-        self.places = None if shape is None else draw_weights(rngs, *shape)
+        self.places = None if shape is None else draw_normal(rngs, 1, *shape)
         options = {"num_layers": num_layers, "positions": positions, "rngs": rngs}
         options["crosses"] = encoder is not None
         self.layers = nnx.List([Layer(width, num_heads, **options) for _ in range(num_layers)])
@@ -163,8 +162,8 @@ class Transformer(Conditioner):
         pairs, (start, others) = cache
         n = len(x_prev)
         places = t + jnp.arange(n)
-        rows = multiply_rows(x_prev.reshape(n, self.features), self.E[...]) + self.e[...][None]
-        h = jnp.where((places == 0)[:, None], start[None], rows)  # (n, width)
+        rows = self.positions.embed(x_prev.reshape(n, self.features), self.E[...], t)
+        h = jnp.where((places == 0)[:, None], start[None], rows + self.e[...][None])  # (n, width)
         if self.places is not None:
             h = h + jax.lax.dynamic_slice_in_dim(self.places[...], t, n)
         h, new = self._drop(key, 0, h), []

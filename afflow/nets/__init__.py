@@ -3,7 +3,7 @@
 from afflow.nets.attention import Encoder
 from afflow.nets.convnet import ConvNet
 from afflow.nets.mlp import MLP
-from afflow.nets.positions import Absolute, Positions, Relative, Rotary
+from afflow.nets.positions import Absolute, PerPlace, Positions, Relative, Rotary
 from afflow.nets.resampling import Downsampler, Upsampler
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ConvNet",
     "Downsampler",
     "Encoder",
+    "PerPlace",
     "Positions",
     "Relative",
     "Rotary",

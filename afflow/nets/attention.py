@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.arguments import draw_key
 from afflow._tools.outline import Outlined
 from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import check_size
 from afflow.nets.positions import Absolute, Positions
+from afflow.nets.weights import draw_normal
 
-_SCALE = 0.02  # the standard deviation of initial weights
 _EPSILON = 1e-5
 
 
@@ -62,8 +61,8 @@ class Encoder(Outlined, nnx.Module):
         check_size("num_layers", num_layers)
         check_heads(width, num_heads)
         self.context_shape = (length, features)
-        self.E = draw_weights(rngs, features, width, scale=1 / (_SCALE * math.sqrt(features)))
-        self.places = draw_weights(rngs, length, width, scale=1 / _SCALE)
+        self.E = draw_normal(rngs, 1 / features, features, width)
+        self.places = draw_normal(rngs, 1, length, width)
         options = {"num_layers": num_layers, "positions": Absolute(), "rngs": rngs}
         self.layers = nnx.List([Layer(width, num_heads, **options) for _ in range(num_layers)])
         self.norm = nnx.Param(jnp.ones(width))
@@ -102,17 +101,17 @@ class Layer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.num_heads, self.positions = num_heads, positions
-        small = 1 / math.sqrt(2 * num_layers)
+        small = 1 / (2 * num_layers * width)
         self.norm_attention, self.norm_linear = (nnx.Param(jnp.ones(width)) for _ in range(2))
-        self.qkv = draw_weights(rngs, width, 3 * width)
-        self.out = draw_weights(rngs, width, width, scale=small)
-        self.widen = draw_weights(rngs, width, 4 * width)
+        self.qkv = draw_normal(rngs, 1 / width, width, 3 * width)
+        self.out = draw_normal(rngs, small, width, width)
+        self.widen = draw_normal(rngs, 1 / width, width, 4 * width)
         self.b_widen = nnx.Param(jnp.zeros(4 * width))
-        self.narrow = draw_weights(rngs, 4 * width, width, scale=small)
+        self.narrow = draw_normal(rngs, small / 4, 4 * width, width)
         self.b_narrow = nnx.Param(jnp.zeros(width))
         shape = positions.layer_shape(num_heads, width // num_heads)
-        self.relative = None if shape is None else draw_weights(rngs, *shape)
-        self.cross: Any = Cross(width, num_heads, scale=small, rngs=rngs) if crosses else None
+        self.relative = None if shape is None else draw_normal(rngs, 1 / shape[-1], *shape)
+        self.cross: Any = Cross(width, num_heads, variance=small, rngs=rngs) if crosses else None
 
     def project(self, h: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return queries `(N, H, d)`, and keys and values `(H, N, d)`, of rows `(N, width)`."""
@@ -158,16 +157,16 @@ class Cross(nnx.Module):
     Args:
         width: values in a row of both sequences.
         num_heads: number of attention heads.
-        scale: the factor of the last weights.
+        variance: the variance of the last weights.
         rngs: its `params` stream draws the initial weights.
     """
 
-    def __init__(self, width: int, num_heads: int, *, scale: float, rngs: nnx.Rngs):
+    def __init__(self, width: int, num_heads: int, *, variance: float, rngs: nnx.Rngs):
         self.num_heads = num_heads
         self.norm = nnx.Param(jnp.ones(width))
-        self.query = draw_weights(rngs, width, width)
-        self.kv = draw_weights(rngs, width, 2 * width)
-        self.out = draw_weights(rngs, width, width, scale=scale)
+        self.query = draw_normal(rngs, 1 / width, width, width)
+        self.kv = draw_normal(rngs, 1 / width, width, 2 * width)
+        self.out = draw_normal(rngs, variance, width, width)
 
     def remember(self, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the keys and values `(H, S, d)` of the other sequence `(S, width)`."""
@@ -213,8 +212,3 @@ def check_heads(width: int, num_heads: int) -> None:
     check_size("num_heads", num_heads)
     if width % num_heads:
         raise ValueError(f"Expected num_heads that divides width {width}, got {num_heads}.")
-
-
-def draw_weights(rngs: nnx.Rngs, *shape: int, scale: float = 1.0) -> nnx.Param:
-    """Return weights with standard deviation 0.02 times `scale`."""
-    return nnx.Param(scale * _SCALE * jax.random.normal(draw_key(rngs), shape))

@@ -9,17 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.arguments import check_positive
+from afflow._tools.products import multiply_rows
 from afflow._tools.shapes import check_size
 
 
 class Positions(ABC):
     """The way in which attention sees positions. A subclass is a hashable value without arrays.
 
-    A subclass says which arrays it trains and how they enter: `start_shape` for an array that is
-    added to the tokens of a sequence, `layer_shape` for an array of each layer.
+    A subclass says which arrays it trains and how they enter: `embedding_shape` for the embedding
+    of the tokens, `start_shape` for an array that is added to the embedded tokens, `layer_shape`
+    for an array of each layer.
     """
 
     knows_length: bool  # whether the arrays are made for one length
+
+    def embedding_shape(self, length: int, features: int, width: int) -> tuple[int, ...]:
+        """Return the shape of the array that embeds tokens `(features,)` in rows `(width,)`."""
+        return (features, width)
+
+    def embed(self, x: jax.Array, weights: jax.Array, t: jax.Array | int) -> jax.Array:
+        """Return the rows `(N, width)` at places `t, ..., t + N - 1` of tokens `(N, features)`."""
+        return multiply_rows(x, weights)
 
     def start_shape(self, length: int, width: int) -> tuple[int, ...] | None:
         """Return the shape of an array that is added to the embedded tokens, or `None`."""
@@ -66,6 +76,32 @@ class Absolute(Positions):
 
     def scores(self, q, weights, places, size):
         return 0.0
+
+
+@dataclass(frozen=True)
+class PerPlace(Absolute):
+    r"""An embedding of its own for each place, as for the columns of a table.
+
+    Token $x$ at place $t$ enters as $E_t x + e_t$. With one $E$ for all places, a sum over tokens
+    barely shows which of them had which value.
+
+    Gorishniy et al. 2021, arXiv:2106.11959 (feature tokenizer).
+
+    Example:
+        >>> import afflow
+        >>> from flax import nnx
+        >>> sizes = {"width": 8, "num_layers": 1, "num_heads": 2, "rngs": nnx.Rngs(0)}
+        >>> positions = afflow.nets.PerPlace()
+        >>> network = afflow.conditioners.Transformer(5, 3, **sizes, positions=positions)
+        >>> network.E.shape
+        (5, 1, 8)
+    """
+
+    def embedding_shape(self, length, features, width):
+        return (length, features, width)
+
+    def embed(self, x, weights, t):
+        return jnp.einsum("nf,nfw->nw", x, jax.lax.dynamic_slice_in_dim(weights, t, len(x)))
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ def stack_layers(
     rngs: nnx.Rngs,
     *,
     first: Sequence[Bijector] = (),
+    unroll: bool = False,
     data: Data | None = None,
     columns: Kinds | None = None,
     base: Distribution | None = None,
@@ -143,6 +144,7 @@ def stack_layers(
         num_layers: number of layers.
         rngs: passed to `make`.
         first: bijectors between the base and the layers.
+        unroll: write the layers out, see `Repeat`.
         data: see `Outside`.
         columns: see `Outside`.
         base: see `Outside`.
@@ -163,7 +165,7 @@ def stack_layers(
     if base is not None:
         check_instance("base", base, Distribution)
     check_rngs(rngs)
-    layers = _stack(make, num_layers, rngs)
+    layers = _stack(make, num_layers, rngs, unroll=unroll)
     if num_layers > 1:
         _check_kinds(layers[0])
     x, context = _pair_of(dim, data)
@@ -176,10 +178,10 @@ def stack_layers(
     return Flow(base or Normal(dim), bijector if layout is None else Columns(bijector, layout))
 
 
-def _stack(make: Make, num_layers: int, rngs: nnx.Rngs) -> list[Bijector]:
+def _stack(make: Make, num_layers: int, rngs: nnx.Rngs, *, unroll: bool) -> list[Bijector]:
     if num_layers <= _CHAIN_UP_TO:
         return [make(rngs) for _ in range(num_layers)]
-    return [Repeat(make, num_layers, rngs=rngs)]
+    return [Repeat(make, num_layers, unroll=unroll, rngs=rngs)]
 
 
 def _pair_of(dim: int, data: Any) -> tuple[Any, np.ndarray | None]:

@@ -21,7 +21,7 @@ from afflow.core.distribution import Distribution
 from afflow.core.univariate import count_params
 from afflow.distributions.standard import Normal
 from afflow.models.flow import Flow
-from afflow.nets.positions import Absolute, Positions
+from afflow.nets.positions import Absolute, PerPlace, Positions
 from afflow.univariates.affine import Affine
 from afflow.univariates.spline import RationalQuadraticSpline
 from afflow.zoo.stacking import (
@@ -43,7 +43,7 @@ def tnaf(
     num_heads: int = 4,
     context_dim: int = 0,
     univariate: Callable[[], Bijector] = RationalQuadraticSpline,
-    positions: Positions = Absolute(),
+    positions: Positions = PerPlace(),
     solver: Solver = Incremental(),
     mix: Mix | None = None,
     rngs: nnx.Rngs,
@@ -54,8 +54,8 @@ def tnaf(
     $$z_t = f(x_t;\, c_t(x_{<t})),$$
 
     where a transformer over the coordinates before gives the parameters of a monotone map $f$. Its
-    weights serve all coordinates, so their number does not grow with `dim`. Before each block
-    stands a trained linear map, as in `maf`.
+    layers serve all coordinates; only the embedding is separate for each (`nets.PerPlace`). Before
+    each block stands a trained linear map, as in `maf`.
 
     Patacchiola et al. 2024, arXiv:2401.01855. The paper has a neural network as the monotone map:
     `univariates.Sigmoidal`.
@@ -96,7 +96,7 @@ def tnaf(
         return MaskedAutoregressive(network, scalar, solver)
 
     mixed = add_mix(dim, mix or choose_mix(num_blocks), make)
-    return stack_layers(dim, mixed, num_blocks, rngs, **outside)
+    return stack_layers(dim, mixed, num_blocks, rngs, unroll=True, **outside)
 
 
 def tarflow(

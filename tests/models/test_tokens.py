@@ -376,11 +376,30 @@ def test_rotary_scores_depend_on_the_distance_alone():
     assert (scores[:, 3, 1] != scores[:, 3, 2]).all()
 
 
-def test_absolute_positions_have_one_length():
+@pytest.mark.parametrize("positions", [afflow.nets.Absolute(), afflow.nets.PerPlace()])
+def test_vectors_of_places_have_one_length(positions):
     with pytest.raises(ValueError, match="4 tokens"):
-        transformer(4, positions=afflow.nets.Absolute()).with_length(5)
+        transformer(4, positions=positions).with_length(5)
+
+
+def test_the_heads_divide_the_width():
     with pytest.raises(ValueError, match="divides width 12"):
         transformer(4, num_heads=5)
+
+
+@pytest.mark.parametrize("width", [16, 256])
+def test_initial_weights_keep_the_size_of_rows(width):
+    options = {"width": width, "num_heads": 2, "num_layers": 1, "rngs": nnx.Rngs(0)}
+    network = afflow.conditioners.Transformer(
+        50, 1, features=8, positions=afflow.nets.Absolute(), **options
+    )
+    rows = jax.random.normal(KEY, (50, width))
+    for made in [network.places[...], *network.layers[0].project(rows, jnp.arange(50))]:
+        np.testing.assert_allclose(made.std(), 1.0, rtol=0.15)
+    embedded = jax.random.normal(KEY, (50, 8)) @ network.E[...]
+    np.testing.assert_allclose(embedded.std(), 1.0, rtol=0.25)
+    added = network.layers[0].transform(rows)  # a row may double in size over all blocks
+    assert 0.2 < added.std() < 1.0
 
 
 @pytest.mark.parametrize("make", [recurrent, transformer, tcn])
