@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import tyro
 from flax import nnx
 from measuring.report import interleave, save, summary
@@ -67,11 +68,8 @@ def build(config: Config, univariate: Callable[[], afflow.Bijector]) -> afflow.F
         rngs=nnx.Rngs(0),
     )
     graph, params, rest = nnx.split(flow, nnx.Param, ...)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(0), len(leaves))
-    pairs = zip(keys, leaves, strict=True)
-    moved = [leaf + config.noise * jax.random.normal(key, leaf.shape) for key, leaf in pairs]
-    params = jax.tree.unflatten(tree, moved)
+    random = optax.tree.random_like(jax.random.key(0), params)
+    params = optax.tree.add_scale(params, config.noise, random)
     return nnx.merge(graph, params, rest)
 
 

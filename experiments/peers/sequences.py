@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
 
@@ -199,7 +200,6 @@ def score(logits: jax.Array, x: jax.Array) -> jax.Array:
 
 def move(weights: Any, seed: int) -> Any:
     """Add small random numbers to all weights, as biases of zero would not show a wrong copy."""
-    leaves, structure = jax.tree.flatten(weights)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    shifts = [0.05 * jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)]
-    return jax.tree.map(jnp.add, weights, jax.tree.unflatten(structure, shifts))
+    return optax.tree.add_scale(
+        weights, 0.05, optax.tree.random_like(jax.random.key(seed), weights)
+    )
