@@ -1,10 +1,13 @@
 """Categorical: one of K symbols for each coordinate."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from afflow._tools.arguments import check_positive
 from afflow._tools.shapes import check_size
 from afflow.core.conditional import Conditional, as_float, check_support
 
@@ -13,14 +16,16 @@ from afflow.core.conditional import Conditional, as_float, check_support
 class Categorical(Conditional):
     r"""$p(x; \theta) = e^{\theta_x} / \sum_k e^{\theta_k}$ over $x \in \{0, \dots, K-1\}$.
 
-    The parameters are `K` logits. A conditioner reads a symbol as an indicator vector, so the
-    conditioner needs `features=K`.
+    The parameters are `K` logits. A conditioner reads a symbol as `K` numbers, so it needs
+    `features=K`: the one at the place of the symbol is `height`, the others are zero.
 
     Args:
         num_classes: the number of symbols `K`, at least 2.
+        height: the number that stands for a symbol; $\sqrt K$ by default. The numbers then have
+            mean square one, which the initial weights of networks expect.
 
     Raises:
-        ValueError: if `num_classes < 2`.
+        ValueError: if `num_classes < 2` or `height <= 0`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -30,10 +35,14 @@ class Categorical(Conditional):
     """
 
     num_classes: int
+    height: float | None = field(default=None, repr=False)
     is_discrete = True
+    ABSENT: ClassVar = {"height": 1.0}  # value for archives that were saved before `height` existed
 
     def __post_init__(self):
         check_size("num_classes", self.num_classes, least=2)
+        if self.height is not None:
+            check_positive(height=self.height)
 
     @property
     def num_params(self) -> int:
@@ -64,7 +73,8 @@ class Categorical(Conditional):
         return jax.nn.softmax(params) @ (jnp.arange(self.num_classes) <= x)
 
     def encode(self, x):
-        return self._indicator(x).astype(as_float(x).dtype)
+        height = math.sqrt(self.num_classes) if self.height is None else self.height
+        return height * self._indicator(x).astype(as_float(x).dtype)
 
     def _indicator(self, x):
         return as_float(x) == jnp.arange(self.num_classes)

@@ -180,7 +180,7 @@ class HiddenMarkov(Conditioner):
         return jax.nn.logsumexp(log_belief[:, None] + log_b, axis=0)
 
     def _update(self, log_belief, x_t):
-        """Return the belief after a token, given as `K` zeros and ones."""
+        """Return the belief after a symbol, given as `K` numbers of which one is positive."""
         log_b, log_a = jax.nn.log_softmax(self.B[...]), jax.nn.log_softmax(self.A[...])
-        joint = log_belief + (log_b * x_t[None]).sum(-1)
+        joint = log_belief + jnp.where(x_t > 0, log_b, 0).sum(-1)
         return jax.nn.logsumexp(jax.nn.log_softmax(joint)[:, None] + log_a, axis=0)

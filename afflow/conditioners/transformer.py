@@ -1,6 +1,6 @@
 """The transformer decoder: causal attention over the tokens."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,14 @@ _SEGMENTS = 4
 class Transformer(Conditioner):
     r"""A transformer decoder with normalisation in front of every block.
 
-    $$h_0(t) = E x_{t-1} + e, \qquad
+    $$h_0(t) = E x_{t-1} / \sqrt F + e, \qquad
     h \leftarrow h + O\,\mathrm{attention}(\mathrm{norm}(h)), \qquad
     h \leftarrow h + M_2\,\mathrm{gelu}(M_1\,\mathrm{norm}(h)), \qquad
     p_t = V\,\mathrm{norm}(h(t)) + b.$$
 
-    Row `t` attends to itself and the rows before it. Row 0 starts from a trained vector and the
-    context. A density takes one pass. Decoding keeps keys and values of all rows, in segments whose
-    caches grow. The output weights start at zero.
+    A token has $F$ values. Row `t` attends to itself and the rows before it. Row 0 starts from a
+    trained vector and the context. A density takes one pass. Decoding keeps keys and values of all
+    rows, in segments whose caches grow. The output weights start at zero.
 
     With an `encoder` the context is a sequence, and the model is a model from sequence to sequence.
     Every layer then has a third block, between the two, that attends to the encoded context.
@@ -64,6 +64,7 @@ class Transformer(Conditioner):
 
     temperature: float = 1.0  # the divisor of the scores of attention
     cache_only_grows = True
+    ABSENT: ClassVar = {"token_scale": 1.0}  # value for archives from before the scale existed
 
     def __init__(
         self,
@@ -97,9 +98,12 @@ class Transformer(Conditioner):
             self.context_shape = encoder.context_shape
         self.positions = positions
         embedding = positions.embedding_shape(length, features, width)
-        self.E = draw_normal(rngs, 1 / features, *embedding)
+        # A symbol and a patch both have a length of about sqrt(features). The rows of large tokens
+        # start small, so that they do not hide what the layers add.
+        self.token_scale = features**-0.5
+        self.E = draw_normal(rngs, features**-0.5, *embedding)
         # Without e, normalisation would leave no more of a scalar token than its sign.
-        self.e = draw_normal(rngs, 1 / features, width)
+        self.e = draw_normal(rngs, features**-0.5, width)
         self.start = nnx.Param(jnp.zeros(width))
         self.U = draw_normal(rngs, 1 / max(context_dim, 1), context_dim, width)
         shape = positions.start_shape(length, width)
@@ -162,7 +166,8 @@ class Transformer(Conditioner):
         pairs, (start, others) = cache
         n = len(x_prev)
         places = t + jnp.arange(n)
-        rows = self.positions.embed(x_prev.reshape(n, self.features), self.E[...], t)
+        tokens = self.token_scale * x_prev.reshape(n, self.features)
+        rows = self.positions.embed(tokens, self.E[...], t)
         h = jnp.where((places == 0)[:, None], start[None], rows + self.e[...][None])  # (n, width)
         if self.places is not None:
             h = h + jax.lax.dynamic_slice_in_dim(self.places[...], t, n)

@@ -61,7 +61,7 @@ class Convolutions(afflow.Conditioner):
 def copy_convolutions(sizes: Sizes, weights: Any) -> afflow.AutoregressiveModel:
     """Return the model of afflow with the weights of netket."""
     network = Convolutions(sizes.length, *weights)
-    return afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(2))
+    return afflow.AutoregressiveModel(network, afflow.conditionals.Categorical(2, height=1.0))
 
 
 def copy_decoder(sizes: Sizes, decoder: Decoder) -> afflow.AutoregressiveModel:

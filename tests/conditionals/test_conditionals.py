@@ -78,6 +78,12 @@ def test_continuous(name):
     assert jnp.isnan(conditional.log_prob(jnp.array(jnp.nan), params))
 
 
+@pytest.mark.parametrize("size", [2, 65])
+def test_the_code_of_a_symbol_has_mean_square_one(size):
+    codes = jax.vmap(afflow.conditionals.Categorical(size).encode)(jnp.arange(size))
+    np.testing.assert_allclose(codes, np.sqrt(size) * np.eye(size), rtol=1e-6)
+
+
 def test_discretized_logistics_do_not_underflow():
     conditional = afflow.conditionals.DiscretizedLogistics(1)
     params = jnp.array([0.0, 0.0, -6.0], jnp.float32)

@@ -396,8 +396,10 @@ def test_initial_weights_keep_the_size_of_rows(width):
     rows = jax.random.normal(KEY, (50, width))
     for made in [network.places[...], *network.layers[0].project(rows, jnp.arange(50))]:
         np.testing.assert_allclose(made.std(), 1.0, rtol=0.15)
-    embedded = jax.random.normal(KEY, (50, 8)) @ network.E[...]
-    np.testing.assert_allclose(embedded.std(), 1.0, rtol=0.25)
+    symbols = jax.vmap(afflow.conditionals.Categorical(8).encode)(jnp.arange(8))
+    for tokens in (jax.random.normal(KEY, (50, 8)), symbols):
+        embedded = network.token_scale * tokens @ network.E[...]
+        np.testing.assert_allclose(embedded.std(), 8**-0.25, rtol=0.25)
     added = network.layers[0].transform(rows)  # a row may double in size over all blocks
     assert 0.2 < added.std() < 1.0
 

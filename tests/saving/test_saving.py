@@ -285,15 +285,19 @@ def test_classes_of_afflow_have_names_of_their_own():
     assert not {name: found for name, found in homes.items() if len(found) > 1}
 
 
+VALUES = np.array([[0.3, -1.0], [2.0, 0.5]], np.float32)
+SYMBOLS = np.array([[0, 2], [2, 1]])
+
+
 @pytest.mark.parametrize(
-    ("name", "log_probs"),
+    ("name", "x", "log_probs"),
     [
-        ("format1_flow", [-8.216497421264648, -4.359569072723389]),
-        ("format1_rnade", [-2.804439067840576, -3.3413798809051514]),
+        ("format1_flow", VALUES, [-8.216497421264648, -4.359569072723389]),
+        ("format1_rnade", VALUES, [-2.804439067840576, -3.3413798809051514]),
+        ("format2_symbols", SYMBOLS, [-1.157751202583313, -3.691390037536621]),
     ],
 )
-def test_archives_of_earlier_versions_are_the_same_densities(name, log_probs):
-    """Check archives from before mixtures had the setting `spread`."""
+def test_archives_of_earlier_versions_are_the_same_densities(name, x, log_probs):
+    """Check archives from before mixtures had `spread`, and symbols `height`."""
     model = afflow.load(ARCHIVES / f"{name}.zip")
-    x = np.array([[0.3, -1.0], [2.0, 0.5]], np.float32)
     np.testing.assert_allclose(model.log_prob(x), log_probs, rtol=1e-6)
