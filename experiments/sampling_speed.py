@@ -1,6 +1,6 @@
 """MAF against IAF: fit a flow to real images, then time both directions of both flows.
 
-    python experiments/sampling_speed.py            # everything, a few minutes on two cores
+    python experiments/sampling_speed.py            # everything, under ten minutes on two cores
     python experiments/sampling_speed.py --help
 
 A MAF scores in one pass and samples serially. An IAF is the inverse of a MAF: it samples in one
