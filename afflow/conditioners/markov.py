@@ -1,5 +1,8 @@
 """Markov chains and hidden Markov models over symbols: the classical baselines."""
 
+import math
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -148,6 +151,7 @@ class HiddenMarkov(Conditioner):
     """
 
     knows_length = False
+    ABSENT: ClassVar = {"height": 1.0}  # value for archives from before the height existed
 
     def __init__(self, length: int, num_symbols: int, num_states: int, *, rngs: nnx.Rngs):
         check_size("length", length)
@@ -155,6 +159,7 @@ class HiddenMarkov(Conditioner):
         check_size("num_states", num_states)
         self.event_shape, self.context_shape = (length, num_symbols), None
         self.num_params = num_symbols
+        self.height = math.sqrt(num_symbols)  # the default of `Categorical`
         self.start = nnx.Param(jnp.zeros(num_states))
         shapes = (num_states, num_states), (num_states, num_symbols)
         self.A, self.B = (nnx.Param(jax.random.normal(draw_key(rngs), shape)) for shape in shapes)
@@ -180,7 +185,7 @@ class HiddenMarkov(Conditioner):
         return jax.nn.logsumexp(log_belief[:, None] + log_b, axis=0)
 
     def _update(self, log_belief, x_t):
-        """Return the belief after a symbol, given as `K` numbers of which one is positive."""
+        """Return the belief after a symbol, given as `height` in a row of zeros `(K,)`."""
         log_b, log_a = jax.nn.log_softmax(self.B[...]), jax.nn.log_softmax(self.A[...])
-        joint = log_belief + jnp.where(x_t > 0, log_b, 0).sum(-1)
+        joint = log_belief + (log_b * x_t[None]).sum(-1) / self.height
         return jax.nn.logsumexp(jax.nn.log_softmax(joint)[:, None] + log_a, axis=0)
