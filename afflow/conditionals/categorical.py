@@ -17,12 +17,12 @@ class Categorical(Conditional):
     r"""$p(x; \theta) = e^{\theta_x} / \sum_k e^{\theta_k}$ over $x \in \{0, \dots, K-1\}$.
 
     The parameters are `K` logits. A conditioner reads a symbol as `K` numbers, so it needs
-    `features=K`: the one at the place of the symbol is `height`, the others are zero.
+    `features=K`: the number at the place of the symbol is `height`, the others are zero.
 
     Args:
         num_classes: the number of symbols `K`, at least 2.
-        height: the number that stands for a symbol; $\sqrt K$ by default. The numbers then have
-            mean square one, which the initial weights of networks expect.
+        height: the number that stands for a symbol; $\sqrt K$ by default. The `K` numbers then
+            have mean square one, which the initial weights of networks expect.
 
     Raises:
         ValueError: if `num_classes < 2` or `height <= 0`.
@@ -32,6 +32,8 @@ class Categorical(Conditional):
         >>> from afflow.conditionals import Categorical
         >>> round(Categorical(4).log_prob(jnp.array(3), jnp.zeros(4)).item(), 4)
         -1.3863
+        >>> Categorical(4).encode(jnp.array(3)).tolist()
+        [0.0, 0.0, 0.0, 2.0]
     """
 
     num_classes: int

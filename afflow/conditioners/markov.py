@@ -128,7 +128,8 @@ class HiddenMarkov(Conditioner):
     \pi_{t+1}(s') \propto \sum_s \pi_t(s)\, B_{s x_t} A_{s s'},$$
 
     the forward recursion in its normalised form. The rows are the log-probabilities of the `K`
-    symbols, for `Categorical(K)`. A density takes one scan over the tokens, and so does a sample.
+    symbols, for `Categorical(K)` with its default `height`. A density takes one scan over the
+    tokens, and so does a sample.
 
     Rabiner 1989.
 

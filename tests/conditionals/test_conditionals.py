@@ -84,6 +84,13 @@ def test_the_code_of_a_symbol_has_mean_square_one(size):
     np.testing.assert_allclose(codes, np.sqrt(size) * np.eye(size), rtol=1e-6)
 
 
+def test_the_height_of_a_symbol():
+    code = afflow.conditionals.Categorical(3, height=0.5).encode(jnp.array(1))
+    assert code.tolist() == [0.0, 0.5, 0.0]
+    with pytest.raises(ValueError, match="height"):
+        afflow.conditionals.Categorical(3, height=0.0)
+
+
 def test_discretized_logistics_do_not_underflow():
     conditional = afflow.conditionals.DiscretizedLogistics(1)
     params = jnp.array([0.0, 0.0, -6.0], jnp.float32)
