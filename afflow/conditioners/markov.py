@@ -1,8 +1,5 @@
 """Markov chains and hidden Markov models over symbols: the classical baselines."""
 
-import math
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -128,8 +125,8 @@ class HiddenMarkov(Conditioner):
     \pi_{t+1}(s') \propto \sum_s \pi_t(s)\, B_{s x_t} A_{s s'},$$
 
     the forward recursion in its normalised form. The rows are the log-probabilities of the `K`
-    symbols, for `Categorical(K)` with its default `height`. A density takes one scan over the
-    tokens, and so does a sample.
+    symbols, for `Categorical(K)` of any `height`. A density takes one scan over the tokens, and so
+    does a sample.
 
     Rabiner 1989.
 
@@ -152,7 +149,6 @@ class HiddenMarkov(Conditioner):
     """
 
     knows_length = False
-    ABSENT: ClassVar = {"height": 1.0}  # value for archives from before the height existed
 
     def __init__(self, length: int, num_symbols: int, num_states: int, *, rngs: nnx.Rngs):
         check_size("length", length)
@@ -160,7 +156,6 @@ class HiddenMarkov(Conditioner):
         check_size("num_states", num_states)
         self.event_shape, self.context_shape = (length, num_symbols), None
         self.num_params = num_symbols
-        self.height = math.sqrt(num_symbols)  # the default of `Categorical`
         self.start = nnx.Param(jnp.zeros(num_states))
         shapes = (num_states, num_states), (num_states, num_symbols)
         self.A, self.B = (nnx.Param(jax.random.normal(draw_key(rngs), shape)) for shape in shapes)
@@ -186,7 +181,11 @@ class HiddenMarkov(Conditioner):
         return jax.nn.logsumexp(log_belief[:, None] + log_b, axis=0)
 
     def _update(self, log_belief, x_t):
-        """Return the belief after a symbol, given as `height` in a row of zeros `(K,)`."""
+        """Return the belief after a symbol, given as one positive number in a row of zeros `(K,)`.
+
+        Before the first token the row is zero, and the division is by one.
+        """
         log_b, log_a = jax.nn.log_softmax(self.B[...]), jax.nn.log_softmax(self.A[...])
-        joint = log_belief + (log_b * x_t[None]).sum(-1) / self.height
+        height = x_t.sum()
+        joint = log_belief + (log_b * x_t[None]).sum(-1) / jnp.where(height == 0, 1, height)
         return jax.nn.logsumexp(jax.nn.log_softmax(joint)[:, None] + log_a, axis=0)

@@ -363,6 +363,8 @@ def test_a_hidden_markov_model_sums_over_its_states():
             p = p * a[states[t - 1], states[t]] * b[states[t], x[:, t]]
         total = total + p
     np.testing.assert_allclose(jnp.exp(model.log_prob(x)), total, rtol=1e-10)
+    other = afflow.AutoregressiveModel(net, afflow.conditionals.Categorical(3, height=0.5))
+    np.testing.assert_allclose(other.log_prob(x), model.log_prob(x), rtol=1e-10)
     drawn, log_prob = model.generate(KEY, length=6, shape=20)
     np.testing.assert_allclose(log_prob, model.with_length(6).log_prob(drawn), rtol=1e-10)
 
