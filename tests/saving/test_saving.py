@@ -301,3 +301,11 @@ def test_archives_of_earlier_versions_are_the_same_densities(name, x, log_probs)
     """Check archives from before mixtures had `spread`, and symbols `height`."""
     model = afflow.load(ARCHIVES / f"{name}.zip")
     np.testing.assert_allclose(model.log_prob(x), log_probs, rtol=1e-6)
+
+
+def test_the_codes_of_an_earlier_version_are_decoded_alike():
+    """Check an archive from before the codes of a `DiscreteVAE` were scaled."""
+    codes = np.eye(3, dtype=np.float32)[[[0, 1], [2, 1]]]
+    params = afflow.load(ARCHIVES / "format2_codes.zip").compute_params(codes)
+    expected = [-3.845682382583618, 0.6802579164505005, -0.2777402997016907, 0.7889308333396912]
+    np.testing.assert_allclose(params[0, :, 0], expected, rtol=1e-5)
