@@ -65,14 +65,16 @@ def make_questions(config: Config) -> list[tuple[str, str]]:
 
 
 def build(config: Config, question: int, answer: int, num_symbols: int):
-    """Return the model of the answers, given the questions as indicator vectors."""
+    """Return the model of the answers, given the questions."""
     rngs, sizes = nnx.Rngs(config.seed), {"num_layers": config.num_layers, "num_heads": 4}
     network = afflow.conditioners.Transformer(
         answer,
         num_symbols,
         width=config.width,
         features=num_symbols,
-        encoder=afflow.nets.Encoder(question, num_symbols, config.width, **sizes, rngs=rngs),
+        encoder=afflow.nets.Encoder(
+            question, num_symbols, config.width, symbols=True, **sizes, rngs=rngs
+        ),
         dropout=config.dropout,
         **sizes,
         rngs=rngs,
@@ -88,7 +90,7 @@ def main(config: Config) -> None:
     questions, answers = (
         np.stack([alphabet.encode(part) for part in side]) for side in zip(*pairs, strict=True)
     )
-    contexts = np.eye(num_symbols, dtype=np.float32)[questions]  # (N, S, K)
+    contexts = questions.astype(np.float32)
     train, test = slice(config.num_questions), slice(config.num_questions, None)
     model = build(config, questions.shape[1], answers.shape[1], num_symbols)
     model, history = afflow.fit(

@@ -1,7 +1,7 @@
 """Layers of attention, and the encoder of a sequence."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +19,24 @@ _EPSILON = 1e-5
 class Encoder(Outlined, nnx.Module):
     r"""A transformer without a mask: every row of the result sees every row of the sequence.
 
-    $$h_0(s) = E h_s + e_s, \qquad
+    $$h_0(s) = E c_s + e_s, \qquad
     h \leftarrow h + O\,\mathrm{attention}(\mathrm{norm}(h)), \qquad
     h \leftarrow h + M_2\,\mathrm{gelu}(M_1\,\mathrm{norm}(h)).$$
 
-    A vector $e_s$ is trained for each place $s$. The result is `norm(h)`.
+    Row $c_s$ of the sequence has $C$ values, of mean square about one. A vector $e_s$ is trained
+    for each place $s$. The result is `norm(h)`. With `symbols` the sequence is one of symbols, and
+    $c_s$ has $\sqrt C$ at the place of symbol $s$, and zeros.
 
     Vaswani et al. 2017, arXiv:1706.03762.
 
     Args:
         length: number of rows of the sequence `S`.
-        features: values in a row `C`.
+        features: values in a row `C`, or the number of different symbols.
         width: values in a row of the result; the heads divide it.
         num_layers: number of layers, of two blocks each.
         num_heads: number of attention heads.
+        symbols: whether the sequence is `(S,)`, of symbols from 0 to $C - 1$, in place of
+            `(S, C)`. Any other number stands for no symbol, as a padding needs.
         rngs: its `params` stream draws the initial weights.
 
     Raises:
@@ -41,10 +45,14 @@ class Encoder(Outlined, nnx.Module):
     Example:
         >>> import afflow, jax.numpy as jnp
         >>> from flax import nnx
-        >>> encoder = afflow.nets.Encoder(5, 3, 8, num_layers=1, num_heads=2, rngs=nnx.Rngs(0))
-        >>> encoder(jnp.ones((5, 3))).shape
+        >>> sizes = {"num_layers": 1, "num_heads": 2, "rngs": nnx.Rngs(0)}
+        >>> afflow.nets.Encoder(5, 3, 8, **sizes)(jnp.ones((5, 3))).shape
+        (5, 8)
+        >>> afflow.nets.Encoder(5, 3, 8, symbols=True, **sizes)(jnp.array([0, 2, 1, 0, 0])).shape
         (5, 8)
     """
+
+    ABSENT: ClassVar = {"symbols": False}  # in archives from before encoders read symbols
 
     def __init__(
         self,
@@ -54,13 +62,14 @@ class Encoder(Outlined, nnx.Module):
         *,
         num_layers: int = 2,
         num_heads: int = 4,
+        symbols: bool = False,
         rngs: nnx.Rngs,
     ):
         check_size("length", length)
         check_size("features", features)
         check_size("num_layers", num_layers)
         check_heads(width, num_heads)
-        self.context_shape = (length, features)
+        self.symbols, self.context_shape = symbols, (length,) if symbols else (length, features)
         self.E = draw_normal(rngs, 1 / features, features, width)
         self.places = draw_normal(rngs, 1, length, width)
         options = {"num_layers": num_layers, "positions": Absolute(), "rngs": rngs}
@@ -68,14 +77,21 @@ class Encoder(Outlined, nnx.Module):
         self.norm = nnx.Param(jnp.ones(width))
 
     def __call__(self, context: Any) -> jax.Array:
-        """Return the encoded rows `(S, width)` of a sequence `(S, C)`."""
-        h = multiply_rows(context, self.E[...]) + self.places[...]
+        """Return the encoded rows `(S, width)` of a sequence, `(S, C)` or `(S,)`."""
+        rows = jax.vmap(self._indicate)(context) if self.symbols else context
+        h = multiply_rows(rows, self.E[...]) + self.places[...]
         everywhere = jnp.full(len(h), len(h) - 1)  # the place from which all rows are seen
         for layer in self.layers:
             q, k, v = layer.project(h, everywhere)
             h = h + layer.attend(q, k, v, everywhere)
             h = h + layer.transform(h)
         return normalize(h, self.norm)
+
+    def _indicate(self, symbol):
+        """Return a row `(C,)` of mean square one for a symbol; NaN gives NaN."""
+        features = len(self.E[...])
+        row = math.sqrt(features) * (symbol == jnp.arange(features)).astype(symbol.dtype)
+        return jnp.where(jnp.isnan(symbol), symbol, row)
 
 
 class Layer(nnx.Module):

@@ -540,6 +540,21 @@ def test_a_context_that_is_a_sequence(tmp_path):
         transformer(4, 3, width=8, encoder=net.encoder)
 
 
+def test_a_context_of_symbols():
+    """It enters as vectors of mean square one; no symbol is a vector of zeros, and NaN is seen."""
+    sizes = {"num_layers": 1, "num_heads": 2}
+    by_values = afflow.nets.Encoder(4, 3, 8, **sizes, rngs=nnx.Rngs(0))
+    by_symbols = afflow.nets.Encoder(4, 3, 8, symbols=True, **sizes, rngs=nnx.Rngs(0))
+    values = np.sqrt(3) * np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1]])
+    symbols = jnp.array([1.0, 0.0, -1.0, 2.0])
+    np.testing.assert_allclose(by_symbols(symbols), by_values(jnp.asarray(values)), rtol=1e-12)
+    assert jnp.isnan(by_symbols(symbols.at[1].set(jnp.nan))).all()
+    net = transformer(4, 3, width=8, features=3, encoder=by_symbols)
+    model = afflow.AutoregressiveModel(net, afflow.conditionals.Categorical(3))
+    total = jnp.exp(model.log_prob(everything(4, 3)[:, None], jnp.stack([symbols, symbols[::-1]])))
+    np.testing.assert_allclose(total.sum(0), 1, rtol=1e-10)
+
+
 @pytest.mark.parametrize("make", [afflow.zoo.deep_nade, afflow.zoo.made_ensemble])
 def test_a_wide_beam_completes_any_subset(make):
     options = {"hidden": (6,), "conditional": afflow.conditionals.Categorical(3), "context_dim": 2}

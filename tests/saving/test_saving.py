@@ -303,6 +303,13 @@ def test_archives_of_earlier_versions_are_the_same_densities(name, x, log_probs)
     np.testing.assert_allclose(model.log_prob(x), log_probs, rtol=1e-6)
 
 
+def test_a_context_of_an_earlier_version_is_read_alike():
+    """Check an archive from before an `Encoder` could read symbols."""
+    x, context = np.array([[0, 2], [1, 0]]), np.eye(3, dtype=np.float32)[[[0, 1], [2, 2]]]
+    log_prob = afflow.load(ARCHIVES / "format2_questions.zip").log_prob(x, context)
+    np.testing.assert_allclose(log_prob, [-3.8927865028381348, -2.1777594089508057], rtol=1e-5)
+
+
 def test_the_codes_of_an_earlier_version_are_decoded_alike():
     """Check an archive from before the codes of a `DiscreteVAE` were scaled."""
     codes = np.eye(3, dtype=np.float32)[[[0, 1], [2, 1]]]
