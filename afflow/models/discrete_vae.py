@@ -67,7 +67,7 @@ class DiscreteVAE(LatentModel):
         (5,)
     """
 
-    ABSENT: ClassVar = {"height": 1.0}  # in archives from before codes were scaled
+    ABSENT: ClassVar = {"code_scale": 1.0}  # in archives from before codes were scaled
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class DiscreteVAE(LatentModel):
         super().__init__(conditional, event_shape, kl_weight=kl_weight)
         self.encoder, self.decoder = encoder, decoder
         self.straight_through = straight_through
-        rows, columns, self.num_codes = _find_grid(self)
-        self.codes_shape, self.height = (rows, columns), math.sqrt(self.num_codes)
+        height, width, self.num_codes = _find_grid(self)
+        self.codes_shape, self.code_scale = (height, width), math.sqrt(self.num_codes)
         _check_decoder(self)
         check_positive(temperature=temperature)
         self.temperature = Constant(jnp.asarray(temperature, float))
@@ -155,7 +155,8 @@ class DiscreteVAE(LatentModel):
 
     def compute_params(self, y: jax.Array) -> jax.Array:
         """Return the parameters `(*event_shape, P)` of the values, given codes `(h, w, K)`."""
-        return self.decoder(self.height * y).reshape(*self.event_shape, self.conditional.num_params)
+        params = self.decoder(self.code_scale * y)
+        return params.reshape(*self.event_shape, self.conditional.num_params)
 
     def _codes(self, codes):
         codes = check_ending("codes", jnp.asarray(codes), self.codes_shape)
