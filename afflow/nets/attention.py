@@ -24,8 +24,8 @@ class Encoder(Outlined, nnx.Module):
     h \leftarrow h + M_2\,\mathrm{gelu}(M_1\,\mathrm{norm}(h)).$$
 
     Row $c_s$ of the sequence has $C$ values, of mean square about one. A vector $e_s$ is trained
-    for each place $s$. The result is `norm(h)`. With `symbols` the sequence is one of symbols, and
-    $c_s$ has $\sqrt C$ at the place of symbol $s$, and zeros.
+    for each place $s$. The result is `norm(h)`. With `symbols` the sequence has one symbol for each
+    place, and $c_s$ is $\sqrt C$ at the number of the symbol, and zero elsewhere.
 
     Vaswani et al. 2017, arXiv:1706.03762.
 
