@@ -72,12 +72,11 @@ def build(config: Config, frames: np.ndarray) -> afflow.AutoregressiveModel:
     """Return the model of a window.
 
     It starts from the share of `frames` `(N, 88)` in which each key sounds, because most keys are
-    nearly always off. The frames that its networks read have mean square one.
+    nearly always off.
     """
     rngs = nnx.Rngs(config.seed)
     share = (frames.sum(0) + 1) / (len(frames) + 2)
     odds = jax.numpy.asarray(np.log(share / (1 - share)), float)
-    key = afflow.conditionals.Bernoulli(height=float(1 / np.sqrt(share.mean())))
     if config.model == "tcn":
         network = afflow.conditioners.TCN(
             config.length,
@@ -89,10 +88,10 @@ def build(config: Config, frames: np.ndarray) -> afflow.AutoregressiveModel:
             rngs=rngs,
         )
         network.b.set_value(odds)
-        keys = afflow.conditionals.Independent(key, KEYS)
+        keys = afflow.conditionals.Independent(afflow.conditionals.Bernoulli(), KEYS)
         return afflow.AutoregressiveModel(network, keys)
     sizes = {"hidden": config.nade_hidden, "context_dim": config.width}
-    keys = afflow.nade(KEYS, **sizes, conditional=key, activation=jax.nn.tanh, rngs=rngs)
+    keys = afflow.nade(KEYS, **sizes, activation=jax.nn.tanh, rngs=rngs)
     keys.conditioner.b.set_value(odds[:, None])
     network = afflow.conditioners.Recurrent(
         config.length,
