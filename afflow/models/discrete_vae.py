@@ -1,7 +1,7 @@
 """The discrete variational autoencoder: an image as a grid of symbols."""
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,7 @@ class DiscreteVAE(LatentModel):
         encoder: maps an encoded image `(H, W, C)` to logits `(h, w, K)`. `C` counts the
             `features` of the conditional for each channel.
         decoder: maps `(h, w, K)` to parameters `(H, W, C P)`, the `P` parameters of each channel
-            side by side. Codes come as $\sqrt K\,y$, with $y$ a relaxed code, or zeros and a one:
-            the symbols of `Categorical(K)`.
+            side by side.
         conditional: the distribution of one value of the image, with `P` parameters.
         event_shape: the shape of an image, `(H, W)` or `(H, W, C)`.
         temperature: $\tau$.
@@ -67,8 +66,6 @@ class DiscreteVAE(LatentModel):
         (5,)
     """
 
-    ABSENT: ClassVar = {"code_scale": 1.0}  # in archives from before codes were scaled
-
     def __init__(
         self,
         encoder: Any,
@@ -84,7 +81,7 @@ class DiscreteVAE(LatentModel):
         self.encoder, self.decoder = encoder, decoder
         self.straight_through = straight_through
         height, width, self.num_codes = _find_grid(self)
-        self.codes_shape, self.code_scale = (height, width), math.sqrt(self.num_codes)
+        self.codes_shape = height, width
         _check_decoder(self)
         check_positive(temperature=temperature)
         self.temperature = Constant(jnp.asarray(temperature, float))
@@ -155,8 +152,7 @@ class DiscreteVAE(LatentModel):
 
     def compute_params(self, y: jax.Array) -> jax.Array:
         """Return the parameters `(*event_shape, P)` of the values, given codes `(h, w, K)`."""
-        params = self.decoder(self.code_scale * y)
-        return params.reshape(*self.event_shape, self.conditional.num_params)
+        return self.decoder(y).reshape(*self.event_shape, self.conditional.num_params)
 
     def _codes(self, codes):
         codes = check_ending("codes", jnp.asarray(codes), self.codes_shape)

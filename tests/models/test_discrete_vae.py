@@ -16,7 +16,6 @@ from afflow.models.discrete_vae import relax
 KEY = jax.random.key(0)
 BINARY = afflow.conditionals.Bernoulli()
 IMAGES = np.array(list(itertools.product(range(2), repeat=4))).reshape(-1, 2, 2)  # all of them
-ROOT = np.sqrt(3)  # a decoder reads codes, each one of three, with mean square one
 
 
 class Linear(nnx.Module):
@@ -45,7 +44,7 @@ def enumerate_terms(model, x):
     joint, posterior = [], []
     for codes in itertools.product(range(3), repeat=2):
         y = np.eye(3)[list(codes)][None]  # (1, 2, 3)
-        params = np.tensordot(ROOT * y, model.decoder.weights[...], 3)[..., 0]
+        params = np.tensordot(y, model.decoder.weights[...], 3)[..., 0]
         p = 1 / (1 + np.exp(-params))
         log_p = np.log(np.where(x == 1, p, 1 - p)).sum()
         joint.append(log_p - 2 * np.log(3))
@@ -95,7 +94,7 @@ def relaxed_by_hand(model, key, x):
     y = np.exp(y) / np.exp(y).sum(-1, keepdims=True)
     if model.straight_through:
         y = np.eye(3)[y.argmax(-1)]
-    params = np.tensordot(ROOT * y, model.decoder.weights[...], 3)[..., 0]
+    params = np.tensordot(y, model.decoder.weights[...], 3)[..., 0]
     q = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     divergence = (q * np.log(3 * q)).sum()
     return -np.log1p(np.exp(np.where(x == 1, -params, params))).sum() - (
@@ -130,7 +129,7 @@ def test_the_gradient_is_the_slope_with_fixed_noise():
 def test_the_straight_gradient_is_the_gradient_by_the_relaxed_code():
     """Its encoder gets the slope of the decoder at a symbol, through the relaxed code."""
     model = tiny(straight_through=True).with_temperature(0.7).with_kl_weight(0.0)
-    x, decoder = IMAGES[6], ROOT * model.decoder.weights[...]
+    x, decoder = IMAGES[6], model.decoder.weights[...]
     logits = model.compute_logits(x)
     noise = jax.random.gumbel(jax.random.split(KEY, 1)[0], logits.shape)
     soft, pull = jax.vjp(lambda logits: relax(logits, noise, jnp.asarray(0.7)), logits)

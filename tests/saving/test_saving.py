@@ -308,11 +308,3 @@ def test_a_context_of_an_earlier_version_is_read_alike():
     x, context = np.array([[0, 2], [1, 0]]), np.eye(3, dtype=np.float32)[[[0, 1], [2, 2]]]
     log_prob = afflow.load(ARCHIVES / "format2_questions.zip").log_prob(x, context)
     np.testing.assert_allclose(log_prob, [-3.8927865028381348, -2.1777594089508057], rtol=1e-5)
-
-
-def test_the_codes_of_an_earlier_version_are_decoded_alike():
-    """Check an archive from before the codes of a `DiscreteVAE` were scaled."""
-    codes = np.eye(3, dtype=np.float32)[[[0, 1], [2, 1]]]
-    params = afflow.load(ARCHIVES / "format2_codes.zip").compute_params(codes)
-    expected = [-3.845682382583618, 0.6802579164505005, -0.2777402997016907, 0.7889308333396912]
-    np.testing.assert_allclose(params[0, :, 0], expected, rtol=1e-5)
