@@ -41,7 +41,7 @@ class Config:
     width: int = 64
     num_layers: int = 2
     dropout: float = 0.0
-    epochs: int = 30
+    epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 1e-3
     beams: int = 4
