@@ -94,7 +94,9 @@ def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflo
 
 FAST = {
     ("power", "nsf"): Settings(learning_rate=2e-3, cycles=(40,), num_bins=16),
-    ("power", "tnaf"): Settings(num_layers=2, hidden=(64, 64), cycles=(4,), num_bins=16),
+    ("power", "tnaf"): Settings(
+        num_layers=2, hidden=(64, 64), learning_rate=2e-3, ema=0.999, cycles=(6,), num_bins=16
+    ),
     ("power", "maf"): Settings(num_layers=10, ema=0.999, cycles=(12,)),
     ("miniboone_small", "maf"): Settings(
         hidden=(64,) * 3, batch_size=128, weight_decay=1.0, cycles=(60,)
