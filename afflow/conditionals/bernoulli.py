@@ -1,12 +1,11 @@
 """Bernoulli: a binary value for each coordinate."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from afflow._tools.arguments import check_positive
 from afflow.core.conditional import Conditional, as_float, check_support
 
 
@@ -14,32 +13,17 @@ from afflow.core.conditional import Conditional, as_float, check_support
 class Bernoulli(Conditional):
     r"""$p(x; \theta) = \sigma(\theta)^x (1 - \sigma(\theta))^{1-x}$ over $x \in \{0, 1\}$.
 
-    The only parameter is the logit. At any other `x` the log-probability is $-\infty$. A
-    conditioner reads a one as `height` and a zero as zero.
-
-    Args:
-        height: the number that stands for a one. Where few values are ones, $1/\sqrt s$ for a
-            share $s$ of ones gives the inputs of a network mean square one, which its initial
-            weights expect. A network then learns faster.
-
-    Raises:
-        ValueError: if `height <= 0`.
+    The only parameter is the logit. At any other `x` the log-probability is $-\infty$.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from afflow.conditionals import Bernoulli
         >>> Bernoulli().mode(jnp.array([2.0])).item()
         1
-        >>> Bernoulli(height=4.0).encode(jnp.array(1)).item()
-        4.0
     """
 
-    height: float = field(default=1.0, repr=False)
     num_params, num_values = 1, 2
     is_discrete = True
-
-    def __post_init__(self):
-        check_positive(height=self.height)
 
     def log_prob(self, x, params):
         (logit,) = params
@@ -59,7 +43,7 @@ class Bernoulli(Conditional):
         return jnp.where(x < 1, below, 1.0)
 
     def encode(self, x):
-        return self.height * as_float(x)
+        return as_float(x)
 
 
 def _uniform(key: jax.Array, dtype: DTypeLike) -> jax.Array:
