@@ -63,6 +63,22 @@ PUBLISHED = {
         "bsds300": "154.93 ± 0.28",
         "mnist": "-1313.1",
     },
+    f"MADE of Gaussian mixtures, {MAF_PAPER}": {
+        "power": "0.40 ± 0.01",
+        "gas": "8.47 ± 0.02",
+        "hepmass": "-15.15 ± 0.02",
+        "miniboone": "-12.27 ± 0.47",
+        "bsds300": "153.71 ± 0.28",
+        "mnist": "-1038.5",
+    },
+    f"MAF (5), base of Gaussian mixtures, {MAF_PAPER}": {
+        "power": "0.30 ± 0.01",
+        "gas": "9.59 ± 0.02",
+        "hepmass": "-17.39 ± 0.02",
+        "miniboone": "-11.68 ± 0.44",
+        "bsds300": "156.36 ± 0.28",
+        "mnist": "-1100.3",
+    },
     f"MAF, residual, LU, {NSF_PAPER}": {
         "power": "0.45",
         "gas": "12.35",

@@ -84,7 +84,7 @@ def make_posterior(
     """Return a flow of `theta` given `x` before training, standardised by the simulations."""
     check_callable("flow", flow, "afflow.nsf")
     if embedding is not None:
-        check_callable("embedding", embedding, "afflow.MLP(...)")
+        check_callable("embedding", embedding, "nnx.Sequential(...)")
     summary = Summary(x, embedding)
     z = jax.jit(jax.vmap(prior.bijector.inverse))(theta)
     inner = flow(z.shape[1], context_dim=summary.size, data=z, rngs=rngs)

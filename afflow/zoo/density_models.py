@@ -250,7 +250,7 @@ def made_ensemble(
             sets only.
         context_dim: length of the context vector; 0 for none.
         activation: the elementwise nonlinearity.
-        dropout: the probability to drop a hidden unit in `fit`, in validation too.
+        dropout: the probability to drop a hidden unit while `fit` trains.
         rngs: its `params` stream draws the initial weights.
 
     Example:
