@@ -73,7 +73,7 @@ def to_device(name: str, value: Any, dtype: DTypeLike | None = None) -> jax.Arra
         return array  # `jnp.asarray` would be the longest part of the Python work of a call
     if isinstance(array, np.ndarray):
         exact, array = array, round_to_device(array, dtype)
-        _check_range(name, exact, np.isinf(array) & np.isfinite(exact))
+        _check_range(name, exact, _find_lost(exact, array), array.dtype)
     return jnp.asarray(array, dtype)
 
 
@@ -102,16 +102,26 @@ def cast(name: str, value: np.ndarray, *, is_scale: bool = False) -> jax.Array:
     lost = np.isinf(array) & np.isfinite(value)
     if is_scale:
         lost |= np.abs(np.asarray(array)) < jnp.finfo(array.dtype).tiny
-    _check_range(name, value, lost)
+    _check_range(name, value, lost, array.dtype)
     return array
 
 
-def _check_range(name: str, value: np.ndarray, lost: np.ndarray) -> None:
-    """Raise `ValueError` if the mask `lost` marks a number that the float type does not hold."""
+def _find_lost(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
+    """Return which finite numbers are infinite or wrapped around after rounding to another type."""
+    if exact.dtype == rounded.dtype:
+        return np.zeros(1, bool)
+    if exact.dtype.kind in "iu" and rounded.dtype.kind in "iu":
+        info = np.iinfo(rounded.dtype)
+        return (exact < info.min) | (exact > info.max)
+    return np.isinf(rounded) & np.isfinite(exact)
+
+
+def _check_range(name: str, value: np.ndarray, lost: np.ndarray, dtype: DTypeLike) -> None:
+    """Raise `ValueError` if the mask `lost` marks a number that the type `dtype` does not hold."""
     if np.any(lost):
         raise ValueError(
-            f"Expected {name} within the range of {jax.dtypes.canonicalize_dtype(float)}, got "
-            f"{value[lost].ravel()[0]:.6g}: choose another unit, or set jax_enable_x64."
+            f"Expected {name} within the range of {dtype}, got {value[lost].ravel()[0]:.6g}: "
+            f"choose another unit, or set jax_enable_x64."
         )
 
 

@@ -6,7 +6,7 @@ moves to another module. Any other name includes the module, as in `jax.nn:relu`
 
 import enum
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar
@@ -16,9 +16,23 @@ import jax.numpy as jnp
 
 Named = TypeVar("Named", bound=Callable)
 
-_PACKAGES = ("afflow", "diffrax", "equinox", "flax", "jax", "optimistix")
+_PACKAGES = ("afflow", "diffrax", "equinox", "flax.nnx", "jax", "jaxlib", "optimistix")
 _CONVERTED = "afflow.adapters.converted"  # parts of models from other libraries
 _FUNCTIONS = {"jax.nn": jax.nn, "jax.numpy": jnp, "jax.lax": jax.lax}
+# The functions within models come from these modules. A file that could name any function could
+# have the reader of the file delete others, for example.
+_PURE = (
+    *("jax.lax", "jax.nn", "jax.numpy", "jax.scipy"),
+    *("jax._src.lax", "jax._src.nn", "jax._src.numpy", "jax._src.scipy"),
+    *("afflow", "diffrax", "flax.nnx", "optimistix"),
+)
+_ON_FILES = (
+    "afflow.plots",
+    "afflow.saving",
+    "afflow.training",
+    "jax.numpy:load",
+    "jax.numpy:fromfile",
+)
 RENAMED = {"Sequential": "FullPasses"}
 """Maps names of classes in archives of earlier versions to the present names."""
 
@@ -68,7 +82,7 @@ def named(name: str) -> Any:
     """Return the class or function of a name.
 
     Raises:
-        ValueError: if it does not exist, or is neither registered nor from an allowed package.
+        ValueError: if it does not exist, or is neither registered nor one that models hold.
     """
     if name in _registered:
         return _registered[name]
@@ -90,8 +104,10 @@ def named(name: str) -> Any:
         raise ValueError(
             f"Expected to find {name}, got {error}: is another version here?"
         ) from error
-    if not _is_allowed(str(getattr(found, "__module__", ""))) or isinstance(found, enum.Enum):
-        raise ValueError(f"Expected a class or function of {module}, got {name}.")
+    home = str(getattr(found, "__module__", ""))
+    is_known = _is_allowed(home) if isinstance(found, type) else _is_pure(home, path)
+    if not is_known or isinstance(found, enum.Enum):
+        raise ValueError(f"Expected a class or function of models, got {name}.")
     return found
 
 
@@ -114,4 +130,14 @@ def _is_of_afflow() -> dict[str, Any]:
 
 
 def _is_allowed(module: str) -> bool:
-    return module.split(".")[0] in (*_PACKAGES, "jaxlib")
+    return _is_within(module, _PACKAGES)
+
+
+def _is_pure(module: str, name: str) -> bool:
+    """Return whether a function computes only: it writes and reads no files."""
+    on_files = _is_within(module, _ON_FILES) or f"{module}:{name}" in _ON_FILES
+    return _is_within(module, _PURE) and not on_files
+
+
+def _is_within(module: str, packages: Iterable[str]) -> bool:
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)

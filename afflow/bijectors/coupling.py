@@ -68,7 +68,7 @@ class Coupling(Bijector):
         flat, rest = x.reshape(-1), np.array(self.rest)
         inputs = locate(self.univariate, flat[rest])
         y, log_dets = jax.vmap(f)(inputs, self._params(flat, context))
-        return flat.at[rest].set(y).reshape(x.shape), total(log_dets)
+        return flat.at[rest].set(y.astype(flat.dtype)).reshape(x.shape), total(log_dets)
 
     def _params(self, flat, context):
         passing = flat[np.array(self.passing, int)]

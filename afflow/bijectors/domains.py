@@ -115,9 +115,10 @@ class Probit(Bijector):
         outside = (y <= low) | (y >= high)
         y = jnp.where(outside, (low + high) / 2, y)
         from_low, from_high = y - low, high - y
-        least = jnp.maximum(jnp.minimum(from_low, from_high), jnp.finfo(y.dtype).tiny)
-        x = jax.scipy.special.ndtri(least / (high - low))  # <= 0
-        x = jnp.where(from_low < from_high, x, -x)
+        is_low = from_low < from_high  # not `minimum`, whose derivative is wrong at the centre
+        share = jnp.where(is_low, from_low, from_high) / (high - low)
+        x = jax.scipy.special.ndtri(jnp.maximum(share, jnp.finfo(y.dtype).tiny))  # <= 0
+        x = jnp.where(is_low, x, -x)
         return x, _zero_density(outside, -jnp.log(high - low) - _log_normal(x))
 
 
@@ -488,7 +489,8 @@ def _power(x: jax.Array, exponent: float) -> tuple[jax.Array, jax.Array]:
     outside = x <= 0
     log_x = jnp.log(jnp.where(outside, 1, x))
     info = jnp.finfo(x.dtype)
-    y = jnp.exp(jnp.clip(exponent * log_x, jnp.log(info.tiny), jnp.log(info.max)))
+    y = jnp.exp(jnp.minimum(exponent * log_x, jnp.log(info.max)))
+    y = jnp.clip(y, info.tiny, info.max)
     log_dets = math.log(exponent) + (exponent - 1) * log_x
     return y, _zero_density(outside, log_dets)
 
@@ -496,7 +498,9 @@ def _power(x: jax.Array, exponent: float) -> tuple[jax.Array, jax.Array]:
 def _wrap(angle: jax.Array) -> jax.Array:
     """Return the angle modulo two pi, between -pi and pi. An angle in this range stays exact."""
     turns = jax.lax.stop_gradient(jnp.floor((angle + math.pi) / (2 * math.pi)))
-    return jnp.clip(angle - 2 * math.pi * turns, -math.pi, math.pi)
+    wrapped = angle - 2 * math.pi * turns
+    inside = jnp.clip(wrapped, -math.pi, math.pi)
+    return wrapped + jax.lax.stop_gradient(inside - wrapped)  # `clip` halves gradients at its ends
 
 
 def _next(end: jax.Array, towards: jax.Array) -> jax.Array:
@@ -528,7 +532,7 @@ def Logit(event_shape: int | Shape, alpha: float = 1e-6) -> Interval:  # noqa: N
         alpha: the margin $\alpha$; in the paper `1e-6` for MNIST, `0.05` for CIFAR-10.
 
     Raises:
-        ValueError: unless `0 <= alpha < 0.5`.
+        ValueError: unless `0 <= alpha < 0.5`, or if the float type does not resolve `alpha`.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -539,4 +543,9 @@ def Logit(event_shape: int | Shape, alpha: float = 1e-6) -> Interval:  # noqa: N
     if not 0 <= alpha < 0.5:
         raise ValueError(f"Expected 0 <= alpha < 0.5, got {alpha}.")
     zeros, margin = jnp.zeros(check_shape("event_shape", event_shape)), alpha / (1 - 2 * alpha)
+    if alpha and zeros.dtype.type(1 + margin) == 1:
+        raise ValueError(
+            f"Expected alpha = 0 or above the resolution of {zeros.dtype}, got {alpha}: set "
+            f"jax_enable_x64."
+        )
     return Interval(zeros - margin, zeros + 1 + margin)

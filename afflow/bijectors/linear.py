@@ -10,7 +10,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 
 from afflow._tools.arguments import draw_key
-from afflow._tools.arrays import to_double
+from afflow._tools.arrays import cast, to_double
 from afflow._tools.constants import Constant
 from afflow._tools.numerics import total
 from afflow._tools.positive import positive
@@ -219,7 +219,7 @@ class Rotation(Bijector):
         error = np.abs(q @ q.T - np.eye(len(q))).max()
         if not error < 1e-4:
             raise ValueError(f"Expected an orthogonal matrix, got Q Q^T - I up to {error:.2g}.")
-        self.matrix = Constant(jnp.asarray(matrix))
+        self.matrix = Constant(cast("matrix", q))
         self.event_shape = (len(q),)
         self.context_shape = None
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from afflow._tools.calls import check_context
+from afflow._tools.calls import check_context, check_floating
 from afflow._tools.modules import copy_module
 from afflow.core.bijector import Bijector
 
@@ -37,7 +37,8 @@ def change_layers(
         ValueError: if `x` is not `(N, *event_shape)`, if the context is missing, not wanted or of
             another shape, or if such a layer is inside a module that does not override `walk`.
     """
-    x, shape = jnp.asarray(x), cast(Any, model).event_shape
+    shape = cast(Any, model).event_shape
+    x = check_floating("x", x, ())
     if x.shape[1:] != shape or len(x) == 0:
         raise ValueError(f"Expected x.shape (N, {', '.join(map(str, shape))}), got {x.shape}.")
     context = check_context(model, context)

@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from afflow.core.conditional import Conditional, as_float, check_support
+from afflow.core.conditional import (
+    Conditional,
+    as_float,
+    check_support,
+    keep_nan,
+    without_infinities,
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Bernoulli(Conditional):
 
     def log_prob(self, x, params):
         (logit,) = params
-        sign = 1 - 2 * as_float(x).astype(logit.dtype)
+        sign = 1 - 2 * without_infinities(as_float(x)).astype(logit.dtype)
         return check_support(-jax.nn.softplus(sign * logit), x, 2)
 
     def sample(self, key, params, temperature=1.0):
@@ -40,7 +46,7 @@ class Bernoulli(Conditional):
 
     def cdf(self, x, params):
         below = jnp.where(x < 0, 0.0, jax.nn.sigmoid(-params[0]))
-        return jnp.where(x < 1, below, 1.0)
+        return keep_nan(jnp.where(x < 1, below, 1.0), x)
 
     def encode(self, x):
         return as_float(x)

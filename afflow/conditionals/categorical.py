@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from afflow._tools.arguments import check_positive
 from afflow._tools.shapes import check_size
-from afflow.core.conditional import Conditional, as_float, check_support
+from afflow.core.conditional import Conditional, as_float, check_support, keep_nan
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Categorical(Conditional):
         return jnp.argmax(params).astype(int)
 
     def cdf(self, x, params):
-        return jax.nn.softmax(params) @ (jnp.arange(self.num_classes) <= x)
+        return keep_nan(jax.nn.softmax(params) @ (jnp.arange(self.num_classes) <= x), x)
 
     def encode(self, x):
         height = math.sqrt(self.num_classes) if self.height is None else self.height

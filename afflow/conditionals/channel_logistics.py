@@ -14,7 +14,13 @@ from afflow.conditionals.discretized import (
     find_level,
     find_log_cells,
 )
-from afflow.core.conditional import Conditional, check_support, find_mode_near
+from afflow.core.conditional import (
+    Conditional,
+    as_float,
+    check_support,
+    find_mode_near,
+    without_infinities,
+)
 from afflow.univariates.mixture_cdf import check_mixture, mixture_parameters
 
 
@@ -80,12 +86,12 @@ class ChannelLogistics(Conditional):
 
     def log_prob(self, x, params):
         log_pi, mu, log_s, alpha = self._parameters(params)
-        m = mu + jnp.einsum("cdk,d->ck", alpha, self.encode(x).astype(mu.dtype))
-        cells = jax.vmap(find_log_cells, (0, 0, 0, None))(x, m, log_s, self.num_levels)  # (C, K)
+        z = without_infinities(as_float(x))
+        m = mu + jnp.einsum("cdk,d->ck", alpha, self.encode(z).astype(mu.dtype))
+        cells = jax.vmap(find_log_cells, (0, 0, 0, None))(z, m, log_s, self.num_levels)  # (C, K)
         log_prob = log_sum_exp(log_pi + cells.sum(0))
-        for value in x:
-            log_prob = check_support(log_prob, value, self.num_levels)
-        return log_prob
+        zero = jnp.zeros_like(log_prob)
+        return log_prob + sum(check_support(zero, value, self.num_levels) for value in x)
 
     def sample(self, key, params, temperature=1.0):
         log_pi, mu, log_s, alpha = self._parameters(params)

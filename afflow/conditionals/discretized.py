@@ -9,7 +9,13 @@ from jax.nn import log_sigmoid
 
 from afflow._tools.numerics import log_sum_exp
 from afflow._tools.shapes import check_size
-from afflow.core.conditional import Conditional, as_float, check_support
+from afflow.core.conditional import (
+    Conditional,
+    as_float,
+    check_support,
+    keep_nan,
+    without_infinities,
+)
 from afflow.univariates.mixture_cdf import LogisticCDF, check_mixture, mixture_parameters
 
 
@@ -72,7 +78,7 @@ class DiscretizedLogistics(Conditional):
 
     def log_prob(self, x, params):
         log_pi, mu, log_s = mixture_parameters(self, params)
-        log_cells = find_log_cells(x, mu, log_s, self.num_levels)
+        log_cells = find_log_cells(without_infinities(as_float(x)), mu, log_s, self.num_levels)
         return check_support(log_sum_exp(log_pi + log_cells), x, self.num_levels)
 
     def sample(self, key, params, temperature=1.0):
@@ -92,7 +98,7 @@ class DiscretizedLogistics(Conditional):
         edge = self.encode(jnp.floor(as_float(x)) + 0.5).astype(mu.dtype)
         log_below, _ = LogisticCDF().log_tail((mu - edge) * jnp.exp(-log_s))
         inside = jnp.where(x < 0, 0.0, jnp.exp(log_sum_exp(log_pi + log_below)))
-        return jnp.where(x < self.num_levels - 1, inside, 1.0)
+        return keep_nan(jnp.where(x < self.num_levels - 1, inside, 1.0), x)
 
     def encode(self, x):
         return centre(x, self.num_levels)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.numerics import log_sum_exp, stop_beyond
-from afflow.core.conditional import Conditional, as_float
+from afflow.core.conditional import Conditional, as_float, without_infinities
 from afflow.univariates.mixture_cdf import Component, GaussianCDF, check_mixture, mixture_parameters
 
 
@@ -60,8 +60,10 @@ class MixtureOf(Conditional):
 
     def log_prob(self, x, params):
         log_pi, mu, log_s = self._parameters(params)
-        u = stop_beyond((x - mu) * jnp.exp(-log_s), 0.9)  # the gradient by a scale would overflow
-        return log_sum_exp(log_pi + self.component.log_density(u) - log_s)
+        centred = without_infinities(as_float(x)) - mu
+        u = stop_beyond(centred * jnp.exp(-log_s), 0.9)  # the gradient by a scale would overflow
+        log_prob = log_sum_exp(log_pi + self.component.log_density(u) - log_s)
+        return jnp.where(jnp.isinf(x), -jnp.inf, log_prob)
 
     def sample(self, key, params, temperature=1.0):
         log_pi, mu, log_s = self._parameters(params)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from afflow._tools.arguments import check_instance, check_number
+from afflow._tools.arguments import check_instance, check_number, check_positive
 from afflow._tools.constants import Constant
 from afflow._tools.shapes import Shape
 from afflow.conditioners.transformer import Transformer
@@ -59,6 +59,7 @@ class Guided(Conditioner):
     ):
         check_instance("conditioner", conditioner, Conditioner)
         check_number("weight", weight, lambda weight: weight >= 0, ">= 0")
+        check_positive(temperature=temperature)
         if temperature != 1:
             check_instance("conditioner", conditioner, Transformer)
         elif conditioner.context_shape is None:

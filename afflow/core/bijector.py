@@ -7,6 +7,7 @@ from functools import partial, wraps
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -138,7 +139,8 @@ def of_one_event(method: Callable) -> Callable:
     """Decorate a method of a bijector or distribution to reject anything but a single event.
 
     Without the check, most formulas would broadcast over a batch of events and return one
-    log-determinant for the whole batch.
+    log-determinant for the whole batch. Bijectors also reject integers, to whose type they would
+    round their parameters.
     """
 
     @wraps(method)
@@ -148,6 +150,9 @@ def of_one_event(method: Callable) -> Callable:
                 f"Expected one event of shape {self.event_shape}, got {np.shape(x)}: map "
                 f"{type(self).__name__} over a batch with jax.vmap, or use the methods of a Flow."
             )
+        dtype = jnp.result_type(x)
+        if isinstance(self, Bijector) and not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"Expected a floating-point event, got {dtype}: convert it.")
         return method(self, x, context)
 
     return checked

@@ -72,6 +72,19 @@ def as_float(x: jax.Array) -> jax.Array:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
 
 
+def without_infinities(x: jax.Array) -> jax.Array:
+    """Return `x` with 0 in place of infinite values, whose density is zero.
+
+    What follows stays finite, with its gradients. NaN stays NaN.
+    """
+    return jnp.where(jnp.isinf(x), jnp.zeros_like(x), x)
+
+
+def keep_nan(value: jax.Array, x: jax.Array) -> jax.Array:
+    """Return `value`, or NaN where `x` is NaN."""
+    return jnp.where(jnp.isnan(x), jnp.nan, value)
+
+
 def find_mode_near(log_probs: jax.Array, x: jax.Array, radius: jax.Array) -> jax.Array:
     """Return the most probable value within `radius` of `x`, by the log-probabilities `(K,)`."""
     distance = jnp.abs(jnp.arange(len(log_probs), dtype=float) - x.astype(float))

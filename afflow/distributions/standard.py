@@ -166,26 +166,28 @@ class VonMises(Distribution):
         return jnp.sum(depth - jnp.log(jax.scipy.special.i0e(kappa)) - math.log(2 * math.pi))
 
     def sample(self, key, context=None):
+        # Near zero the cosine rounds to one, so the loop computes with `1 - cos x`.
         kappa = jax.lax.stop_gradient(self.concentration)
-        tau = 1 + jnp.sqrt(1 + 4 * jnp.square(kappa))
-        rho = (tau - jnp.sqrt(2 * tau)) / (2 * kappa)
-        r = jnp.where(kappa < 1e-3, 1 / kappa + kappa, (1 + jnp.square(rho)) / (2 * rho))
+        root = jnp.hypot(1.0, 2 * kappa)
+        left = (jnp.sqrt(2 * (1 + root)) - 1 - 1 / (2 * kappa + root)) / (2 * kappa)  # 1 - rho
+        r = jnp.where(kappa < 1e-3, 1 / kappa, jnp.square(left) / (2 * (1 - left)))  # r - 1
 
         def propose(state):
-            key, cosine, done = state
+            key, depth, done = state
             key, step_key = jax.random.split(key)
             u, v = jax.random.uniform(step_key, (2, *self.event_shape), kappa.dtype)
-            z = jnp.cos(math.pi * u)
-            w = (1 + r * z) / (r + z)
-            y = kappa * (r - w)
+            sine, cosine = jnp.sin(math.pi / 2 * u), jnp.cos(math.pi / 2 * u)
+            d = 2 * r * jnp.square(sine) / (r + 2 * jnp.square(cosine))
+            y = kappa * (r + d)
             accepted = (y * (2 - y) > v) | (jnp.log(y / v) + 1 >= y)
-            return key, jnp.where(done, cosine, w), done | accepted
+            return key, jnp.where(done, depth, d), done | accepted
 
         key, sign_key = jax.random.split(key)
-        start = key, jnp.zeros(self.event_shape, kappa.dtype), jnp.zeros(self.event_shape, bool)
-        _, cosine, _ = jax.lax.while_loop(lambda state: ~state[2].all(), propose, start)
+        broken = ~jnp.isfinite(kappa)
+        start = key, jnp.where(broken, jnp.nan, jnp.zeros_like(kappa)), broken
+        _, depth, _ = jax.lax.while_loop(lambda state: ~state[2].all(), propose, start)
         sign = jax.random.rademacher(sign_key, self.event_shape, kappa.dtype)
-        return sign * jnp.arccos(jnp.clip(cosine, -1, 1))
+        return sign * 2 * jnp.arcsin(jnp.sqrt(jnp.minimum(depth / 2, 1)))
 
 
 def _log1p_square(x: jax.Array) -> jax.Array:

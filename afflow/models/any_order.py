@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 from afflow._tools.arguments import check_positive
 from afflow._tools.arrays import to_device
@@ -18,7 +19,7 @@ from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation, check_size
 from afflow.core.conditional import Conditional
 from afflow.core.order_agnostic import Draw, OrderAgnostic, undo_order
-from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
+from afflow.models.emission import check_fit, check_values, codes, emit_and_keys, heat
 from afflow.models.generation import Beams, check_symbols, search
 
 _SORTED, _LEAST_CIRCLES = 4096, 8  # numbers to sort for a minibatch; on a CPU a millisecond
@@ -166,9 +167,16 @@ class OrderAgnosticModel(Outlined, nnx.Module):
     def observed_log_prob(
         self, key: jax.Array, x: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Estimate the log-marginal of the coordinates of `x` `(..., D)` that are not NaN."""
+        """Estimate the log-marginal of the coordinates of `x` `(..., D)` that are not NaN.
+
+        Raises:
+            ValueError: outside of compiled functions, as `check_missing`.
+        """
         together, key = jax.random.split(make_typed(key))
-        return call(_estimate_observed, self, self._events(x), context, (together,), key=key)
+        (x,) = self._events(x)
+        if not isinstance(x, Tracer):
+            self.check_missing(np.asarray(x))
+        return call(_estimate_observed, self, (x,), context, (together,), key=key)
 
     def sample(
         self,
@@ -225,7 +233,7 @@ class OrderAgnosticModel(Outlined, nnx.Module):
         observed = check_booleans("observed", observed)
         self._check_trained(observed)
         events = self._events(x, observed)
-        check_whole(self.conditional, *events)
+        check_values(self.conditional, *events)
         if width is not None:
             check_size("width", width)
             check_symbols(self)
@@ -343,8 +351,9 @@ def _estimate_observed(model, item, context, together):
     terms = jax.vmap(model.conditional.log_prob)(x, params)
     later = weights > 0  # places after the cut; the observed terms among these are scaled up
     used = later & observed[draw.order]
-    scale = later.sum() / jnp.maximum(used.sum(), 1)
-    return jnp.where(used, scale.astype(terms.dtype) * weights * terms, 0).sum()
+    if model.network.needs_random_orders:
+        weights *= (later.sum() / jnp.maximum(used.sum(), 1)).astype(weights.dtype)
+    return jnp.where(used, weights * terms, 0).sum()
 
 
 @per_event

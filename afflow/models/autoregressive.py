@@ -17,7 +17,8 @@ from afflow._tools.shapes import Shape, check_permutation
 from afflow.bijectors.solvers import Incremental, Solver
 from afflow.core.conditional import Conditional
 from afflow.core.conditioner import Conditioner, Emit, Place
-from afflow.models.emission import check_fit, check_whole, codes, emit_and_keys, heat
+from afflow.models.dropout import add_noise, has_dropout, remove_dropout
+from afflow.models.emission import check_fit, check_values, codes, emit_and_keys, heat
 from afflow.models.generation import Drawing, beam_search, complete_by_beam, generate, stream
 from afflow.models.marginals import check_missing_last
 
@@ -109,13 +110,18 @@ class AutoregressiveModel(Outlined, nnx.Module):
         return self._noisy_terms(key, self._events(x), context).sum(-1)
 
     def _noisy_terms(self, key, x, context):
-        if not self.conditioner.is_noisy:
+        if not self.is_noisy:
             return self.log_conditionals(x, context)
         return call(_noisy_log_conditionals, self, (x,), context, key=key)
 
+    @property
+    def is_noisy(self) -> bool:
+        """Whether `training_log_prob` draws noise, in the conditioner or within a token."""
+        return has_dropout(self)
+
     def without_noise(self) -> "AutoregressiveModel":
         """Return the model whose `training_log_prob` draws no noise, for validation."""
-        return self._around(self.conditioner.without_noise())
+        return remove_dropout(self)
 
     def with_length(self, length: int) -> "AutoregressiveModel":
         """Return the model with the same weights for events of `length` tokens.
@@ -222,7 +228,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
                 "or use an order-agnostic one (afflow.zoo.deep_nade)."
             )
         events = self._events(x), self._events(self._of_tokens(observed))
-        check_whole(self.conditional, *events)
+        check_values(self.conditional, *events)
         if width is not None:
             return complete_by_beam(self, *events, context, width)
         return call(_fill, self, events, context, heat(temperature), key=key)
@@ -371,9 +377,10 @@ class AutoregressiveModel(Outlined, nnx.Module):
         self, x: jax.Array, context: jax.Array | None = None, key: jax.Array | None = None
     ) -> jax.Array:
         """Return `log_conditionals` of one event, without checks; a key draws noise of training."""
+        if key is not None:
+            return add_noise(self, key).log_conditionals_of_one(x, context)
         x = self._sort(x)
-        seen = codes(self.conditional, x), context
-        params = self.conditioner(*seen) if key is None else self.conditioner.noisy(key, *seen)
+        params = self.conditioner(codes(self.conditional, x), context)
         return self._unsort(jax.vmap(self.conditional.log_prob)(x, params))
 
     def read(
@@ -389,7 +396,10 @@ class AutoregressiveModel(Outlined, nnx.Module):
             key: draws the noise of training; no noise without a key.
         """
         params, place = self.conditioner.read(codes(self.conditional, x), place, key)
-        return jax.vmap(self.conditional.log_prob)(x, params), place
+        conditional: Any = self.conditional
+        if key is not None:
+            conditional = add_noise(conditional, key)
+        return jax.vmap(conditional.log_prob)(x, params), place
 
     @property
     def _inner(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from afflow.bijectors.solvers import Incremental, Jacobi, Solver
 from afflow.core.bijector import map_events
 from afflow.core.conditioner import Conditioner
 from afflow.models.autoregressive import AutoregressiveModel
+from afflow.models.columns import Columns
 from afflow.models.flow import Flow
 from afflow.models.reshaped import Reshaped
 
@@ -149,7 +150,9 @@ def _calibrate_flow(flow: Flow, batch: _Batch, trial: _Trial) -> Flow:
 
     keys = jax.random.split(batch.key, batch.size)
     z = _draw(written.base, keys, batch.context)
-    written.bijector.walk(z, batch.context, visit, forward=True)
+    rows = written.bijector
+    bijector = rows.bijector if isinstance(rows, Columns) else rows  # origins are not needed
+    bijector.walk(z, batch.context, visit, forward=True)
     if not solvers:
         raise ValueError(f"Expected a flow with autoregressive layers, got {flow}.")
     if len(set(solvers)) > 1:

@@ -183,7 +183,8 @@ class Dequantized(Outlined, nnx.Module):
     ) -> jax.Array:
         """Return the log-probability `(...)` of `x` `(..., D)`, a lower bound in expectation.
 
-        The noise comes from a fixed seed; the same call returns the same value.
+        The noise comes from a fixed seed; the same call returns the same value. The probability is
+        zero where a coordinate of whole numbers has a fraction.
 
         Args:
             x: events.
@@ -200,7 +201,9 @@ class Dequantized(Outlined, nnx.Module):
             noise = jnp.broadcast_to(noise, x.shape)
             return self.flow.log_prob(self._fill(x, noise), context, chunk=chunk)
 
-        return log_mean_exp(jax.lax.map(score, u))
+        is_broken = (self._mask(x) & (x != jnp.floor(x)) & ~jnp.isnan(x)).any(-1)
+        log_prob = log_mean_exp(jax.lax.map(score, u))
+        return jnp.where(is_broken & ~jnp.isnan(log_prob), -jnp.inf, log_prob)
 
     @property
     def is_stateful(self) -> bool:

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 
 from afflow._tools.arguments import check_instance
-from afflow.core.conditional import Conditional
+from afflow.core.conditional import Conditional, without_infinities
 from afflow.core.conditioner import Conditioner
 from afflow.core.order_agnostic import OrderAgnostic
 
@@ -22,7 +22,7 @@ def codes(conditional: Conditional, x: jax.Array) -> jax.Array:
     An infinite coordinate has density zero. Its code is the code of 0. The later conditionals then
     stay finite, and the sum of all terms is minus infinity, not NaN.
     """
-    return jax.vmap(conditional.encode)(jnp.where(jnp.isinf(x), jnp.zeros_like(x), x))
+    return jax.vmap(conditional.encode)(without_infinities(x))
 
 
 def as_pytree(conditional: Conditional) -> Partial:
@@ -58,11 +58,11 @@ def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional
         )
 
 
-def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> None:
-    """Raise `ValueError` if the conditional is discrete and an observed value is not whole."""
+def check_values(conditional: Any, x: jax.Array, observed: jax.Array | None = None) -> None:
+    """Raise `ValueError` for an observed value that a discrete conditional does not have."""
     if not conditional.is_discrete or any(isinstance(a, Tracer) for a in (x, observed)):
         return
-    values, mask = np.broadcast_arrays(x, observed)
+    values, mask = np.broadcast_arrays(x, True if observed is None else observed)
     values = values[mask]
     broken = values[values != np.floor(values)]
     if broken.size:
@@ -70,6 +70,10 @@ def check_whole(conditional: Conditional, x: jax.Array, observed: jax.Array) -> 
             f"Expected whole numbers in the observed coordinates of a discrete model, got "
             f"{broken[0]}: round the values, or map them to 0, 1, 2, ..."
         )
+    num = getattr(conditional, "num_levels", conditional.num_values)
+    outside = values[(values < 0) | (values >= num)] if num else values[:0]
+    if outside.size:
+        raise ValueError(f"Expected values from 0 to {num - 1}, got {outside[0]}: clip them.")
 
 
 def emit_and_keys(

@@ -10,12 +10,13 @@ import numpy as np
 from jax.tree_util import Partial
 
 from afflow._tools.arguments import check_number
+from afflow._tools.arrays import to_device
 from afflow._tools.calls import call, check_context, make_typed, per_event
 from afflow._tools.lowering import use_float32_products
 from afflow._tools.meshes import placed
 from afflow._tools.shapes import Shape, check_size
 from afflow.core.conditioner import Conditioner, Place, run_steps
-from afflow.models.emission import as_pytree, check_temperature, codes
+from afflow.models.emission import as_pytree, check_temperature, check_values, codes
 
 
 class Drawing(NamedTuple):
@@ -147,10 +148,11 @@ def check_prompt(model: Any, prompt: Any) -> jax.Array:
     """Return a prompt `(..., n, *token)` as an array, of no tokens if it is `None`.
 
     Raises:
-        ValueError: for another shape, more tokens than the model has, or a model with an order.
+        ValueError: for another shape, more tokens than the model has, values that it does not have,
+            or a model with an order.
     """
     length, *token = model.event_shape
-    x = jnp.zeros((0, *token), int) if prompt is None else jnp.asarray(prompt)
+    x = jnp.zeros((0, *token), int) if prompt is None else to_device("prompt", prompt)
     axis = x.ndim - 1 - len(token)
     if axis < 0 or x.shape[axis] > length or x.shape[axis + 1 :] != tuple(token):
         raise ValueError(
@@ -159,6 +161,7 @@ def check_prompt(model: Any, prompt: Any) -> jax.Array:
         )
     if model.order is not None:
         raise ValueError(f"Expected a model without an order, got order={model.order}.")
+    check_values(model.conditional, x)
     return x
 
 
@@ -295,6 +298,7 @@ def search(
     """
     width, conditional = beams.width, beams.conditional
     values = jnp.arange(conditional.num_values)
+    x = x.astype(int)  # bytes have no room for -1
 
     def step(state, scanned):
         scores, sizes, over, x_prev, caches = state

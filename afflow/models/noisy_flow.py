@@ -16,6 +16,8 @@ from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_size
 from afflow.models.flow import Flow
 
+_TOLERANCE = 0.01  # of a step of the grid, within which a value is on the grid
+
 
 class NoisyFlow(Outlined, nnx.Module):
     r"""A model of events with values on a grid: a flow of noisy events, and their denoising.
@@ -80,7 +82,9 @@ class NoisyFlow(Outlined, nnx.Module):
     def log_prob(
         self, x: jax.Array, context: jax.Array | None = None, *, chunk: int | None = None
     ) -> jax.Array:
-        """Return the log-probability `(...)` of events on the grid, a lower bound in expectation.
+        """Return the log-probability `(...)` of events, a lower bound in expectation.
+
+        It is minus infinity for events with a value that is not on the grid.
 
         The noise comes from a fixed seed; the same call returns the same value. With several draws
         the bound is the importance-weighted bound, tighter with each draw (Burda et al. 2016,
@@ -157,16 +161,25 @@ class NoisyFlow(Outlined, nnx.Module):
         log_q = -math.log(self.noise_std * math.sqrt(2 * math.pi))
         return (-log_q - log_sums).sum()
 
+    def _is_off_grid(self, x: jax.Array) -> jax.Array:
+        """Return which values of `x` are not on the grid; NaN counts as on the grid."""
+        steps = (x - self.low) * ((self.levels - 1) / (self.high - self.low))
+        nearest = jnp.clip(jnp.round(steps), 0, self.levels - 1)
+        return jnp.abs(steps - nearest) > _TOLERANCE
+
 
 @per_event
 def _log_prob(model, item, context):
     x, key = item
+    is_off = model._is_off_grid(x)
+    z = jnp.where(is_off, model.low, x)
 
     def weigh(key):
-        y = model._add_noise(key, x)
+        y = model._add_noise(key, z)
         return model.flow.log_prob(y, context) + model._compare_kernels(y)
 
-    return log_mean_exp(jax.lax.map(weigh, jax.random.split(key, model.num_draws)))
+    log_prob = log_mean_exp(jax.lax.map(weigh, jax.random.split(key, model.num_draws)))
+    return log_prob + jnp.where(is_off.any(), -jnp.inf, 0.0)  # NaN stays NaN
 
 
 @per_event

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 
-from afflow._tools.arrays import is_key
+from afflow._tools.arrays import is_key, make_native
 from afflow._tools.names import name_of, named
 
 Json = Any
@@ -146,8 +146,9 @@ def _read_object(read: Reader, json: Json) -> Any:
 
 
 def _write_array(write: Writer, value: Any, where: str) -> Json:
-    array = np.asarray(value)
-    write.arrays.append(array.view(np.uint8) if _is_foreign(array.dtype) else array)
+    array = make_native(np.asarray(value))
+    is_foreign = _is_foreign(array.dtype)
+    write.arrays.append(np.atleast_1d(array).view(np.uint8) if is_foreign else array)
     home = "numpy" if isinstance(value, np.ndarray) else "jax"
     number, dtype, shape = len(write.arrays) - 1, array.dtype.name, list(array.shape)
     return {"number": number, "dtype": dtype, "shape": shape, "home": home}
@@ -157,6 +158,7 @@ def _read_array(read: Reader, json: Json) -> Any:
     array, dtype = read.arrays[json["number"]], jnp.dtype(json["dtype"])
     array = array.view(dtype) if _is_foreign(dtype) else array
     shape = tuple(json.get("shape", array.shape))  # older archives hold no shapes
+    array = array.reshape(()) if not shape and array.shape == (1,) else array
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(f"Expected {dtype} of shape {shape}, got {array.dtype} of {array.shape}.")
     return array if json["home"] == "numpy" else jax.device_put(array)

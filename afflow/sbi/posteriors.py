@@ -121,10 +121,11 @@ class Posterior(Outlined, nnx.Module):
 
     def _score_one(self, theta: jax.Array, x: jax.Array) -> jax.Array:
         likelihood: Any = self.likelihood
-        if isinstance(likelihood, Flow | Ensemble):
+        kind = _get_member(likelihood)
+        if isinstance(kind, Flow):
             value = likelihood.log_prob(x, theta)
-        elif isinstance(likelihood, RatioEstimator):
-            value = likelihood.log_ratio(theta, x)
+        elif isinstance(kind, RatioEstimator):
+            value = likelihood.log_prob(theta, x)
         else:
             value = likelihood(theta, x)
         return value.astype(theta.dtype)
@@ -132,8 +133,7 @@ class Posterior(Outlined, nnx.Module):
 
 def check_callable_or_model(likelihood: Any) -> None:
     """Raise `ValueError` unless `likelihood` is a model or a function of two arguments."""
-    if isinstance(likelihood, Ensemble):
-        likelihood = likelihood.members
+    likelihood = _get_member(likelihood)
     if isinstance(likelihood, Flow | RatioEstimator):
         if likelihood.context_shape is None:
             raise ValueError("Expected a likelihood given theta, got a flow without a context.")
@@ -141,10 +141,14 @@ def check_callable_or_model(likelihood: Any) -> None:
     check_callable("likelihood", likelihood, "a flow of nle, or lambda theta, x: ...", 2)
 
 
+def _get_member(likelihood: Any) -> Any:
+    """Return the members of an ensemble, stacked in one model, or the likelihood itself."""
+    return likelihood.members if isinstance(likelihood, Ensemble) else likelihood
+
+
 def _find_x_shape(likelihood: Any, given: Shape) -> Shape:
     """Return the shape of one observation."""
-    if isinstance(likelihood, Ensemble):
-        likelihood = likelihood.members
+    likelihood = _get_member(likelihood)
     if isinstance(likelihood, Flow):
         return likelihood.event_shape
     return likelihood.context_shape if isinstance(likelihood, RatioEstimator) else given

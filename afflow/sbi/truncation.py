@@ -1,5 +1,7 @@
 """Truncated sequential neural posterior estimation."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Unpack
 
 import jax
@@ -57,7 +59,8 @@ def tsnpe(
         quantile: the share of posterior samples outside the region.
         workers: see `simulate`.
         flow: see `npe`.
-        **options: options of `afflow.fit`.
+        **options: options of `afflow.fit`. A `checkpoint` has a folder within its folder for each
+            round.
 
     Returns:
         The last posterior, which is accurate near $x_o$ only; the history of its losses; and all
@@ -86,12 +89,16 @@ def tsnpe(
     check_number("quantile", quantile, lambda share: 0 < share < 1, "between 0 and 1")
     x, key = jnp.asarray(x), make_typed(key)
     show = options.get("progress", True)
+    checkpoint = options.get("checkpoint")
+    folder = Path(checkpoint.folder if checkpoint else "")
     posterior, history, made = None, History([], [], 0), None
     for number in range(rounds):
         draw_key, run_key, fit_key = jax.random.split(jax.random.fold_in(key, number), 3)
         theta = draw_truncated(prior, posterior, x, simulations, key=draw_key, quantile=quantile)
         found = simulate_at(simulator, theta, key=run_key, workers=workers, progress=show)
         made = found if made is None else made.join(found)
+        if checkpoint is not None:
+            options["checkpoint"] = replace(checkpoint, folder=folder / f"round_{number}")
         posterior, history = npe(prior, made.theta, made.x, key=fit_key, flow=flow, **options)
     assert posterior is not None
     assert made is not None

@@ -56,7 +56,7 @@ class Carried(nnx.Module):
         start, unflatten = self._start()
         rows = jnp.where(self.steps[...] == 0, start[None], self.rows[...])
         t = (self.steps[...] * x.shape[1]).astype(int)
-        is_noisy = self.model.conditioner.is_noisy
+        is_noisy = self.model.is_noisy
 
         def read(row, x, key):
             x_prev, cache = unflatten(row)

@@ -26,6 +26,8 @@ class Checkpoint:
 
     A run that was killed, at any moment, resumes from its last checkpoint if it is started again
     with the same arguments. Its result equals, bit for bit, the result of an uninterrupted run. A
+    checkpoint of a run with other arguments is an error. An `optimizer` of your own is compared by
+    its state only: two learning rates within functions, for example, are not told apart. A
     checkpoint on disk is complete or absent; orbax stores it. If a checkpoint cannot be written,
     for example because the disk is full, the run warns and continues.
 

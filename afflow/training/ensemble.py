@@ -170,7 +170,8 @@ def fit_ensemble(
         (3, (90,))
     """
     check_size("num", num)
-    keys = jax.random.split(make_typed(key), num)
+    start_key, key = jax.random.split(make_typed(key))
+    keys = jax.random.split(start_key, num)
     members = [make(nnx.Rngs(keys[i])) for i in range(num)]
     if get_table(members[0]) is not None:
         raise ValueError(

@@ -21,14 +21,14 @@ from afflow.training.loop import train
 from afflow.training.objectives import Objective, maximum_likelihood, observed_likelihood
 from afflow.training.optimizer import Optimizer, choose_learning_rate, choose_weight_decay
 from afflow.training.placement import make_placement, on_mesh
-from afflow.training.rows import Rows, make_rows
+from afflow.training.rows import Rows, cut, make_rows
 from afflow.training.scale import warn_of_scale
 from afflow.training.sources import make_source
 from afflow.training.stream import Stream
 from afflow.training.trainable import Trainable, restrict
 
 _PART, _SEARCHED = 2**12, 2**15  # rows that are scored at a time, and in all
-_NO_EPOCH = 2**32 - 1  # a child of the key that orders no epoch, for the steps
+NO_EPOCH = 2**32 - 1  # a child of the key that orders no epoch, for the steps
 
 
 class Density(Protocol):
@@ -196,6 +196,13 @@ def fit(
             "scaled by the sum of its weights, which may be near zero or negative. Give the rows "
             "as an array, or as a numpy.memmap."
         )
+    given = {"context": context, "weights": weights, "batch_size": batch_size}
+    ignored = [name for name, value in given.items() if value is not None]
+    if ignored and isinstance(x, Stream):
+        raise ValueError(
+            f"Expected no {', '.join(ignored)} beside a Stream: its minibatches are x, "
+            f"(x, context) or (x, context, weights)."
+        )
     options = objective, validation, batch_size, keys, placement
     source = make_source(rows, *options, signed_weights=signed_weights, missing=missing)
     learning_rate = choose_learning_rate(outer, x) if learning_rate is None else learning_rate
@@ -207,7 +214,7 @@ def fit(
         trained, history = train(
             flow,
             source.loss,
-            key=jax.random.fold_in(keys[1], _NO_EPOCH),
+            key=jax.random.fold_in(keys[1], NO_EPOCH),
             num_steps=source.num_steps,
             max_epochs=max_epochs,
             batches=source.batches,
@@ -219,7 +226,7 @@ def fit(
             accumulate=accumulate,
             trainable=trainable,
             ema=ema,
-            chunk=(checkpoint and checkpoint.steps) or source.chunk,
+            chunk=_choose_chunk(source.chunk, checkpoint and checkpoint.steps),
             checkpoint=checkpoint,
             callbacks=callbacks,
             mesh=mesh,
@@ -233,6 +240,13 @@ def fit(
             error.flow = frame.leave(error.flow)
         raise
     return trained if frame is None else frame.leave(trained), history
+
+
+def _choose_chunk(chunk: int | None, steps: int | None) -> int | None:
+    """Return how many minibatches to stack: at most `chunk`, and a divisor of `steps`."""
+    if chunk is None or steps is None:
+        return chunk or steps
+    return next(size for size in range(min(chunk, steps), 0, -1) if steps % size == 0)
 
 
 def _wrap(frame: Table | Carrying, callback: Callback) -> Callback:
@@ -271,7 +285,9 @@ def _choose_objective(flow: Any, x: Any, validation: Any, objective: Objective) 
 
 def _check_missing(flow: Any, name: str, rows: Any) -> None:
     """Raise `ValueError` if the model does not allow the pattern of missing values."""
-    flow.check_missing(to_double(name, rows))
+    parts = cut(len(rows), rows) if isinstance(rows, np.memmap) else [slice(None)]
+    for part in parts:
+        flow.check_missing(to_double(name, rows[part] if len(parts) > 1 else rows))
 
 
 def _encode(table: Table, x: Any, validation: Any) -> tuple[Any, Any]:

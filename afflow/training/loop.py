@@ -114,6 +114,7 @@ class Program:
             "validation": self.validate,
             "key": self.step.key,
             "optimizer": drop_schedule(run.state.optimizer),
+            "accumulate": self.step.accumulate,
             "number of steps": (self.num_steps, self.chunk),
             "number of epochs": self.max_epochs,
             "patience": self.patience,

@@ -12,6 +12,7 @@ from afflow._tools.arguments import check_callable, check_number
 from afflow._tools.calls import make_typed
 from afflow._tools.shapes import check_size
 from afflow.core.table import get_table
+from afflow.training.fitting import NO_EPOCH
 from afflow.training.history import NonFiniteLossError
 from afflow.training.loop import train
 from afflow.training.objectives import Objective, maximum_likelihood
@@ -108,7 +109,7 @@ def find_learning_rate(
         _, history = train(
             flow,
             source.loss,
-            key=keys[1],
+            key=jax.random.fold_in(keys[1], NO_EPOCH),
             num_steps=1,
             max_epochs=num_steps,
             batches=lambda epoch, start, size: islice(stacks, 1),

@@ -123,7 +123,7 @@ class LaplaceCDF(Component):
         return jax.random.laplace(key, (), dtype)
 
     def log_tail(self, u):
-        log_s = jnp.where(u > 0, -u - _LOG_2, jnp.log1p(-jnp.exp(jnp.minimum(u, 0)) / 2))
+        log_s = jnp.where(u > 0, -u - _LOG_2, jnp.log1p(-jnp.exp(jnp.where(u > 0, 0, u)) / 2))
         return log_s, self.log_density(u) - log_s
 
     def quantile(self, log_s):

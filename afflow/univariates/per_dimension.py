@@ -84,4 +84,6 @@ class PerDimension(Univariate):
 
 
 def _run_on_head(method, size, x, params):
-    return method(x, params[:size])
+    dtype = jnp.result_type(x, params)  # one for all branches
+    y, log_det = method(x, params[:size])
+    return y.astype(dtype), log_det.astype(dtype)

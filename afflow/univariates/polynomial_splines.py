@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from afflow._tools.arguments import check_number
+from afflow._tools.arguments import check_number, check_positive
 from afflow._tools.bounds import bound_softly
 from afflow._tools.shapes import check_size
 from afflow.core.bijector import of_one_event
@@ -29,7 +29,7 @@ class _PolynomialSpline(Univariate):
 
     def __init__(self, num_bins: int = 8, bound: float = 5.0, *, min_bin: float = 1e-3):
         check_size("num_bins", num_bins, least=2)
-        check_number("bound", bound, lambda bound: bound > 0, "> 0")
+        check_positive(bound=bound)
         check_number("min_bin", min_bin, lambda size: 0 < size * num_bins < 1, "in (0, 1/num_bins)")
         self.num_bins, self.bound, self.min_bin = num_bins, float(bound), float(min_bin)
         super().__init__(self._num_params())
@@ -65,7 +65,7 @@ class _PolynomialSpline(Univariate):
 
     def _with_tails(self, x, y, log_slope):
         is_tail = (x <= -self.bound) | (x >= self.bound)
-        return jnp.where(is_tail, x, y), jnp.where(is_tail, 0, log_slope)
+        return jnp.where(is_tail, x + 0 * y, y), jnp.where(is_tail, 0 * log_slope, log_slope)
 
     def _sizes(self, logits):
         """Return positive bin sizes `(K,)` with the sum `2 * bound`, from logits `(K,)`."""

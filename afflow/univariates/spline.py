@@ -66,10 +66,13 @@ class RationalQuadraticSpline(Univariate):
         return self._inside(bend, y, context)
 
     def _inside(self, direction, x, params):
-        """Apply `direction` of the spline inside the interval, and the identity outside."""
+        """Apply `direction` of the spline inside the interval, and the identity outside.
+
+        With parameters that are NaN, the results are NaN outside, too.
+        """
         inside = jnp.abs(x) < self.grid.bound
         y, log_det = direction(self.grid, jnp.where(inside, x, 0.0), params)
-        return jnp.where(inside, y, x), jnp.where(inside, log_det, 0.0)
+        return jnp.where(inside, y, x + 0 * y), jnp.where(inside, log_det, 0 * log_det)
 
 
 class CircularSpline(Univariate):

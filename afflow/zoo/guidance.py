@@ -13,8 +13,11 @@ from afflow._tools.modules import copy_module
 from afflow.bijectors.autoregressive import MaskedAutoregressive
 from afflow.bijectors.compose import Chain, Repeat
 from afflow.bijectors.elementwise import Standardize
+from afflow.bijectors.embedding import Embedded
 from afflow.conditioners.guided import Guided
+from afflow.core.bijector import Bijector
 from afflow.core.conditioner import Conditioner
+from afflow.models.columns import Columns
 from afflow.models.flow import Flow
 
 Model = TypeVar("Model", bound=nnx.Module)
@@ -93,7 +96,14 @@ def cool(flow: Flow, temperature: float) -> Flow:
     check_positive(temperature=temperature)
     shape = flow.event_shape
     scale = Standardize(jnp.zeros(shape), jnp.full(shape, temperature))
-    return Flow(flow.base, Chain([scale, flow.bijector]))
+    return Flow(flow.base, _precede(flow.bijector, scale))
+
+
+def _precede(bijector: Bijector, first: Bijector) -> Bijector:
+    """Return the chain of two bijectors; `Columns` and `Embedded` stay outermost."""
+    if isinstance(bijector, (Columns, Embedded)):
+        return copy_module(bijector, bijector=_precede(bijector.bijector, first))
+    return Chain([first, bijector])
 
 
 def _change_conditioners(module: Any, change: Callable[[Conditioner], Conditioner]) -> Any:

@@ -39,7 +39,10 @@ def optimizer(settings: Settings):
 def train_cycle(
     fitted: Fitted, epochs: int, seed: int, settings: Settings, data: Split, folder: Path
 ) -> Fitted:
-    """Fit for one cosine cycle. A cycle that was killed resumes from checkpoints in `folder`."""
+    """Fit for one cosine cycle; return the flow with the best validation loss of all cycles.
+
+    A cycle that was killed resumes from checkpoints in `folder`.
+    """
     place = folder / str(fitted.cycles)
     watch = Stopwatch(place)
     flow, history = afflow.fit(
@@ -55,6 +58,8 @@ def train_cycle(
         checkpoint=make_checkpoint(place, epochs),
         callbacks=[watch.keep],
     )
+    if fitted.validation and min(fitted.validation) <= min(history.validation):
+        flow = fitted.flow
     losses = fitted.train + history.train, fitted.validation + history.validation
     return Fitted(flow, *losses, fitted.core_seconds + watch.read(), fitted.cycles + 1)
 

@@ -446,3 +446,21 @@ def test_neutra_needs_a_base_without_parameters():
         guide.get_base_dist()
     with pytest.raises(NotImplementedError, match="got LocationScale"):
         guide.get_transform(params)
+
+
+def test_a_transform_of_unknown_ends_is_refused():
+    exp, reverse = afflow.bijectors.Exp(2), afflow.Reverse(2)
+    with pytest.raises(ValueError, match="Expected codomain"):
+        to_transform(afflow.Chain([exp, reverse]))
+    with pytest.raises(ValueError, match="Expected domain"):
+        to_transform(afflow.Inverse(afflow.Chain([exp, reverse])))
+    positive = constraints.independent(constraints.positive, 1)
+    given = to_transform(
+        afflow.Chain([exp, reverse]), domain=constraints.real_vector, codomain=positive
+    )
+    assert given.codomain is positive
+    power = afflow.Chain([afflow.Chain([reverse, exp]), afflow.bijectors.Power(2, 2.0)])
+    assert to_transform(power).domain is constraints.real_vector
+    box = afflow.bijectors.Interval(jnp.zeros(2), jnp.ones(2))
+    moved = afflow.Chain([afflow.Inverse(box), reverse, exp])
+    assert to_transform(moved).codomain.base_constraint is constraints.positive

@@ -1,5 +1,6 @@
 """Properties of every bijector in the registry."""
 
+import warnings
 from functools import partial
 
 import chex
@@ -180,3 +181,26 @@ def test_containers_are_triangular_as_their_parts_are():
         (afflow.Repeat(lambda rngs: afflow.Reverse(2), 3, rngs=nnx.Rngs(0)), False),
     ):
         assert container.is_triangular is expected
+
+
+def test_integers_are_refused():
+    """Check that no parameter is rounded to the type of an integer event."""
+    rotation = afflow.bijectors.Rotation.random(3, KEY)
+    for x in (jnp.array([1, 2, 3]), np.array([1, 2, 3], np.uint8), np.array([True, False, True])):
+        with pytest.raises(ValueError, match="Expected a floating-point event"):
+            rotation.forward(x)
+    flow = afflow.Flow(afflow.Normal(3), afflow.bijectors.ActNorm(3))
+    with pytest.raises(ValueError, match="Expected floating-point x"):
+        afflow.bijectors.initialize_actnorm(flow, np.arange(12).reshape(4, 3))
+
+
+def test_events_of_lower_precision_than_the_parameters():
+    parts = [afflow.univariates.Additive(), afflow.Affine()]
+    layer = afflow.Elementwise(afflow.univariates.PerDimension(parts), 2)
+    x = jnp.ones(2, jnp.float32)
+    np.testing.assert_allclose(layer.inverse_and_log_det(x)[0], x)
+    network = afflow.MLP(1, 1, 2, rngs=nnx.Rngs(0))
+    coupling = afflow.Coupling([True, False], network, afflow.Affine())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert coupling.forward(x).dtype == jnp.float32

@@ -241,3 +241,38 @@ def test_errors_say_what_was_expected(name):
     make, message = ERRORS[name]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_samples_next_to_an_end_of_a_wide_box_have_a_density():
+    with jax.enable_x64(False):
+        box = afflow.bijectors.Probit(jnp.zeros(1), jnp.full(1, 4.0))
+        tiny = jnp.finfo(jnp.float32).tiny
+        x, log_det = jax.vmap(box.inverse_and_log_det)(jnp.array([[tiny], [1.5 * tiny], [3.99]]))
+        assert np.isfinite(x).all()
+        assert np.isfinite(log_det).all()
+
+
+def test_a_power_stays_within_the_float_type():
+    with jax.enable_x64(False):
+        power = afflow.bijectors.Power(1, 3.0)
+        y = jax.vmap(power.forward)(jnp.array([[1e-30], [1e30], [2.0]]))
+        assert np.isfinite(y).all()
+        assert (y > 0).all()
+        assert np.isfinite(jax.vmap(power.inverse_and_log_det)(y)[1]).all()
+
+
+def test_derivatives_where_two_branches_meet():
+    box = afflow.bijectors.Probit(jnp.zeros(1), jnp.ones(1))
+    slope = jax.jacobian(box.inverse)(jnp.full(1, 0.5))
+    np.testing.assert_allclose(slope, [[math.sqrt(2 * math.pi)]], rtol=1e-9)
+    circle = afflow.bijectors.CircularShift(1)
+    for end in (-math.pi, math.pi):
+        np.testing.assert_array_equal(jax.jacobian(circle.inverse)(jnp.full(1, end)), [[1]])
+    laplace = afflow.univariates.MixtureCDF(1, afflow.univariates.LaplaceCDF())
+    np.testing.assert_allclose(jax.grad(laplace.inverse)(0.0, jnp.zeros(3)), 1, rtol=1e-9)
+
+
+def test_a_margin_that_floats_do_not_resolve_is_refused():
+    with jax.enable_x64(False), pytest.raises(ValueError, match="resolution of float32"):
+        afflow.bijectors.Logit(1, 1e-8)
+    assert np.isfinite(afflow.bijectors.Logit(1, 1e-8).inverse_and_log_det(jnp.ones(1))[1])

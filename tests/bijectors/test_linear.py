@@ -379,3 +379,9 @@ def test_image_shapes_are_checked():
         afflow.bijectors.Conv1x1((2, 2))
     with pytest.raises(ValueError, match="num_levels"):
         afflow.bijectors.multiscale(image_step, (6, 4, 1), 2, rngs=nnx.Rngs(0))
+
+
+def test_a_rotation_of_integers_has_gradients():
+    flow = afflow.Flow(afflow.Normal(2), afflow.bijectors.Rotation(np.array([[0, -1], [1, 0]])))
+    gradient = jax.grad(lambda flow: flow.log_prob(jnp.ones(2)))(flow)
+    np.testing.assert_array_equal(gradient.bijector.matrix[...], 0)

@@ -77,3 +77,10 @@ def test_the_mode_near_a_pixel_is_that_of_each_channel_in_turn(radius):
         green = np.argmax(np.where(near[1], p[red].sum(1), -1))
         blue = np.argmax(np.where(near[2], p[red, green], -1))
         np.testing.assert_array_equal(z, [red, green, blue])
+
+
+def test_values_that_are_no_levels():
+    found = log_prob(jnp.array([[jnp.nan, 9.0, 1.0], [1.0, 9.0, 1.0], [jnp.inf, 0.0, 0.0]]), PARAMS)
+    np.testing.assert_array_equal(found, [np.nan, -np.inf, -np.inf])
+    gradient = jax.grad(PIXEL.log_prob, 1)(jnp.array([jnp.inf, 0.0, 0.0]), PARAMS)
+    assert np.isfinite(gradient).all()

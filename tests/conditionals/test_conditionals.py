@@ -110,3 +110,15 @@ def test_discretized_logistics_do_not_underflow():
 def test_bad_sizes(make):
     with pytest.raises(ValueError, match="num_"):
         make()
+
+
+@pytest.mark.parametrize("name", [*DISCRETE, *CONTINUOUS])
+def test_infinity_has_no_density_and_finite_gradients(name):
+    conditional = CONTINUOUS[name] if name in CONTINUOUS else DISCRETE[name][0]
+    params = params_of(conditional)
+    for x in (jnp.inf, -jnp.inf):
+        value, gradient = jax.value_and_grad(conditional.log_prob, 1)(jnp.array(x), params)
+        assert value == -jnp.inf
+        assert np.isfinite(gradient).all()
+    assert np.isnan(conditional.log_prob(jnp.array(jnp.nan), params))
+    assert np.isnan(conditional.cdf(jnp.array(jnp.nan), params))

@@ -312,3 +312,26 @@ def test_uniform_has_bounds_of_its_own_for_each_coordinate():
     for low, high in (([0.0, 1.0], 1.0), ([0.0], 1.0), (-np.inf, 0.0)):
         with pytest.raises(ValueError, match="low"):
             afflow.Uniform(2, low, high)
+
+
+@pytest.mark.parametrize("concentration", [1e-4, 1e-2, 3.0, 1e6, 1e12])
+def test_angles_of_every_concentration(concentration):
+    """Check samples in float32 against the distribution function, down to a few float steps."""
+    with jax.enable_x64(False):
+        base = afflow.distributions.VonMises(1, concentration)
+        x = np.asarray(jax.vmap(base.sample)(jax.random.split(KEY, 4000)))[:, 0]
+    far = concentration > 1e3
+    normal, angles = (
+        st.norm(scale=concentration**-0.5),
+        st.vonmises(concentration if not far else 1),
+    )
+    assert st.kstest(x, normal.cdf if far else angles.cdf).pvalue > 1e-3
+    assert len(np.unique(x)) > 3500
+
+
+def test_a_concentration_that_is_nan_draws_nan():
+    base = afflow.distributions.VonMises(2)
+    base.raw_concentration[...] = jnp.array([jnp.nan, 1.0])
+    x = base.sample(KEY)
+    assert np.isnan(x[0])
+    assert np.isfinite(x[1])

@@ -364,3 +364,28 @@ def test_frames_of_polars_are_tables():
     columns = {name: frame[name].to_numpy() for name in frame.columns}
     np.testing.assert_array_equal(flow.log_prob(frame), flow.log_prob(columns))
     assert polars.DataFrame(flow.sample(KEY, 3)).columns == ["size", "x", "n"]
+
+
+def test_a_cooled_flow_is_over_the_same_table():
+    rows = table()
+    flow = randomize(small(rows), 0.1)
+    cooled = afflow.zoo.cool(flow, 0.5)
+    drawn = cooled.sample(KEY, 200)
+    assert set(drawn) == set(rows)
+    assert set(np.unique(drawn["band"])) <= {"g", "r", "i"}
+    np.testing.assert_array_equal(drawn["shots"] % 1, 0)
+    assert np.std(drawn["time"]) < 0.7 * np.std(flow.sample(KEY, 200)["time"])
+    assert np.isfinite(cooled.log_prob(drawn)).all()
+
+
+def test_a_solver_is_chosen_whatever_the_units():
+    """Check that the calibration does not need the origin of columns beyond float32."""
+    columns = {"time": afflow.Real()}
+    with jax.enable_x64(False):
+        rows = {"time": table()["time"]}
+        flow = afflow.made(1, columns=columns, hidden=(4,), data=rows, rngs=nnx.Rngs(0))
+        found = afflow.calibrate(flow, KEY, num_samples=4, candidates=[afflow.Jacobi()])
+    parts = (part for _, part in nnx.iter_modules(found))
+    layers = [part for part in parts if isinstance(part, afflow.MaskedAutoregressive)]
+    assert [layer.solver for layer in layers] == [afflow.Jacobi()]
+    assert isinstance(found.bijector, type(flow.bijector))

@@ -130,3 +130,10 @@ def test_errors_say_what_was_expected(name):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_fraction_is_no_whole_number():
+    flow = afflow.Flow(afflow.Uniform(2, 0.0, 4.0), afflow.Reverse(2))
+    half = afflow.models.Dequantized(flow, [True, False])
+    found = half.log_prob(jnp.array([[1.5, 1.5], [1.0, 1.5], [jnp.nan, 1.0], [jnp.inf, 1.0]]))
+    np.testing.assert_allclose(found, [-np.inf, -2 * np.log(4), np.nan, -np.inf], rtol=1e-6)

@@ -154,3 +154,26 @@ def test_factories_take_it(tmp_path):
     assert model.conditioner.is_noisy
     with pytest.raises(ValueError, match="dropout"):
         afflow.maf(3, dropout=1.0, rngs=nnx.Rngs(0))
+
+
+def parts():
+    """Return density models with dropout within a conditioner, and within a token."""
+    rngs, bits = nnx.Rngs(0), afflow.conditionals.Bernoulli()
+    made = afflow.MADE(4, 1, hidden=(16, 16), dropout=0.5, rngs=rngs)
+    token = afflow.made_model(2, hidden=(16,), context_dim=3, dropout=0.5, rngs=rngs)
+    over = afflow.conditioners.Recurrent(3, 3, (4,), features=2, rngs=rngs)
+    return {
+        "fixed sum": afflow.AutoregressiveModel(afflow.conditioners.FixedSum(made, 2), bits),
+        "token": afflow.AutoregressiveModel(over, afflow.models.TokenModel(token)),
+    }
+
+
+@pytest.mark.parametrize("name", ["fixed sum", "token"])
+def test_parts_within_parts_have_it_in_training(name):
+    model = randomize(parts()[name], 1.0)
+    x = model.sample(KEY, 3)
+    noisy, again, other = (model.training_log_prob(key, x) for key in (KEY, KEY, OTHER))
+    np.testing.assert_array_equal(noisy, again)
+    assert (noisy != other).all()
+    quiet = model.without_noise()
+    np.testing.assert_allclose(quiet.training_log_prob(KEY, x), model.log_prob(x), rtol=1e-12)

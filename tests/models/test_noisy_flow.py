@@ -144,3 +144,14 @@ def test_a_noisy_flow_learns_which_class_has_which_values(tmp_path):
 def test_numbers_out_of_range_are_errors(wrong):
     with pytest.raises(ValueError, match="Expected"):
         NoisyFlow(correlated(), **{"noise_std": 0.1} | wrong)
+
+
+def test_there_is_no_probability_off_the_grid():
+    model = NoisyFlow(correlated(), 0.5, levels=3)
+    off = [[0.5, 0.0], [2.0, 0.0], [np.inf, 0.0], [-np.inf, 1.0], [128.0, 200.0]]
+    np.testing.assert_array_equal(model.log_prob(off), -np.inf)
+    assert np.isnan(model.log_prob([[np.nan, 0.0], [np.nan, 0.5]])).all()
+    near = EVENTS + 1e-6
+    np.testing.assert_allclose(model.log_prob(near), model.log_prob(EVENTS), atol=1e-4)
+    gradient = jax.grad(lambda model: model.log_prob(jnp.array([np.inf, 0.0])))(model)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

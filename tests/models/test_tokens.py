@@ -587,3 +587,28 @@ def test_a_context_of_more_digits_than_the_weights(make):
     drawn = model.sample(KEY, 5, CONTEXT)
     assert drawn.shape == (5, 2, 3)
     np.testing.assert_array_equal(model.sample(KEY, 5, CONTEXT.astype(jnp.float32)), drawn)
+
+
+def test_a_beam_of_bytes_has_no_stop_symbol():
+    """Check that no symbol is taken for the missing stop symbol, which was -1 as a byte."""
+    model = symbols(2, 256)
+    bias = 9.0 * (jnp.arange(256) == 255)
+    model = jax.tree.map(lambda leaf: leaf + bias if leaf.shape == (256,) else leaf, model)
+    nothing = np.zeros(2, bool)
+    expected = model.complete(np.zeros(2, int), nothing, width=2)
+    np.testing.assert_array_equal(model.complete(np.zeros(2, np.uint8), nothing, width=2), expected)
+    beams, log_probs = model.beam_search(np.zeros(0, np.uint8), width=2)
+    np.testing.assert_allclose(model.log_prob(beams), log_probs, rtol=1e-9)
+    assert (beams == 255).any()
+
+
+@pytest.mark.parametrize("prompt", [[7], [-1], [1.5], [np.nan]])
+def test_values_that_the_model_does_not_have_are_refused(prompt):
+    model, given = symbols(), np.arange(4) == 0
+    with pytest.raises(ValueError, match="Expected (values from 0 to 2|whole numbers)"):
+        model.generate(KEY, prompt)
+    with pytest.raises(ValueError, match="Expected (values from 0 to 2|whole numbers)"):
+        model.beam_search(prompt)
+    for options in ({"key": KEY}, {"width": 2}):
+        with pytest.raises(ValueError, match="Expected (values from 0 to 2|whole numbers)"):
+            model.complete(np.array([*prompt, 9, 9, 9]), given, **options)

@@ -18,6 +18,7 @@ import pytest
 from flax import nnx
 
 import afflow
+from afflow.saving.description import Reader, Writer
 from tests.registry import BIJECTORS, CONDITIONERS, cast
 
 ARCHIVES = Path(__file__).parent / "archives"
@@ -308,3 +309,40 @@ def test_a_context_of_an_earlier_version_is_read_alike():
     x, context = np.array([[0, 2], [1, 0]]), np.eye(3, dtype=np.float32)[[[0, 1], [2, 2]]]
     log_prob = afflow.load(ARCHIVES / "format2_questions.zip").log_prob(x, context)
     np.testing.assert_allclose(log_prob, [-3.8927865028381348, -2.1777594089508057], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["flax.io:rename", "jax.numpy:load", "afflow:save", "equinox:tree_serialise_leaves"]
+)
+def test_a_file_names_no_function_on_files(name, tmp_path):
+    """Check that `load` refuses functions that could write, read or move files of the reader."""
+    path = tmp_path / "model.zip"
+    afflow.save(afflow.MADE(2, 1, (4,), activation=partial(jnp.tanh), rngs=nnx.Rngs(0)), path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {part: archive.read(part) for part in archive.namelist()}
+    assert parts["model.json"].count(b"jax.nn:tanh") == 1
+    parts["model.json"] = parts["model.json"].replace(b"jax.nn:tanh", name.encode())
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, content in parts.items():
+            archive.writestr(part, content)
+    with pytest.raises(ValueError, match="class or function"):
+        afflow.load(path)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        jnp.array(1.5, jnp.bfloat16),
+        jnp.ones((2, 3), jnp.bfloat16),
+        np.arange(3.0).astype(">f8"),
+        np.array(2, ">i4"),
+    ],
+    ids=str,
+)
+def test_arrays_of_every_type_and_shape_return(array):
+    write = Writer()
+    json = write(array, "here")
+    found = Reader(write.arrays)(json)
+    assert found.shape == array.shape
+    assert found.dtype == array.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(found, array)

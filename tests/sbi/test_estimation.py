@@ -292,3 +292,26 @@ def test_wrong_arguments(name):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=message):
         call(*make_simulations())
+
+
+def test_each_round_has_its_own_checkpoints(tmp_path):
+    options = {"rounds": 2, "simulations": 50, "flow": SMALL, "max_epochs": 1, "progress": False}
+    options |= {"checkpoint": afflow.Checkpoint(tmp_path), "key": KEY}
+    simulator, x = simulate_normal, jnp.array([0.3])
+    posterior, history, _ = sbi.tsnpe(BOX, simulator, x, **options)
+    again, same, _ = sbi.tsnpe(BOX, simulator, x, **options)  # finished: resumed at once
+    assert history == same
+    np.testing.assert_array_equal(posterior.log_prob([[0.5]], x), again.log_prob([[0.5]], x))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["round_0", "round_1"]
+
+
+def test_an_ensemble_of_ratios_is_their_mean():
+    prior = sbi.gaussian([0.0, 0.0], [1.0, 1.0])
+    theta, x = jax.random.normal(KEY, (2, 40, 2))
+    options = {"max_epochs": 1, "progress": False}
+    ratios = [sbi.nre(theta, x, key=jax.random.key(i), **options)[0] for i in range(2)]
+    observed = jnp.array([2.0, -1.0])
+    posterior = sbi.Posterior(prior, afflow.Ensemble(ratios), observed)
+    means = jax.nn.logsumexp(jnp.stack([r.log_ratio(theta, observed) for r in ratios]), 0)
+    expected = prior.log_prob(theta) + means - jnp.log(2)
+    np.testing.assert_allclose(posterior.log_prob(theta), expected, rtol=1e-6, atol=1e-6)

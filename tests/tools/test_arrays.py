@@ -229,3 +229,12 @@ def test_nearly_dependent_columns_keep_their_density_in_float32():
             log_det = np.linalg.slogdet(np.cov(x, rowvar=False, bias=True))[1]
             exact = -(2 * np.log(2 * np.pi) + log_det + 2) / 2
             np.testing.assert_allclose(log_prob, exact, atol=1e-3)
+
+
+def test_integers_do_not_wrap_around():
+    with jax.enable_x64(False):
+        model = afflow.nade(3, hidden=4, rngs=nnx.Rngs(0))
+        assert model.log_prob(np.array([2**31 - 1, 0, 1])) == -jnp.inf
+        for far in (2**32, -(2**31) - 1):
+            with pytest.raises(ValueError, match="within the range of int32"):
+                model.log_prob(np.array([far, 0, 1]))

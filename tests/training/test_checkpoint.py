@@ -296,3 +296,9 @@ def test_killed_for_good(whole, tmp_path):
                 process.kill()
     assert process.returncode == -signal.SIGKILL
     assert_same(fit(tmp_path), whole[0])
+
+
+def test_another_number_of_minibatches_in_a_step_is_another_run(tmp_path):
+    fit(tmp_path, accumulate=2)
+    with pytest.raises(ValueError, match="another accumulate"):
+        fit(tmp_path, accumulate=3)

@@ -26,8 +26,9 @@ def ensemble():
 
 
 def test_members_are_trained_as_if_alone(ensemble):
-    keys = jax.random.split(KEY, 3)
-    alone, _ = afflow.fit(make(nnx.Rngs(keys[1])), X, validation=0, **OPTIONS)
+    start, key = jax.random.split(KEY)
+    keys = jax.random.split(start, 3)
+    alone, _ = afflow.fit(make(nnx.Rngs(keys[1])), X, validation=0, **(OPTIONS | {"key": key}))
     for left, right in zip(jax.tree.leaves(ensemble[1]), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-9)
 
@@ -89,3 +90,17 @@ def test_members_must_be_alike():
         afflow.Ensemble([afflow.Normal(1), afflow.Normal(2)])
     with pytest.raises(ValueError, match="num >= 1"):
         afflow.fit_ensemble(make, X, num=0, **OPTIONS)
+
+
+def test_no_member_is_drawn_with_a_key_of_the_training():
+    """Check that the keys of initial weights are none of the keys that order epochs."""
+    seeds = []
+    afflow.fit_ensemble(
+        lambda rngs: make(seeds.append(rngs.params.key[...]) or rngs), X, num=2, **OPTIONS
+    )
+    taken = {tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in seeds}
+    later = {
+        tuple(np.asarray(jax.random.key_data(key)).tolist())
+        for key in [*jax.random.split(KEY), *jax.random.split(jax.random.split(KEY)[1])]
+    }
+    assert not taken & later

@@ -12,7 +12,7 @@ from flax import nnx
 from registry import randomize
 
 import afflow
-from afflow.training import loop
+from afflow.training import fitting, loop
 from afflow.training.optimizer import choose_learning_rate, choose_weight_decay
 from afflow.training.rows import shuffle
 from afflow.training.sources import _compute_mean_loss as mean_loss
@@ -775,3 +775,34 @@ def test_accumulated_steps_are_steps_of_larger_minibatches():
     assert loop._take._cache_size() == compiled
     with pytest.raises(ValueError, match="accumulate"):
         afflow.fit(small(), X[:64], accumulate=0, **options)
+
+
+@pytest.mark.parametrize("name", ["context", "weights", "batch_size"])
+def test_a_stream_holds_what_an_array_is_given_beside(name):
+    given = {"context": np.ones((9, 1)), "weights": np.ones(9), "batch_size": 3}[name]
+    with pytest.raises(ValueError, match=f"no {name} beside a Stream"):
+        afflow.fit(
+            small(), stream_of(X[:9]), key=KEY, validation=0, progress=False, **{name: given}
+        )
+
+
+@pytest.mark.parametrize(
+    ("chunk", "steps", "expected"),
+    [(None, None, None), (None, 7, 7), (5, None, 5), (5, 12, 4), (50, 12, 12), (5, 7, 1)],
+)
+def test_checkpoints_within_an_epoch_keep_stacks_small(chunk, steps, expected):
+    assert fitting._choose_chunk(chunk, steps) == expected
+
+
+def test_missing_values_of_a_file_are_checked_in_parts(tmp_path, monkeypatch):
+    rows = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(90, 2))
+    rows[:] = X[:90]
+    rows[5, 1] = np.nan
+    sizes, convert = [], fitting.to_double
+    monkeypatch.setattr("afflow.training.rows._NUMBERS", 40)
+    monkeypatch.setattr(
+        fitting, "to_double", lambda name, x: sizes.append(len(x)) or convert(name, x)
+    )
+    afflow.fit(small(), rows, **OPTIONS, missing=True, max_epochs=1)
+    assert max(sizes) == 20
+    assert sum(sizes) == 90

@@ -567,3 +567,21 @@ def test_batches_are_refused(make):
 def test_polynomial_splines_have_whole_gradients_at_knots(make):
     layer = afflow.Elementwise(make(8), 2)
     np.testing.assert_allclose(jax.jacobian(layer.forward)(jnp.zeros(2)), np.eye(2), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["spline", "linear spline", "quadratic spline", "cubic spline"])
+def test_parameters_that_are_nan_leave_no_number_in_the_tails(name):
+    univariate = (UNIVARIATES | OTHERS)[name]()
+    params = jnp.full(univariate.context_shape, jnp.nan)
+    for method in (univariate.forward_and_log_det, univariate.inverse_and_log_det):
+        for x in (0.3, 9.0, -50.0):
+            assert np.isnan(method(jnp.array(x), params)).all()
+        value, log_det = method(jnp.array(9.0), jnp.zeros(univariate.context_shape))
+        assert (value, log_det) == (9.0, 0.0)
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, jnp.inf, jnp.nan])
+def test_bounds_of_splines_are_positive_and_finite(bound):
+    for kind in ("LinearSpline", "QuadraticSpline", "CubicSpline", "RationalQuadraticSpline"):
+        with pytest.raises(ValueError, match="bound > 0"):
+            getattr(afflow.univariates, kind)(4, bound)

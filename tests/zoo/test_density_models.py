@@ -503,3 +503,13 @@ def test_rnade_learns_the_ends_of_a_beta_density_by_default():
     entropy = np.log(np.pi / 4)
     found = np.mean(model.log_prob(scaled[3500:])) - np.log(0.35)
     assert found + entropy > -0.1
+
+
+def test_masks_of_a_batch_do_not_train_on_missing_values():
+    options = {"hidden": (8,), "num_masks": 1, "endless": True}
+    model = randomize(afflow.zoo.made_ensemble(4, **options, rngs=nnx.Rngs(0)), 1.0)
+    rows = jnp.array([[a, b, jnp.nan, jnp.nan] for a in (0, 1) for b in (0, 1)])
+    with pytest.raises(ValueError, match="an order for each row"):
+        model.observed_log_prob(KEY, rows)
+    found = jax.jit(jax.vmap(model.observed_log_prob, (None, 0)))(KEY, rows)  # of one order
+    np.testing.assert_allclose(jnp.exp(found).sum(), 1, rtol=1e-9)

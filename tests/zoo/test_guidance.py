@@ -106,3 +106,21 @@ def test_a_cooled_flow_has_less_noise_and_an_exact_density():
     np.testing.assert_allclose(cooled.log_prob(x, CONTEXT), log_prob, rtol=1e-9)
     with pytest.raises(ValueError, match="temperature"):
         cool(flow, 0.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, jnp.nan])
+def test_temperatures_are_positive(temperature):
+    with pytest.raises(ValueError, match="temperature > 0"):
+        afflow.conditioners.Guided(transformer(4, 2), 1.0, temperature=temperature)
+
+
+def test_a_cooled_flow_embeds_its_context_once():
+    inner = afflow.maf(2, num_layers=1, hidden=(4,), context_dim=3, rngs=nnx.Rngs(0))
+    network = nnx.Linear(5, 3, rngs=nnx.Rngs(0))
+    flow = randomize(afflow.Flow(inner.base, afflow.Embedded(inner.bijector, network, 5)))
+    cooled = cool(flow, 0.5)
+    assert isinstance(cooled.bijector, afflow.Embedded)
+    z, h = jnp.array([0.3, -1.0]), jnp.ones(5)
+    np.testing.assert_allclose(
+        cooled.bijector.forward(z, h), flow.bijector.forward(0.5 * z, h), rtol=1e-12
+    )

@@ -1,5 +1,7 @@
 """Supports: the set that a bijector maps onto, as a constraint of NumPyro."""
 
+from itertools import pairwise
+
 import jax.numpy as jnp
 from flax import nnx
 from numpyro.distributions import constraints
@@ -65,6 +67,29 @@ def find_domain(bijector: Bijector) -> Constraint:
         return find_domain(bijector.bijector)
     of_one = constraints.positive if isinstance(bijector, Power) else constraints.real
     return spread(of_one, bijector.event_shape)
+
+
+def is_codomain_known(bijector: Bijector) -> bool:
+    """Return whether each part of a chain maps from the whole set that the part before maps onto.
+
+    After an `Exp`, for example, a `Reverse` does not map from the whole space.
+    """
+    parts = pairwise(_list_parts(bijector))
+    return all(_is_real(find_codomain(a)) or not _is_real(find_domain(b)) for a, b in parts)
+
+
+def is_domain_known(bijector: Bijector) -> bool:
+    """Return whether each part of a chain maps onto the whole set that the next part maps from."""
+    return is_codomain_known(Inverse(bijector))
+
+
+def _list_parts(bijector: Bijector) -> list[Bijector]:
+    """Return the parts that a bijector applies one after another."""
+    if isinstance(bijector, Chain):
+        return [part for inner in bijector.bijectors for part in _list_parts(inner)]
+    if isinstance(bijector, Inverse):
+        return [Inverse(part) for part in reversed(_list_parts(bijector.bijector))]
+    return _list_parts(bijector.bijector) if isinstance(bijector, Embedded) else [bijector]
 
 
 def _find_image(bijector):

@@ -9,8 +9,18 @@ from numpyro.distributions.transforms import Transform
 from afflow._tools.arguments import check_instance
 from afflow._tools.calls import check_context
 from afflow.adapters.events import run_forward, run_inverse
-from afflow.adapters.numpyro.supports import find_codomain, find_domain
+from afflow.adapters.numpyro.supports import (
+    find_codomain,
+    find_domain,
+    is_codomain_known,
+    is_domain_known,
+)
 from afflow.core.bijector import Bijector
+
+_MEND = (
+    "Expected {}=..., got a chain whose {} is not known: a part on the whole space stands beside a "
+    "map of a domain."
+)
 
 
 class BijectorTransform(Transform):
@@ -91,8 +101,8 @@ def to_transform(
         codomain: the set that the bijector maps onto, by default from its last layer.
 
     Raises:
-        ValueError: for a context that is missing, not wanted or of another shape, or a codomain
-            that is not known.
+        ValueError: for a context that is missing, not wanted or of another shape, or a domain or
+            codomain that is not known.
 
     Example:
         >>> import afflow, jax.numpy as jnp
@@ -102,6 +112,12 @@ def to_transform(
         [1.0, 5.0]
     """
     check_instance("bijector", bijector, Bijector)
-    domain = find_domain(bijector) if domain is None else domain
-    codomain = find_codomain(bijector) if codomain is None else codomain
+    if domain is None:
+        if not is_domain_known(bijector):
+            raise ValueError(_MEND.format("domain", "domain"))
+        domain = find_domain(bijector)
+    if codomain is None:
+        if not is_codomain_known(bijector):
+            raise ValueError(_MEND.format("codomain", "codomain"))
+        codomain = find_codomain(bijector)
     return BijectorTransform(bijector, check_context(bijector, context), domain, codomain)
