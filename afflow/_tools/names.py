@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import Any, TypeVar
 
 import jax
@@ -19,20 +20,19 @@ Named = TypeVar("Named", bound=Callable)
 _PACKAGES = ("afflow", "diffrax", "equinox", "flax.nnx", "jax", "jaxlib", "optimistix")
 _CONVERTED = "afflow.adapters.converted"  # parts of models from other libraries
 _FUNCTIONS = {"jax.nn": jax.nn, "jax.numpy": jnp, "jax.lax": jax.lax}
-# The functions within models come from these modules. A file that could name any function could
-# have the reader of the file delete others, for example.
+# The modules whose functions models hold. A file that could name any function could have the
+# reader of the file delete others, for example.
+_OF_JAX = ("lax", "nn", "numpy", "scipy")
+_ROOMS = (
+    *("bijectors", "conditionals", "conditioners", "core", "distributions", "models", "nets"),
+    *("univariates", "adapters.converted"),
+)
 _PURE = (
-    *("jax.lax", "jax.nn", "jax.numpy", "jax.scipy"),
-    *("jax._src.lax", "jax._src.nn", "jax._src.numpy", "jax._src.scipy"),
-    *("afflow", "diffrax", "flax.nnx", "optimistix"),
+    *(f"{home}.{name}" for home in ("jax", "jax._src") for name in _OF_JAX),
+    *(f"afflow.{room}" for room in _ROOMS),
+    *("diffrax", "flax.nnx", "optimistix"),
 )
-_ON_FILES = (
-    "afflow.plots",
-    "afflow.saving",
-    "afflow.training",
-    "jax.numpy:load",
-    "jax.numpy:fromfile",
-)
+_ON_FILES = (jnp.load, jnp.fromfile)
 RENAMED = {"Sequential": "FullPasses"}
 """Maps names of classes in archives of earlier versions to the present names."""
 
@@ -99,13 +99,15 @@ def named(name: str) -> Any:
         else:
             found = getattr(import_module(module), first)
         for part in rest:
+            if isinstance(found, ModuleType):
+                raise ValueError(f"Expected a class or function by its module, got {name}.")
             found = getattr(found, part)
     except (ImportError, AttributeError, KeyError) as error:
         raise ValueError(
             f"Expected to find {name}, got {error}: is another version here?"
         ) from error
     home = str(getattr(found, "__module__", ""))
-    is_known = _is_allowed(home) if isinstance(found, type) else _is_pure(home, path)
+    is_known = _is_allowed(home) if isinstance(found, type) else _is_pure(found, home)
     if not is_known or isinstance(found, enum.Enum):
         raise ValueError(f"Expected a class or function of models, got {name}.")
     return found
@@ -133,10 +135,9 @@ def _is_allowed(module: str) -> bool:
     return _is_within(module, _PACKAGES)
 
 
-def _is_pure(module: str, name: str) -> bool:
-    """Return whether a function computes only: it writes and reads no files."""
-    on_files = _is_within(module, _ON_FILES) or f"{module}:{name}" in _ON_FILES
-    return _is_within(module, _PURE) and not on_files
+def _is_pure(function: Any, module: str) -> bool:
+    """Return whether a function of a module only computes, without files."""
+    return _is_within(module, _PURE) and not any(function is other for other in _ON_FILES)
 
 
 def _is_within(module: str, packages: Iterable[str]) -> bool:

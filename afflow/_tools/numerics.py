@@ -1,6 +1,7 @@
 """Sums of log-determinants and of probabilities, and arithmetic without loss of digits."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -48,9 +49,25 @@ def total(log_dets: jax.Array) -> jax.Array:
     return jnp.sum(log_dets, dtype=jnp.promote_types(log_dets.dtype, jnp.float32))
 
 
+def at_finite(log_prob: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Return `log_prob(x)` of one event, or minus infinity if a coordinate is infinite.
+
+    The gradient is finite there. NaN stays NaN.
+    """
+    infinite = jnp.isinf(x).any() & ~jnp.isnan(x).any()
+    value = log_prob(jnp.where(infinite, jnp.zeros_like(x), x))
+    return jnp.where(infinite & ~jnp.isnan(value), -jnp.inf, value)
+
+
 def log_mean_exp(a: jax.Array, axis: int = 0) -> jax.Array:
-    r"""Return $\log \frac1n \sum_i e^{a_i}$ over the `n` entries of an axis."""
-    return jax.nn.logsumexp(a, axis=axis) - math.log(a.shape[axis])
+    r"""Return $\log \frac1n \sum_i e^{a_i}$ over the `n` entries of an axis.
+
+    The mean of zeros has derivatives of zero.
+    """
+    nowhere = jnp.isneginf(a).all(axis)
+    a = jnp.where(jnp.expand_dims(nowhere, axis), 0, a)
+    log_sum = jax.nn.logsumexp(a, axis=axis)
+    return jnp.where(nowhere, -jnp.inf, log_sum) - math.log(a.shape[axis])
 
 
 @jax.custom_jvp

@@ -51,7 +51,7 @@ class Embedded(Bijector):
     def __init__(self, bijector: Bijector, network: Callable, context_shape: int | Shape):
         check_instance("bijector", bijector, Bijector)
         check_callable("network", network, "nnx.Linear(20, 3, rngs=rngs)")
-        if _is_stateful(network):
+        if has_state(network):
             network.eval()  # pyright: ignore[reportFunctionMemberAccess]
         self.bijector = bijector
         self.network = network
@@ -94,7 +94,7 @@ class Embedded(Bijector):
 
     def embed_to_train(self, contexts):
         network: Any = self.network
-        if _is_stateful(network):
+        if has_state(network):
             network.train()
             seen = network(contexts)
             network.eval()
@@ -105,7 +105,7 @@ class Embedded(Bijector):
     @property
     def is_stateful(self) -> bool:
         """Whether an embedding network has batch statistics or random keys."""
-        return _is_stateful(self.network) or self.bijector.is_stateful
+        return has_state(self.network) or self.bijector.is_stateful
 
     def embed(self, contexts):
         network = self.network
@@ -114,7 +114,7 @@ class Embedded(Bijector):
         return self.bijector.embed(network(contexts))
 
 
-def _is_stateful(network: Any) -> bool:
+def has_state(network: Any) -> bool:
     """Return whether a network has batch statistics or random keys, which training updates."""
     if not isinstance(network, nnx.Module):
         return False

@@ -169,8 +169,9 @@ def doubly_reparameterized(
     """
     _check_group(group, num_samples)
     log_w = _group(_path_log_weights(flow, log_density, key, num_samples, context), group)
-    squares = jnp.square(jax.nn.softmax(jax.lax.stop_gradient(log_w), axis=1))
-    path = (squares * log_w).sum(1).mean()
+    bounded = jnp.maximum(log_w, jnp.finfo(log_w.dtype).min)  # a group may have no weight at all
+    squares = jnp.square(jax.nn.softmax(jax.lax.stop_gradient(bounded), axis=1))
+    path = (squares * jnp.where(jnp.isneginf(log_w), 0, log_w)).sum(1).mean()
     return -_with_gradient_of(path, _compute_bounds(log_w).mean())
 
 

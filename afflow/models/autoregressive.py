@@ -165,9 +165,9 @@ class AutoregressiveModel(Outlined, nnx.Module):
         x = self._events(x)
         if not isinstance(x, Tracer):
             self.check_missing(np.asarray(x))
-        missing = jnp.isnan(x).any(self._inner, keepdims=True)
-        terms = self._noisy_terms(key, jnp.where(missing, 0, x), context)
-        return jnp.where(missing.reshape(terms.shape), 0, terms).sum(-1)
+        missing = jnp.isnan(x).any(self._inner)  # (..., T), as the terms
+        terms = self._noisy_terms(key, jnp.where(self._of_tokens(missing), 0, x), context)
+        return jnp.where(missing, 0, terms).sum(-1)
 
     def sample(
         self,

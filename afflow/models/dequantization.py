@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
-from afflow._tools.arrays import real_array
-from afflow._tools.calls import make_typed
+from afflow._tools.arrays import real_array, to_device
+from afflow._tools.calls import check_ending, make_typed
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_shape, check_size
@@ -136,7 +136,13 @@ class VariationalDequantization(Outlined, nnx.Module):
             key: a PRNG key for the noise.
             x: integers `(..., *event_shape)` from 0 to `levels - 1`.
             num_samples: draws of the noise for each event.
+
+        Raises:
+            ValueError: for numbers that are not integers in this range, or another shape.
         """
+        check_size("num_samples", num_samples)
+        x = check_ending("x", to_device("x", x), self.event_shape)
+        _check_levels(x, self.levels)
         return _log_prob(self, key, x, num_samples)
 
 
@@ -286,6 +292,18 @@ def _log_prob(model, key, x, num_samples):
 def _fill(x: jax.Array, u: jax.Array, levels: int) -> jax.Array:
     """Return `(x + u) / levels`, with `u` clipped so that rounding never changes `x`."""
     check_size("levels", levels, least=2)
+    _check_levels(x, levels)
+    margin = 2 * levels * jnp.finfo(u.dtype).eps
+    if margin > _MAX_MARGIN:
+        raise ValueError(
+            f"Expected levels <= {int(_MAX_MARGIN / margin * levels)}, which {u.dtype} fills with "
+            f"noise, got {levels}: set jax_enable_x64, or model the values as continuous."
+        )
+    return (x + jnp.clip(u, margin, 1 - margin)) / levels
+
+
+def _check_levels(x: jax.Array, levels: int) -> None:
+    """Raise `ValueError` unless `x` holds integers from 0 to `levels - 1`."""
     if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
         raise ValueError(f"Expected integers from 0 to {levels - 1}, got {jnp.result_type(x)}.")
     if not isinstance(x, Tracer) and np.size(x):
@@ -295,13 +313,6 @@ def _fill(x: jax.Array, u: jax.Array, levels: int) -> jax.Array:
                 f"Expected integers from 0 to {levels - 1}, got {low} to {high}: subtract the "
                 f"least of them, or give more levels."
             )
-    margin = 2 * levels * jnp.finfo(u.dtype).eps
-    if margin > _MAX_MARGIN:
-        raise ValueError(
-            f"Expected levels <= {int(_MAX_MARGIN / margin * levels)}, which {u.dtype} fills with "
-            f"noise, got {levels}: set jax_enable_x64, or model the values as continuous."
-        )
-    return (x + jnp.clip(u, margin, 1 - margin)) / levels
 
 
 def _draw_centred(x: jax.Array, levels: int) -> jax.Array:

@@ -35,6 +35,11 @@ class Noisy(Conditioner):
     def __call__(self, x, context=None):
         return self.conditioner.noisy(self.key, x, context)
 
+    def with_temperature(self, temperature: float) -> "Noisy":
+        """Return the conditioner at another temperature of attention, with the same noise."""
+        net: Any = self.conditioner
+        return copy_module(self, conditioner=net.with_temperature(temperature))
+
     def decode(self, emit, inputs, context=None, *, kernel=None):
         """Decode by full passes. Neither steps nor a kernel draw the noise."""
         return Jacobi().run(self, emit, inputs, context)

@@ -1,5 +1,7 @@
 """The flow: a base distribution and a bijector from noise to data."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jax.core import Tracer
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.calls import call, check_floating, per_event
+from afflow._tools.numerics import at_finite
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, find_context_shape
 from afflow.core.bijector import Bijector
@@ -238,11 +241,11 @@ def _noisy_log_prob(flow, item, context):
 
 
 def _find_log_prob(flow, bijector, x, context):
-    infinite = jnp.isinf(x).any() & ~jnp.isnan(x).any()
-    x = jnp.where(infinite, jnp.zeros_like(x), x)
-    z, log_det = bijector.inverse_and_log_det(x, context)
-    log_prob = flow.base.log_prob(z, context) + log_det
-    return jnp.where(infinite & ~jnp.isnan(log_prob), -jnp.inf, log_prob)
+    def find(x):
+        z, log_det = bijector.inverse_and_log_det(x, context)
+        return flow.base.log_prob(z, context) + log_det
+
+    return at_finite(find, x)
 
 
 @per_event
@@ -250,8 +253,8 @@ def _observed_log_prob(flow, item, context):
     x, *key = item
     bijector = add_noise(flow.bijector, *key) if key else flow.bijector
     missing = jnp.isnan(x)
-    x = jnp.where(missing, 0, x)
-    return compute_marginal(flow.base, bijector, x, ~missing, context)
+    marginal = partial(compute_marginal, flow.base, bijector, observed=~missing, context=context)
+    return at_finite(marginal, jnp.where(missing, 0, x))
 
 
 @per_event

@@ -1,11 +1,14 @@
 """Exact marginals and conditionals of a flow whose observed coordinates come first."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from afflow._tools.arguments import check_instance
 from afflow._tools.calls import call, check_floating, per_event
+from afflow._tools.numerics import at_finite
 from afflow._tools.shapes import Shape
 from afflow.models.flow import Flow
 from afflow.models.marginals import check_triangular, complete, compute_marginal
@@ -84,8 +87,8 @@ def sample_rest(
 @per_event
 def _log_prob(flow, item, context):
     x, observed = _pad(flow, *item)
-    least = len(item[0])
-    return compute_marginal(flow.base, flow.bijector, x, observed, context, least=least)
+    options = {"observed": observed, "context": context, "least": len(item[0])}
+    return at_finite(partial(compute_marginal, flow.base, flow.bijector, **options), x)
 
 
 @per_event

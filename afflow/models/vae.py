@@ -97,7 +97,7 @@ class VAE(LatentModel):
 
         The dropout of the posterior and of the prior acts, separately for each event.
         """
-        return call(_estimate_weighted_elbo, self, (self._events(x),), key=key)
+        return call(_estimate_weighted_elbo, self, (self._events(x),), context, key=key)
 
     def without_noise(self) -> "VAE":
         """Return the model without dropout, for validation. It still draws codes."""

@@ -39,7 +39,7 @@ def corner(
     The panels on the diagonal show the density of one coordinate. The panels below it show the
     regions of two coordinates that hold 68 % and 95 % of the samples. Lines are the samples, and
     grey areas the data. The densities are kernel estimates (Silverman 1986). An axis spans the
-    central 99 % of samples and data, and margins.
+    central 99 % of the samples and of the data, and margins.
 
     Args:
         samples: `(N, D)`.
@@ -67,8 +67,10 @@ def corner(
         check_callable("density", density, "flow.log_prob")
     labels = check_names(names, dim)
     data = None if data is None else check_rows("data", data, dim)
-    together = samples if data is None else np.concatenate([samples, data])
-    centers = [make_centers(find_limits(column)) for column in together.T]
+    parts = [samples] if data is None else [samples, data]
+    spans = np.array([[find_limits(column) for column in part.T] for part in parts])
+    limits = zip(spans[..., 0].min(0), spans[..., 1].max(0), strict=True)
+    centers = [make_centers(pair) for pair in limits]
     mass = None if density is None else tabulate(density, centers)
     figure, panels = take_panels(axes, dim * dim, size=(1.9, 1.9), columns=dim)
     for place, panel in enumerate(panels):

@@ -83,7 +83,8 @@ def samples_over_epochs(
         axes: an axis for each panel; by default those of a new figure.
 
     Raises:
-        ValueError: for no samples, samples or data of other shapes, or another number of axes.
+        ValueError: for no samples, samples or data of other shapes, coordinates that they do not
+            have, or another number of axes.
 
     Example:
         >>> import afflow, jax
@@ -98,6 +99,8 @@ def samples_over_epochs(
     if not parts:
         raise ValueError("Expected samples of at least one epoch, got none: pass callbacks to fit.")
     dim = next(iter(parts.values())).shape[1]
+    if len(coordinates) != 2 or not set(coordinates) <= set(range(dim)):
+        raise ValueError(f"Expected two coordinates from 0 to {dim - 1}, got {coordinates}.")
     last = [*parts.values()][-1] if data is None else check_rows("data", data, dim)
     labels = check_names(names or [f"$x_{{{i}}}$" for i in coordinates], 2)
     if data is not None:

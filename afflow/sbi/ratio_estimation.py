@@ -12,6 +12,7 @@ from afflow._tools.arguments import check_positive
 from afflow._tools.calls import call, check_floating, make_typed, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import check_size
+from afflow.bijectors.embedding import has_state
 from afflow.nets.mlp import MLP
 from afflow.sbi.rows import FitOptions, Summary, take_finite
 from afflow.training.fitting import fit
@@ -30,6 +31,9 @@ class RatioEstimator(Outlined, nnx.Module):
         hidden: widths of the hidden layers.
         embedding: a network from one standardised `x` to a vector, or `None`.
         rngs: its `params` stream draws the initial weights.
+
+    Raises:
+        ValueError: for an embedding with `nnx.BatchNorm` or `nnx.Dropout`.
     """
 
     def __init__(
@@ -41,6 +45,11 @@ class RatioEstimator(Outlined, nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
+        if has_state(embedding):
+            raise ValueError(
+                "Expected an embedding without BatchNorm and Dropout for a ratio: npe takes one "
+                "with them."
+            )
         self.of_theta, self.of_x = Summary(theta, None), Summary(x, embedding)
         self.event_shape, self.context_shape = self.of_theta.x_shape, self.of_x.x_shape
         size = self.of_theta.size + self.of_x.size
@@ -80,7 +89,7 @@ class Contrast:
     Miller et al. 2022, arXiv:2210.06170.
 
     Args:
-        num: the number $K$ of parameter vectors.
+        num: the number $K$ of parameter vectors. A minibatch of `B` rows has at most `B - 1`.
         odds: the odds $\gamma$ that one of the parameter vectors made the data.
     """
 
@@ -96,10 +105,13 @@ class Contrast:
     ) -> jax.Array:
         """Return the loss `(B,)` of parameters `x` `(B, D)` and their data `context`."""
         assert context is not None
+        num = min(self.num, len(x) - 1)
+        if not num:
+            raise ValueError("Expected several rows in a minibatch and in validation, got one.")
         own = model.log_ratio(x, context)  # (B,)
-        others = jnp.stack([jnp.roll(x, k + 1, 0) for k in range(self.num)])  # (K, B, D)
+        others = jnp.stack([jnp.roll(x, k + 1, 0) for k in range(num)])  # (K, B, D)
         others = model.log_ratio(others, context)  # (K, B)
-        log_num, log_odds = jnp.log(self.num), jnp.log(self.odds)
+        log_num, log_odds = jnp.log(num), jnp.log(self.odds)
         joint = jnp.concatenate([own[None], others[1:]])
         none = log_num - self._total(log_num, log_odds, others)
         one = log_odds + own - self._total(log_num, log_odds, joint)

@@ -55,7 +55,7 @@ class Carried(nnx.Module):
         """Return the log-density of the next windows, and keep the state after them."""
         start, unflatten = self._start()
         rows = jnp.where(self.steps[...] == 0, start[None], self.rows[...])
-        t = (self.steps[...] * x.shape[1]).astype(int)
+        t = self.steps[...].astype(int) * x.shape[1]
         is_noisy = self.model.is_noisy
 
         def read(row, x, key):

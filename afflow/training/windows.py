@@ -63,7 +63,9 @@ def cut_windows(
             f"Expected a sequence of at least {least} tokens for {batch_size} windows of "
             f"{length}, got {len(values)}."
         )
-    num_steps = num_steps or usual
+    if num_steps is None:
+        num_steps = usual
+    check_size("num_steps", num_steps)
     if not consecutive:
         return Stream(_Windows(values, length, batch_size), num_steps)
     if num_steps > usual:

@@ -228,3 +228,12 @@ def test_scales_beyond_the_range_are_refused():
     flow._transform._transforms[0].unconstrained_upper_diag.data += 2000
     with pytest.raises(ValueError, match="scales between 0.0009 and 1100"):
         afflow.adapters.from_nflows(flow)
+
+
+def test_another_activation_of_the_scale_is_refused():
+    net = partial(ResidualNet, hidden_features=4, num_blocks=1)
+    coupling = T.AffineCouplingTransform([0, 1], lambda a, b: net(a, b))
+    coupling.scale_activation = torch.exp  # as versions of nflows after 0.14 allow
+    flow = flows.Flow(coupling, StandardNormal([2]))
+    with pytest.raises(ValueError, match="scale_activation"):
+        afflow.adapters.from_nflows(flow)

@@ -464,3 +464,26 @@ def test_a_transform_of_unknown_ends_is_refused():
     box = afflow.bijectors.Interval(jnp.zeros(2), jnp.ones(2))
     moved = afflow.Chain([afflow.Inverse(box), reverse, exp])
     assert to_transform(moved).codomain.base_constraint is constraints.positive
+
+
+def test_a_part_that_hides_a_domain_is_refused():
+    parts = [afflow.sbi.lognormal([0.0], [1.0]), afflow.sbi.box([-1.0], [1.0])]
+    blocks = afflow.sbi.independent(parts).bijector
+    for transform in (blocks, afflow.Chain([afflow.Reverse(2), blocks])):
+        with pytest.raises(ValueError, match="Expected (domain|codomain)"):
+            to_transform(transform)
+
+
+def test_a_base_that_is_not_the_whole_space_is_known():
+    exponential = from_numpyro(dist.Exponential(1.0), 2)
+    scale = afflow.Standardize(jnp.zeros(2), jnp.array([1.0, 2.0]))
+    flow = afflow.Flow(exponential, scale)
+    uniform = afflow.distributions.Product([afflow.Uniform(1), afflow.Normal(1)])
+    nested = afflow.Flow(afflow.distributions.Product([uniform]), scale)
+    for one in (flow, nested):
+        with pytest.raises(ValueError, match="Expected support"):
+            to_numpyro(one)
+    x = jnp.array([[1.0, -1.0], [1.0, 2.0], [jnp.nan, 1.0]])
+    np.testing.assert_allclose(flow.log_prob(x), [-np.inf, -2 - np.log(2), np.nan], rtol=1e-6)
+    gradient = jax.grad(lambda x: flow.log_prob(x))(x[0])
+    assert np.isfinite(gradient).all()

@@ -189,3 +189,17 @@ def test_a_group_must_divide():
     ):
         with pytest.raises(ValueError, match="divides num_samples=10, got 4"):
             objective(gaussian_flow(), target, KEY, 10, group=4)
+
+
+def test_a_sample_without_weight_counts_in_the_bound():
+    flow = gaussian_flow()
+
+    def half(x):
+        return jnp.where(x[0] > 0, target(x), -jnp.inf)
+
+    options = flow, half, KEY, 40
+    value, gradient = jax.value_and_grad(lambda flow: PATH_BOUND(flow, *options[1:]))(flow)
+    np.testing.assert_allclose(value, BOUND(*options), rtol=1e-10)
+    found = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
+    assert np.isfinite(found).all()
+    assert jnp.abs(found).max() > 0

@@ -137,3 +137,11 @@ def test_a_fraction_is_no_whole_number():
     half = afflow.models.Dequantized(flow, [True, False])
     found = half.log_prob(jnp.array([[1.5, 1.5], [1.0, 1.5], [jnp.nan, 1.0], [jnp.inf, 1.0]]))
     np.testing.assert_allclose(found, [-np.inf, -2 * np.log(4), np.nan, -np.inf], rtol=1e-6)
+
+
+@pytest.mark.parametrize("x", [[4, 0], [-1, 0], [0.5, 0.0]])
+def test_learned_noise_refuses_what_are_no_levels(x):
+    with pytest.raises(ValueError, match="Expected integers from 0 to 3"):
+        model().log_prob(KEY, jnp.array(x))
+    with pytest.raises(ValueError, match="num_samples"):
+        model().log_prob(KEY, jnp.array([0, 1]), num_samples=0)

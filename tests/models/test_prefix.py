@@ -291,3 +291,11 @@ def test_graph_decodes_in_as_many_passes_as_its_longest_path():
     star[1:, 0] = True
     assert afflow.conditioners.Graphical(star, 2, rngs=nnx.Rngs(0)).num_levels == 2
     assert afflow.conditioners.Graphical(np.eye(5, k=-1), 2, rngs=nnx.Rngs(0)).num_levels == 5
+
+
+@pytest.mark.parametrize("far", [[np.inf, -np.inf], [-np.inf, 0.0], [0.0, np.inf]])
+def test_an_infinite_coordinate_has_density_zero(far):
+    model = randomize(flow())
+    assert afflow.models.prefix_log_prob(model, jnp.array(far)) == -jnp.inf
+    assert model.observed_log_prob(jax.random.key(0), jnp.array([*far, jnp.nan])) == -jnp.inf
+    assert np.isnan(afflow.models.prefix_log_prob(model, jnp.array([np.inf, np.nan])))

@@ -107,7 +107,12 @@ def test_chunks_and_contexts():
     model = tiny()
     np.testing.assert_allclose(model.log_prob(EVENTS, chunk=2), model.log_prob(EVENTS), rtol=1e-9)
     np.testing.assert_array_equal(model.sample(KEY, 6, chunk=2), model.sample(KEY, 6))
-    for call in (lambda: model.log_prob(EVENTS, EVENTS), lambda: model.sample(KEY, 2, EVENTS)):
+    calls = [
+        lambda: model.log_prob(EVENTS, EVENTS),
+        lambda: model.sample(KEY, 2, EVENTS),
+        lambda: model.training_log_prob(KEY, EVENTS, EVENTS),
+    ]
+    for call in calls:
         with pytest.raises(ValueError, match="context"):
             call()
 

@@ -120,3 +120,12 @@ def test_constant_and_discrete_coordinates_are_drawn():
 def test_wrong_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         corner(**({"samples": ROWS} | options))
+
+
+def test_data_far_from_the_samples_are_seen():
+    rng = np.random.default_rng(0)
+    samples, data = rng.normal(size=(2000, 2)), rng.normal(size=(50, 2)) + 100
+    figure = render(corner(samples, data=data))
+    low, high = figure.axes[2].get_xlim()
+    assert low < -2
+    assert high > 101

@@ -207,3 +207,10 @@ def test_recorder_of_a_conditional_model():
 def test_wrong_arguments(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+@pytest.mark.parametrize("coordinates", [(0, 2), (-1, 0), (0,)])
+def test_samples_over_epochs_have_the_coordinates(coordinates):
+    samples = {0: np.zeros((9, 2))}
+    with pytest.raises(ValueError, match="Expected two coordinates from 0 to 1"):
+        afflow.plots.samples_over_epochs(samples, coordinates=coordinates)

@@ -312,7 +312,12 @@ def test_a_context_of_an_earlier_version_is_read_alike():
 
 
 @pytest.mark.parametrize(
-    "name", ["flax.io:rename", "jax.numpy:load", "afflow:save", "equinox:tree_serialise_leaves"]
+    "name",
+    [
+        *("flax.io:rename", "jax.numpy:load", "jax:numpy.load", "flax.nnx.nn.linear:jnp.load"),
+        *("afflow:save", "afflow:write_midi", "afflow:import_extra"),
+        "equinox:tree_serialise_leaves",
+    ],
 )
 def test_a_file_names_no_function_on_files(name, tmp_path):
     """Check that `load` refuses functions that could write, read or move files of the reader."""

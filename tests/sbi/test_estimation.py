@@ -315,3 +315,21 @@ def test_an_ensemble_of_ratios_is_their_mean():
     means = jax.nn.logsumexp(jnp.stack([r.log_ratio(theta, observed) for r in ratios]), 0)
     expected = prior.log_prob(theta) + means - jnp.log(2)
     np.testing.assert_allclose(posterior.log_prob(theta), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_no_row_is_among_its_others():
+    """Check the loss of few rows against many, whose others are the same rows."""
+    ratio, _ = sbi.nre(*jax.random.normal(KEY, (2, 40, 1)), key=KEY, max_epochs=1, progress=False)
+    theta, x = jax.random.normal(jax.random.key(1), (2, 4, 1))
+    found = sbi.Contrast(num=20)(ratio, KEY, theta, x)
+    np.testing.assert_allclose(found, sbi.Contrast(num=3)(ratio, KEY, theta, x), rtol=1e-6)
+    with pytest.raises(ValueError, match="several rows"):
+        sbi.Contrast()(ratio, KEY, theta[:1], x[:1])
+
+
+def test_a_ratio_refuses_networks_with_a_training_mode():
+    theta, x = jax.random.normal(KEY, (2, 40, 2))
+    rngs = nnx.Rngs(0)
+    network = nnx.Sequential(nnx.Linear(2, 3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs))
+    with pytest.raises(ValueError, match="without BatchNorm and Dropout"):
+        sbi.nre(theta, x, key=KEY, embedding=network)

@@ -183,3 +183,8 @@ def test_models_that_cannot_carry_a_state_are_refused():
     )
     with pytest.raises(ValueError, match="without context"):
         afflow.fit(given, stream, key=jax.random.key(0))
+
+
+def test_an_epoch_has_steps():
+    with pytest.raises(ValueError, match="num_steps"):
+        afflow.training.cut_windows(SEQUENCE, 16, 8, num_steps=0)

@@ -513,3 +513,29 @@ def test_masks_of_a_batch_do_not_train_on_missing_values():
         model.observed_log_prob(KEY, rows)
     found = jax.jit(jax.vmap(model.observed_log_prob, (None, 0)))(KEY, rows)  # of one order
     np.testing.assert_allclose(jnp.exp(found).sum(), 1, rtol=1e-9)
+
+
+def test_no_probability_has_finite_gradients():
+    """Check means of probabilities that are all zero: over orders, draws of noise and members."""
+    rows = jnp.array([[1.0], [3.0], [6.0]])
+    dice = afflow.made(1, hidden=(4,), columns=[afflow.Whole(1, 6)], data=rows, rngs=nnx.Rngs(0))
+    members = [afflow.fvsbn(2, rngs=nnx.Rngs(i)) for i in range(2)]
+    cases = [
+        (afflow.zoo.deep_nade(2, hidden=(4,), rngs=nnx.Rngs(0)), [0.0, 2.0]),
+        (dice, [7.0]),
+        (afflow.Ensemble(members), [0.0, 2.0]),
+    ]
+    for model, x in cases:
+        x = jnp.array(x)
+        value, gradient = jax.value_and_grad(lambda model, x: model.log_prob(x))(model, x)
+        assert value == -jnp.inf
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_contexts_broadcast_over_rows_with_missing_values():
+    made = afflow.MADE(3, 1, (8,), context_dim=2, rngs=nnx.Rngs(0))
+    model = randomize(afflow.AutoregressiveModel(made, afflow.conditionals.Bernoulli()), 1.0)
+    contexts, x = jax.random.normal(KEY, (4, 2)), jnp.array([0.0, 1.0, jnp.nan])
+    found = model.observed_log_prob(KEY, x, contexts)
+    expected = [model.observed_log_prob(KEY, x, context) for context in contexts]
+    np.testing.assert_allclose(found, expected, rtol=1e-10)

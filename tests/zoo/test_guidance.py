@@ -124,3 +124,13 @@ def test_a_cooled_flow_embeds_its_context_once():
     np.testing.assert_allclose(
         cooled.bijector.forward(z, h), flow.bijector.forward(0.5 * z, h), rtol=1e-12
     )
+
+
+def test_a_temperature_and_dropout_go_together():
+    network = transformer(4, 2, dropout=0.5)
+    guided = afflow.conditioners.Guided(network, 2.0, temperature=3.0)
+    flow = afflow.Flow(afflow.Normal(4), afflow.MaskedAutoregressive(guided, afflow.Affine()))
+    flow, x = randomize(flow), jnp.arange(4.0)
+    noisy = flow.training_log_prob(KEY, x)
+    assert np.isfinite(noisy)
+    assert noisy != flow.log_prob(x)

@@ -234,6 +234,9 @@ def _convert_univariate(transform: Any, net: Any, place: str) -> tuple[Bijector,
     if kind == "AdditiveCouplingTransform":
         return Additive(), [0]
     if kind == "AffineCouplingTransform":
+        default = getattr(type(transform), "DEFAULT_SCALE_ACTIVATION", None)
+        if getattr(transform, "scale_activation", default) is not default:
+            _refuse("the default scale_activation", "another", place)
         return ConvertedAffine(SigmoidScale(2.0, 1e-3)), [0, 1]
     if kind == "MaskedAffineAutoregressiveTransform":
         return ConvertedAffine(SoftplusScale(transform._epsilon)), [1, 0]

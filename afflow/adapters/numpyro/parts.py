@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.transforms import Transform, biject_to
 
 from afflow._tools.numerics import total
@@ -25,9 +26,17 @@ class NumpyroDistribution(Distribution):
         self.event_shape = distribution.batch_shape + distribution.event_shape
         self.context_shape = None
 
+    @property
+    def support(self) -> Constraint:
+        """The set where the density is positive."""
+        return self.held.build().support
+
     @of_one_event
     def log_prob(self, x, context=None):
-        return total(jnp.asarray(self.held.build(x).log_prob(x)))
+        held = self.held.build(x)
+        inside = held.support(x).all() | jnp.isnan(x).any()  # NumPyro leaves this to the user
+        x = jnp.where(inside, x, held.support.feasible_like(x))
+        return jnp.where(inside, total(jnp.asarray(held.log_prob(x))), -jnp.inf)
 
     def sample(self, key, context=None):
         return self.held.build().sample(key)

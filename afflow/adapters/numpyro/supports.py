@@ -8,11 +8,11 @@ from numpyro.distributions import constraints
 from numpyro.distributions.constraints import Constraint
 
 from afflow._tools.shapes import Shape
+from afflow.adapters.numpyro.parts import NumpyroDistribution
 from afflow.bijectors.compose import Chain, Inverse
 from afflow.bijectors.domains import Exp, Interval, Ordered, Positive, Power, Probit, Simplex, Tanh
 from afflow.bijectors.embedding import Embedded
 from afflow.core.bijector import Bijector
-from afflow.distributions.mixtures import Product
 from afflow.distributions.standard import Uniform
 from afflow.models.flow import Flow
 
@@ -72,10 +72,14 @@ def find_domain(bijector: Bijector) -> Constraint:
 def is_codomain_known(bijector: Bijector) -> bool:
     """Return whether each part of a chain maps from the whole set that the part before maps onto.
 
-    After an `Exp`, for example, a `Reverse` does not map from the whole space.
+    After an `Exp`, for example, a `Reverse` does not map from the whole space. A part with maps of
+    domains inside, such as a `Blockwise`, is not known.
     """
-    parts = pairwise(_list_parts(bijector))
-    return all(_is_real(find_codomain(a)) or not _is_real(find_domain(b)) for a, b in parts)
+    parts = _list_parts(bijector)
+    if any(map(_hides_a_domain, parts)):
+        return False
+    pairs = pairwise(parts)
+    return all(_is_real(find_codomain(a)) or not _is_real(find_domain(b)) for a, b in pairs)
 
 
 def is_domain_known(bijector: Bijector) -> bool:
@@ -90,6 +94,17 @@ def _list_parts(bijector: Bijector) -> list[Bijector]:
     if isinstance(bijector, Inverse):
         return [Inverse(part) for part in reversed(_list_parts(bijector.bijector))]
     return _list_parts(bijector.bijector) if isinstance(bijector, Embedded) else [bijector]
+
+
+def _hides_a_domain(part: Bijector) -> bool:
+    while isinstance(part, Inverse):
+        part = part.bijector
+    return not isinstance(part, _ONTO_A_DOMAIN) and _holds(part, _ONTO_A_DOMAIN)
+
+
+def _holds(module: nnx.Module, kinds: type | tuple[type, ...]) -> bool:
+    """Return whether a module is one of some kinds, or has one inside."""
+    return any(isinstance(part, kinds) for _, part in nnx.iter_modules(module))
 
 
 def _find_image(bijector):
@@ -108,14 +123,11 @@ def _find_image(bijector):
 
 
 def _is_real(support):
-    return isinstance(support, type(constraints.real)) or isinstance(
-        getattr(support, "base_constraint", None), type(constraints.real)
-    )
+    inner = getattr(support, "base_constraint", support)
+    return isinstance(inner, type(constraints.real))
 
 
 def _has_domain(flow):
-    base = flow.base.parts if isinstance(flow.base, Product) else [flow.base]
-    parts = (part for _, part in nnx.iter_modules(flow.bijector))
-    return any(isinstance(part, Uniform) for part in base) or any(
-        isinstance(part, _ONTO_A_DOMAIN) for part in parts
-    )
+    foreign = [p for _, p in nnx.iter_modules(flow.base) if isinstance(p, NumpyroDistribution)]
+    is_bounded = _holds(flow.base, Uniform) or not all(_is_real(part.support) for part in foreign)
+    return is_bounded or _holds(flow.bijector, _ONTO_A_DOMAIN)
