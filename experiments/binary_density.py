@@ -90,7 +90,7 @@ def _find_matrices(params):
 def train(name: str, data: Split, settings: Settings, config: Config):
     """Fit a model; return the model, its history and the core seconds of training."""
     folder = config.runs and config.runs / f"{config.dataset}-{name}"
-    watch = Stopwatch(folder)
+    watch = Stopwatch(folder, asdict(settings) | {"seed": config.seed})
     model = build(name, data.train.shape[1], settings, config.seed)
     model, history = afflow.fit(
         start_at_means(model, data.train),

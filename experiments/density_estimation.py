@@ -24,6 +24,7 @@ from datasets.mnist import bits_per_dim
 from flax import nnx
 from gaussians import summarize
 from measuring.report import keep_programs, save
+from measuring.stopwatch import claim
 from recipes.benchmarks import FAST, PAPER, Settings, build
 from recipes.cycles import Fitted, read_checkpoint, train_cycle, write_checkpoint
 
@@ -79,10 +80,12 @@ def settings_of(config: Config) -> Settings:
 def train(config: Config, settings: Settings, data: Split) -> Fitted:
     """Fit the flow in cycles. Each cycle starts from the best flow of the previous cycle."""
     fitted = Fitted(build(config.model, settings, data.train, config.seed), [], [])
-    path, folder = (config.runs / f"{config.name}{suffix}" for suffix in (".npz", "_cycle"))
+    home = config.runs / config.name
+    path, folder = home / "flow.npz", home / "cycle"
     if not config.resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif path.exists():
+        shutil.rmtree(home, ignore_errors=True)
+    claim(home, asdict(settings) | {"seed": config.seed})
+    if path.exists():
         fitted = read_checkpoint(fitted.flow, path)
     for epochs in settings.cycles[fitted.cycles :]:
         pace = fitted.core_seconds / max(len(fitted.train), 1)

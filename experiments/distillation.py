@@ -53,7 +53,8 @@ class Config:
     @property
     def label(self) -> str:
         """The name of the files of this run."""
-        return self.data if self.task == "tabular" else self.task
+        label = self.data if self.task == "tabular" else self.task
+        return f"{label}_small" if self.small else label
 
 
 def main(config: Config) -> None:

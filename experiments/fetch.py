@@ -6,6 +6,7 @@ Needs pooch. The archive of the MAF paper is large. It holds POWER, GAS, HEPMASS
 BSDS300. For the other sets, the errors of `datasets` say where to get the files.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,9 +35,12 @@ def fetch_maf(folder: Path, url: str = MAF_ARCHIVE, known_hash: str = MAF_MD5) -
     """Fetch and unpack the archive, and move its files to their paths in `folder`."""
     unpack = pooch.Untar(extract_dir=".")
     pooch.retrieve(url, known_hash, "data.tar.gz", folder, processor=unpack, progressbar=True)
-    for part in (folder / "data").iterdir():
-        part.rename(folder / part.name)
-    (folder / "data").rmdir()
+    unpacked = folder / "data"
+    for part in [path for path in unpacked.rglob("*") if path.is_file()]:
+        place = folder / part.relative_to(unpacked)  # beside files that are there already
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(place)
+    shutil.rmtree(unpacked)
     (folder / "data.tar.gz").unlink()
 
 

@@ -10,7 +10,7 @@ once.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -149,7 +149,7 @@ def main(config: Config) -> None:
     keep_programs()
     pieces = piano_rolls(config.data, config.data_dir)
     name = f"{config.data}_{config.model}"
-    watch = Stopwatch(folder := config.runs / f"music_{name}")
+    watch = Stopwatch(folder := config.runs / f"music_{name}", asdict(config))
     model, history = afflow.fit(
         build(config, np.concatenate(pieces.train)),
         afflow.training.Stream(

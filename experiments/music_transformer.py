@@ -8,7 +8,7 @@ random. Validation chooses the epoch. The differences of the scores are paired b
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -117,7 +117,7 @@ def train(config: Config, name: str, pieces: Pieces) -> Fitted:
         dropout=config.dropout,
         rngs=nnx.Rngs(config.seed),
     )
-    watch = Stopwatch(folder := config.runs / f"music_transformer_{name}")
+    watch = Stopwatch(folder := config.runs / f"music_transformer_{name}", asdict(config))
     size = config.length
     held_out = [piece[: len(piece) // size * size].reshape(-1, size) for piece in pieces.validation]
     model, history = afflow.fit(

@@ -167,7 +167,8 @@ def main(config: Config) -> None:
     """Compare both methods on both posteriors, print the scores and write them one by one."""
     if config.small:
         sizes = {"chains": 2, "warmup": 20, "samples": 20, "steps": 20, "reference": 1000}
-        config = Config(**sizes, small=True, out=config.out)
+        out = config.out.with_stem(f"{config.out.stem}_small")
+        config = Config(**sizes, small=True, out=out)
     results = {}
     for name in CASES:
         results[name] = compare(name, config)

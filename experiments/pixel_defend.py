@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from datasets.images import images
-from datasets.mnist import mnist_digits
+from datasets.images import classes, images
 from measuring.report import keep_programs, save
 from recipes.attacks import (
     Classifier,
@@ -126,7 +125,7 @@ def main(config: Config) -> None:
     """Run the experiment."""
     keep_programs()
     x = images(config.data, config.data_dir)
-    y = mnist_digits(config.data_dir, name=config.data)
+    y = classes(config.data, config.data_dir)
     classifier = fit_classifier(x.train, y.train, epochs=config.epochs, seed=config.seed)
     model = afflow.load(config.model)
     scored = thin(x.train, config.num_reference)

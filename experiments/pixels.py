@@ -6,7 +6,7 @@ Validation chooses the epoch; the test images are scored once. A completion is g
 of a test image, or a coarse image for networks with another order.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -159,7 +159,7 @@ def main(config: Config) -> None:
     keep_programs()
     data = images(config.data, config.data_dir)
     data = type(data)(*(part[: config.max_images] for part in data))
-    watch = Stopwatch(folder := config.runs / f"pixels_{config.label}")
+    watch = Stopwatch(folder := config.runs / f"pixels_{config.label}", asdict(config))
     model, history = afflow.fit(
         build(config, data.train.shape[1:]),
         data.train,

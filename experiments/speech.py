@@ -7,7 +7,7 @@ Validation chooses the epoch; the test recordings are scored once, each from its
 last.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def train(
         symbols, digits, speakers = getattr(data, part)
         windows[part], owners = cut_evenly(symbols, config.length)
         contexts[part] = make_context(digits, speakers, names)[owners]
-    watch = Stopwatch(folder := config.runs / f"speech_{config.label}")
+    watch = Stopwatch(folder := config.runs / f"speech_{config.label}", asdict(config))
     model, history = afflow.fit(
         build(config, contexts["train"].shape[1]),
         windows["train"],

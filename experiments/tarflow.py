@@ -9,7 +9,7 @@ noise, as in Zhai et al. 2024 (arXiv:2412.06329), and samples are drawn with gui
 chooses the epoch; the test images are scored once.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -138,7 +138,7 @@ def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformati
 def train(config: Config, model: Any, data: Split) -> tuple[Any, dict[str, Any]]:
     """Return the trained model, and the course of its training for the results file."""
     folder = config.runs / f"tarflow_{config.label}"
-    watch = Stopwatch(folder)
+    watch = Stopwatch(folder, asdict(config))
     model, history = afflow.fit(
         model,
         data.train.images,

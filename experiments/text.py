@@ -7,7 +7,7 @@ read the text as one sequence: windows follow each other in training and the sta
 (truncated backpropagation). A transformer reads shuffled windows.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +106,7 @@ def train(config: Config, text: Text) -> tuple[afflow.AutoregressiveModel, dict[
         text.symbols.train, config.length, config.batch_size, consecutive=carries
     )
     held_out, row = text.symbols.validation, BLOCK if carries else config.length
-    watch = Stopwatch(folder := config.runs / f"text_{config.model}")
+    watch = Stopwatch(folder := config.runs / f"text_{config.model}", asdict(config))
     model, history = afflow.fit(
         build(config, text.alphabet.num_values),
         windows,

@@ -7,7 +7,7 @@ chooses the epoch. The test images are scored once, by the bound and by the impo
 bound. The difference of two models is a mean over images, with its standard error.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformati
 
 def train(config: Config, model: Any, data: Any, label: str) -> tuple[Any, dict[str, Any]]:
     """Return the trained model, its losses with the weight 1, and its cost."""
-    watch, history = Stopwatch(folder := config.runs / f"vae_{label}"), None
+    watch, history = Stopwatch(folder := config.runs / f"vae_{label}", asdict(config)), None
     for weight in (*config.warm_up, 1.0):
         is_last = weight == 1
         model, history = afflow.fit(

@@ -63,7 +63,7 @@ class Interval(Bijector):
     def inverse_and_log_det(self, y, context=None):
         low, high = _read_ends(self, y)
         outside = (y <= low) | (y >= high)
-        y = jnp.where(outside, (low + high) / 2, y)
+        y = jnp.where(outside, low / 2 + high / 2, y)
         x = jnp.log(y - low) - jnp.log(high - y)
         log_dets = jnp.log(high - low) - jnp.log(y - low) - jnp.log(high - y)
         return x, _zero_density(outside, log_dets)
@@ -113,7 +113,7 @@ class Probit(Bijector):
     def inverse_and_log_det(self, y, context=None):
         low, high = _read_ends(self, y)
         outside = (y <= low) | (y >= high)
-        y = jnp.where(outside, (low + high) / 2, y)
+        y = jnp.where(outside, low / 2 + high / 2, y)
         from_low, from_high = y - low, high - y
         is_low = from_low < from_high  # not `minimum`, whose derivative is wrong at the centre
         share = jnp.where(is_low, from_low, from_high) / (high - low)

@@ -112,7 +112,8 @@ class Jacobi(Solver):
         tol: the sweeps end when no coordinate moves by more than `tol * (1 + |x|)`; by default
             eight times the rounding error of the float type.
         max_steps: the most sweeps of a block; by default its number of tokens. An event that has
-            not settled by then is returned as NaN, never as an approximation.
+            not settled by then is returned as NaN, never as an approximation. Samples of a discrete
+            model are then floats.
         block: the number of tokens in a block; by default all.
 
     Raises:

@@ -1,6 +1,7 @@
 """The protocol of a distribution over one event."""
 
 from abc import abstractmethod
+from typing import Any
 
 import jax
 from flax import nnx
@@ -30,7 +31,7 @@ class Distribution(Outlined, nnx.Module):
 
     event_shape: Shape
     context_shape: Shape | None
-    has_units = False  # whether the distribution has a location and a scale
+    has_units: Any = False  # whether the distribution has a location and a scale
 
     @abstractmethod
     def log_prob(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:

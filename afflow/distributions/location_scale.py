@@ -37,6 +37,8 @@ class LocationScale(Distribution):
         -2.3863
     """
 
+    has_units = True
+
     def __init__(self, base: Distribution, loc: ArrayLike, scale: ArrayLike):
         check_instance("base", base, Distribution)
         shapes = np.shape(loc), np.shape(scale)

@@ -42,6 +42,11 @@ class Product(Distribution):
         self.event_shape = (sum(size for (size,) in shapes),)
         self.context_shape = find_context_shape(*(part.context_shape for part in parts))
 
+    @property
+    def has_units(self) -> bool:
+        """Whether every part has a location and a scale."""
+        return all(part.has_units for part in self.parts)
+
     @of_one_event
     def log_prob(self, x, context=None):
         ends = np.cumsum([part.event_shape[0] for part in self.parts])[:-1]
@@ -120,6 +125,11 @@ class ClassConditional(Distribution):
         self.components = nnx.List(components)
         self.event_shape = _find_event_shape(components)
         self.context_shape = (len(components),)
+
+    @property
+    def has_units(self) -> bool:
+        """Whether every component has a location and a scale."""
+        return all(component.has_units for component in self.components)
 
     @of_one_event
     def log_prob(self, x, context=None):

@@ -163,11 +163,12 @@ class VonMises(Distribution):
         x = widen(x)
         kappa = self.concentration.astype(x.dtype)
         depth = -2 * kappa * jnp.square(jnp.sin(x / 2))  # kappa (cos x - 1)
-        return jnp.sum(depth - jnp.log(jax.scipy.special.i0e(kappa)) - math.log(2 * math.pi))
+        return jnp.sum(depth - _log_i0e(kappa) - math.log(2 * math.pi))
 
     def sample(self, key, context=None):
         # Near zero the cosine rounds to one, so the loop computes with `1 - cos x`.
         kappa = jax.lax.stop_gradient(self.concentration)
+        kappa = jnp.minimum(kappa, 1e30)  # beyond, the proposals are never accepted
         root = jnp.hypot(1.0, 2 * kappa)
         left = (jnp.sqrt(2 * (1 + root)) - 1 - 1 / (2 * kappa + root)) / (2 * kappa)  # 1 - rho
         r = jnp.where(kappa < 1e-3, 1 / kappa, jnp.square(left) / (2 * (1 - left)))  # r - 1
@@ -183,7 +184,7 @@ class VonMises(Distribution):
             return key, jnp.where(done, depth, d), done | accepted
 
         key, sign_key = jax.random.split(key)
-        broken = ~jnp.isfinite(kappa)
+        broken = jnp.isnan(kappa)
         start = key, jnp.where(broken, jnp.nan, jnp.zeros_like(kappa)), broken
         _, depth, _ = jax.lax.while_loop(lambda state: ~state[2].all(), propose, start)
         sign = jax.random.rademacher(sign_key, self.event_shape, kappa.dtype)
@@ -201,8 +202,22 @@ def _log_gamma_step(a: jax.Array) -> jax.Array:
     """Return `log Gamma(a + 1/2) - log Gamma(a)` without cancellation for large `a`."""
     large = a > 50
     b, c = jnp.where(large, 1, a), jnp.where(large, a, 1)
-    series = jnp.log(c) / 2 - 1 / (8 * c) + 1 / (192 * c**3) - 1 / (640 * c**5)
+    i = 1 / c  # its powers underflow where the powers of c would overflow
+    series = jnp.log(c) / 2 - i / 8 + i**3 / 192 - i**5 / 640
     return jnp.where(large, series, jax.lax.lgamma(b + 0.5) - jax.lax.lgamma(b))
+
+
+def _log_i0e(kappa: jax.Array) -> jax.Array:
+    r"""Return $\log(e^{-\kappa} I_0(\kappa))$. For a large $\kappa$ it is an asymptotic series.
+
+    The derivative of `i0e` is a difference of two numbers, which then have the same digits.
+    """
+    large = kappa > 300
+    b, c = jnp.where(large, 1, kappa), jnp.where(large, kappa, 1)
+    i = 1 / c
+    series = i / 8 + 9 / 128 * i**2 + 75 / 1024 * i**3 + 3675 / 32768 * i**4
+    far = jnp.log1p(series) - jnp.log(2 * math.pi * c) / 2
+    return jnp.where(large, far, jnp.log(jax.scipy.special.i0e(b)))
 
 
 class Normal(Distribution):

@@ -34,15 +34,21 @@ def bsds300(folder: Folder = None, sizes: tuple[int, int, int] = SIZES) -> Split
         Patches `(N, 63)`, not standardised.
     """
     path = find(folder, NAMES, SOURCE)
-    split = _published(path) if path.suffix == ".hdf5" else _drawn(path, sizes)
+    split = _published(path, sizes) if path.suffix == ".hdf5" else _drawn(path, sizes)
     return checked("BSDS300", split, sizes, SIDE**2 - 1)
 
 
-def _published(path: Path) -> Split:
+def _published(path: Path, sizes: tuple[int, int, int]) -> Split:
+    """Return the published patches, or a seeded choice of as many as are asked for."""
     import h5py  # only for the published file
 
     with h5py.File(path) as file:
-        return Split(*(np.asarray(file[part]) for part in ("train", "validation", "test")))
+        split = Split(*(np.asarray(file[part]) for part in ("train", "validation", "test")))
+    rng, chosen = np.random.default_rng(42), []
+    for part, size in zip(split, sizes, strict=True):
+        is_more = len(part) > size
+        chosen.append(part[np.sort(rng.permutation(len(part))[:size])] if is_more else part)
+    return Split(*chosen)
 
 
 def _drawn(path: Path, sizes: tuple[int, int, int]) -> Split:

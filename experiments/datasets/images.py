@@ -6,7 +6,7 @@ import numpy as np
 
 from datasets.binary import binary
 from datasets.files import Folder, Split, find
-from datasets.mnist import mnist
+from datasets.mnist import SOURCE, mnist, mnist_digits
 
 FASHION = "https://github.com/zalandoresearch/fashion-mnist (data/fashion)"
 CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html (CIFAR-10 binary version)"
@@ -38,6 +38,11 @@ def images(name: str, folder: Folder = None) -> Split:
     else:
         rows = mnist(folder)
     return Split(*(part.reshape(-1, 28, 28) for part in rows))
+
+
+def classes(name: str, folder: Folder = None) -> Split:
+    """Return the classes `(N,)`, 0 to 9, of the images of MNIST or Fashion-MNIST."""
+    return mnist_digits(folder, name=name, source=FASHION if name == "fashion" else SOURCE)
 
 
 def cifar10(folder: Folder = None, size: int = 10_000) -> Split:

@@ -1,5 +1,6 @@
 """Progress of a run that survives a kill: whole files, the cost of training, checkpoints."""
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import afflow
+
+_PLACES = ("data_dir", "out", "runs", "save", "resume")  # fields of configurations
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -17,10 +20,39 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-class Stopwatch:
-    """The CPU time of a run in core seconds, summed over its processes if they share a folder."""
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a run into its folder, or compare them with those that are there.
 
-    def __init__(self, folder: Path | None = None):
+    Checkpoints do not know the settings of an optimizer or of a callback. Folders of data and
+    results are not compared.
+
+    Raises:
+        ValueError: if the folder is of a run with other settings.
+    """
+    text = json.dumps({k: v for k, v in settings.items() if k not in _PLACES}, default=str)
+    path, settings = folder / "settings.json", json.loads(text)
+    if not path.exists():
+        write_whole(path, text)
+    found = json.loads(path.read_text())
+    differ = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
+    if differ:
+        raise ValueError(
+            f"Expected a run with these settings in {folder}, got one with another "
+            f"{', '.join(differ)}: give another folder, or delete it."
+        )
+
+
+class Stopwatch:
+    """The CPU time of a run in core seconds, summed over its processes if they share a folder.
+
+    Args:
+        folder: the folder of the run, if it has one.
+        settings: the settings of the run, which `claim` writes and compares.
+    """
+
+    def __init__(self, folder: Path | None = None, settings: dict[str, Any] | None = None):
+        if folder is not None and settings is not None:
+            claim(folder, settings)
         self.path = None if folder is None else folder / "seconds"
         kept = self.path is not None and self.path.exists()
         self.before = float(self.path.read_text()) if kept else 0.0

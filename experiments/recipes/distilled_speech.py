@@ -1,5 +1,6 @@
 """Distillation of a WaveNet over spoken digits into four inverse autoregressive flows."""
 
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,7 @@ def train(
     data: Windows, validation: Windows, sizes: Sizes, config: Any
 ) -> tuple[dict[str, afflow.Flow], Stages]:
     """Train the teacher on windows; start the student on its noise; distil it."""
-    stages = Stages(config.runs, "speech", config.minutes, config.seed)
+    stages = Stages(config.runs, config.label, asdict(config))
     windows = Windows(*map(jnp.asarray, data))
     options = {"optimizer": partial(make_optimizer, sizes.rate), "ema": 0.999}
     options["num_steps"] = sizes.num_steps
@@ -168,5 +169,5 @@ def write_sounds(flows, contexts, units: Units, sizes: Sizes, config: Any) -> No
     sounds = {name: speak(flows[name], contexts, units, sizes) for name in ("teacher", "student")}
     for name, some in sounds.items():
         for digit, sound in zip(DIGITS, some, strict=True):
-            write_sound(config.out / f"speech_{name}_{digit}.wav", sound, RATE)
-    draw(config.out / "speech.png", sounds, RATE)
+            write_sound(config.out / f"{config.label}_{name}_{digit}.wav", sound, RATE)
+    draw(config.out / f"{config.label}.png", sounds, RATE)

@@ -18,28 +18,32 @@ class Stages:
     Attributes:
         folder: the folder of the checkpoints.
         label: the name of the task, in front of the names of the stages.
-        minutes: a stage ends after the epoch in which this time of one CPU core is over.
-        seed: decides the keys of all stages.
+        settings: the settings of the run, with `minutes`, the time of one CPU core after which a
+            stage ends with its epoch, and `seed`, which decides the keys of all stages.
         histories: the history of every stage that has ended.
         core_seconds: the cost of every stage that has ended.
     """
 
     folder: Path
     label: str
-    minutes: float
-    seed: int
+    settings: dict[str, Any]
     histories: dict[str, afflow.training.History] = field(default_factory=dict)
     core_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.settings["seed"]
 
     def run(self, stage: str, fit: Callable, *args: Any, **options: Any) -> afflow.Flow:
         """Return the flow that `fit(*args, **options)` trains; a killed stage resumes."""
         folder = self.folder / f"distillation_{self.label}_{stage}"
-        watch = Stopwatch(folder)
+        watch = Stopwatch(folder, self.settings)
         flow, self.histories[stage] = fit(
             *args,
             key=jax.random.fold_in(jax.random.key(self.seed), len(self.core_seconds)),
             checkpoint=afflow.Checkpoint(folder / "steps"),
-            callbacks=[watch.stop_after(self.minutes)],
+            callbacks=[watch.stop_after(self.settings["minutes"])],
             label=stage,
             **options,
         )

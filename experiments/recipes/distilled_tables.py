@@ -1,6 +1,6 @@
 """Distillation of a masked autoregressive flow over a table into an inverse one."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,7 +80,7 @@ def make_optimizer(rate: float, decay: float, num_steps: int) -> optax.GradientT
 
 def train(data: Split, sizes: Sizes, config: Any) -> Course:
     """Train the teacher on data, then start and distil the student without data."""
-    stages = Stages(config.runs, config.data, config.minutes, config.seed)
+    stages = Stages(config.runs, config.label, asdict(config))
     teacher = train_teacher(stages, data, sizes.teacher)
     started, student = train_student(stages, teacher, sizes)
     return Course(teacher, started, student, stages)
@@ -177,7 +177,7 @@ def distil_table(config: Any) -> dict[str, Any]:
     data = DENSITIES[config.data](config.data_dir)
     results = measure(train(data, sizes, config), data, sizes, config)
     config.out.mkdir(parents=True, exist_ok=True)
-    draw(results, config.data, config.out / f"{config.data}.png")
+    draw(results, config.data, config.out / f"{config.label}.png")
     for name, kl in results["kl_per_dimension"].items():
         print(f"{name}: KL {kl['value']:.4f} +- {kl['standard_error']:.4f} nats per dimension")
     for name, test in results["test"].items():

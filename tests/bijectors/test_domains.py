@@ -276,3 +276,11 @@ def test_a_margin_that_floats_do_not_resolve_is_refused():
     with jax.enable_x64(False), pytest.raises(ValueError, match="resolution of float32"):
         afflow.bijectors.Logit(1, 1e-8)
     assert np.isfinite(afflow.bijectors.Logit(1, 1e-8).inverse_and_log_det(jnp.ones(1))[1])
+
+
+def test_a_box_near_the_largest_number():
+    with jax.enable_x64(False):
+        for kind in (afflow.bijectors.Interval, afflow.bijectors.Probit):
+            x, log_det = kind(jnp.full(1, 2e38), jnp.full(1, 3e38)).inverse_and_log_det(jnp.ones(1))
+            assert np.isfinite(x).all()
+            assert log_det == -np.inf

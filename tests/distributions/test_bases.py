@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 import scipy.stats as st
@@ -314,7 +315,7 @@ def test_uniform_has_bounds_of_its_own_for_each_coordinate():
             afflow.Uniform(2, low, high)
 
 
-@pytest.mark.parametrize("concentration", [1e-4, 1e-2, 3.0, 1e6, 1e12])
+@pytest.mark.parametrize("concentration", [1e-4, 1e-2, 3.0, 1e6, 1e12, 3e29])
 def test_angles_of_every_concentration(concentration):
     """Check samples in float32 against the distribution function, down to a few float steps."""
     with jax.enable_x64(False):
@@ -335,3 +336,27 @@ def test_a_concentration_that_is_nan_draws_nan():
     x = base.sample(KEY)
     assert np.isnan(x[0])
     assert np.isfinite(x[1])
+
+
+def test_gradients_by_large_parameters():
+    """Check derivatives in float32 by a large concentration, and by many degrees of freedom."""
+    with jax.enable_x64(False):
+        for kappa in (10.0, 250.0, 350.0, 1e4, 1e7):
+            base = afflow.distributions.VonMises(1, kappa)
+            gradient = jax.grad(lambda base: base.log_prob(jnp.zeros(1)))(base)
+            gradient = gradient.raw_concentration[0] / jax.nn.sigmoid(base.raw_concentration[0])
+            exact = mpmath.mpf(1) - mpmath.besseli(1, kappa) / mpmath.besseli(0, kappa)
+            np.testing.assert_allclose(gradient, float(exact), rtol=1e-3)
+        many = afflow.distributions.StudentT(1, 1e10)
+        gradient = jax.grad(lambda base: base.log_prob(jnp.ones(1)))(many).raw_df
+        assert np.isfinite(gradient[...]).all()
+
+
+def test_distributions_with_a_location_know_units():
+    normal = afflow.distributions.DiagonalNormal(np.full(2, 100.0), np.full(2, 20.0))
+    plain, product = afflow.Normal(2), afflow.distributions.Product
+    assert normal.has_units
+    assert product([normal, normal]).has_units
+    assert not product([normal, plain]).has_units
+    assert afflow.distributions.ClassConditional([normal, normal]).has_units
+    assert not plain.has_units

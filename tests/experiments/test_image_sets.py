@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets.images import RECORD, cifar10, images
+from datasets.images import RECORD, cifar10, classes, images
 
 
 def test_cifar_is_read_from_its_binary_version(tmp_path):
@@ -36,3 +36,22 @@ def test_fashion_and_binarized_images_have_rows_and_columns(tmp_path):
         images("imagenet", tmp_path)
     with pytest.raises(FileNotFoundError, match="cifar"):
         images("cifar10", tmp_path)
+
+
+def test_missing_labels_are_those_of_the_images(tmp_path):
+    with pytest.raises(FileNotFoundError, match="fashion-mnist"):
+        classes("fashion", tmp_path)
+
+
+def test_an_archive_is_unpacked_beside_files_that_are_there(tmp_path, monkeypatch):
+    for name in ("mnist/old", "data/mnist/new", "data/power/deep/file"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "data.tar.gz").write_text("")
+    fetch = pytest.importorskip("fetch")
+    monkeypatch.setattr(fetch.pooch, "retrieve", lambda *_, **__: None)
+    fetch.fetch_maf(tmp_path)
+    files = sorted(
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()
+    )
+    assert files == ["mnist/new", "mnist/old", "power/deep/file"]
