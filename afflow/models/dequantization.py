@@ -307,7 +307,8 @@ def _check_levels(x: jax.Array, levels: int) -> None:
     if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
         raise ValueError(f"Expected integers from 0 to {levels - 1}, got {jnp.result_type(x)}.")
     if not isinstance(x, Tracer) and np.size(x):
-        low, high = int(np.min(x)), int(np.max(x))
+        values = np.asarray(x)  # numbers also where a caller is being compiled
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high >= levels:
             raise ValueError(
                 f"Expected integers from 0 to {levels - 1}, got {low} to {high}: subtract the "

@@ -206,7 +206,7 @@ BAD = {
     ),
     "no module": ({"name": "afflow.nowhere:thing"}, "Expected to find afflow.nowhere"),
     "a function as class": (
-        {"module": {"class": "afflow:load", "fields": {}}},
+        {"module": {"class": "jax.nn:relu", "fields": {}}},
         "Expected a class of Pytrees",
     ),
 }

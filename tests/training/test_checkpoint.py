@@ -95,6 +95,8 @@ def streamed(folder):
 @pytest.mark.parametrize("source", [mapped, streamed])
 def test_data_from_elsewhere_goes_on_to_the_same_bits(tmp_path, source):
     options = {"x": source(tmp_path), "validation": X, "steps": 2}
+    if source is streamed:
+        options |= {"batch_size": None}
     whole = fit(tmp_path / "whole", **options)
     with pytest.raises(Killed):
         fit(tmp_path / "killed", callbacks=[kill(1)], **options)

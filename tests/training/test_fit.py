@@ -21,6 +21,7 @@ from afflow.training.sources import choose_batch_size
 KEY = jax.random.key(0)
 X = np.array([2.0, -1.0]) + np.random.default_rng(0).normal(size=(600, 2)) * [0.5, 3.0]
 OPTIONS = {"key": KEY, "batch_size": 100, "progress": False}
+OF_STREAMS = OPTIONS | {"batch_size": None}
 
 
 def small(context_dim=0, **options):
@@ -415,7 +416,9 @@ def test_batch_and_weight_decay_follow_the_number_of_rows():
     ],
 )
 def test_warns_of_units_that_a_flow_does_not_know(flow, x, context, named):
-    options = OPTIONS | {"context": context, "max_epochs": 1, "validation": 0}
+    is_stream = isinstance(x, afflow.training.Stream)
+    options = (OF_STREAMS if is_stream else OPTIONS) | {"max_epochs": 1, "validation": 0}
+    options |= {"context": context}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         afflow.fit(flow, x, **options)
@@ -513,7 +516,7 @@ def test_weights_need_only_be_finite():
 
 def test_stream_weights_are_checked_and_have_mean_one():
     start = randomized()
-    options = OPTIONS | {"optimizer": optax.sgd(0.0), "validation": 0, "max_epochs": 1}
+    options = OF_STREAMS | {"optimizer": optax.sgd(0.0), "validation": 0, "max_epochs": 1}
 
     def train(weights):
         stream = afflow.training.Stream(lambda epoch: iter([(X, None, weights)]), num_steps=1)
@@ -568,11 +571,11 @@ def test_rows_in_a_file_are_learned(on_disk):
 
 def test_a_stream_is_the_same_as_its_rows():
     """Check that a stream of one full minibatch per epoch trains as data in memory."""
-    options = OPTIONS | {"validation": X[:50], "max_epochs": 3, "batch_size": 600}
+    options = OF_STREAMS | {"validation": X[:50], "max_epochs": 3}
     options |= {"learning_rate": 1e-3, "weight_decay": 0.1}
     stream = afflow.training.Stream(lambda epoch: iter([(X, None, np.full(600, 1.0))]), num_steps=1)
     streamed, there = afflow.fit(small(), stream, **options)
-    in_memory, here = afflow.fit(small(), X, **options)
+    in_memory, here = afflow.fit(small(), X, **options | {"batch_size": 600})
     np.testing.assert_allclose(there.train, here.train, rtol=1e-9)
     np.testing.assert_allclose(there.validation, here.validation, rtol=1e-9)
 
@@ -604,11 +607,11 @@ def short_stream():
 
 ERRORS = {
     "a stream that ends": (
-        lambda: afflow.fit(small(), short_stream(), **OPTIONS | {"validation": 0}),
+        lambda: afflow.fit(small(), short_stream(), **OF_STREAMS | {"validation": 0}),
         "4 minibatches in epoch 1, got 3",
     ),
     "a fraction of a stream": (
-        lambda: afflow.fit(small(), short_stream(), **OPTIONS),
+        lambda: afflow.fit(small(), short_stream(), **OF_STREAMS),
         "held-out data as validation of a Stream",
     ),
     "negative weights": (
