@@ -111,7 +111,7 @@ def test_a_small_run_writes_accuracies_and_pictures(tmp_path, monkeypatch):
     parts = [make_images(size, seed) for seed, size in enumerate((300, 130, 110))]
     x, y = (Split(*rows) for rows in zip(*parts, strict=True))
     monkeypatch.setattr(pixel_defend, "images", lambda *_: x)
-    monkeypatch.setattr(pixel_defend, "mnist_digits", lambda *_, **__: y)
+    monkeypatch.setattr(pixel_defend, "classes", lambda *_, **__: y)
     monkeypatch.setattr(pixel_defend, "keep_programs", lambda: None)
     levels = afflow.conditionals.DiscretizedLogistics(1)
     network = afflow.MADE(48, levels.num_params, (8,), rngs=nnx.Rngs(0))
