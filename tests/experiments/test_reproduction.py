@@ -1,7 +1,7 @@
 """A second training from a results file: settings, resumption and verdict."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
@@ -16,7 +16,7 @@ import density_estimation  # noqa: E402
 import real_density  # noqa: E402
 import table  # noqa: E402
 from datasets import Split, binary  # noqa: E402
-from measuring.stopwatch import Stopwatch  # noqa: E402
+from measuring.stopwatch import Stopwatch, claim  # noqa: E402
 from recipes.benchmarks import Settings, build  # noqa: E402
 from recipes.cycles import Fitted, train_cycle  # noqa: E402
 from recipes.folds import read_folds, write_folds  # noqa: E402
@@ -67,7 +67,7 @@ def test_checkpoints_of_other_settings_are_refused(committed, tmp_path):
     content["config"]["seed"] += 1
     (tmp_path / "results" / "binary").mkdir(parents=True)
     (tmp_path / "results" / "binary" / "digits-fvsbn.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="Expected a checkpoint of this run"):
+    with pytest.raises(ValueError, match="another seed"):
         reproduce("digits", "fvsbn", tmp_path / "results", tmp_path / "out")
 
 
@@ -145,12 +145,13 @@ def test_a_killed_cycle_resumes_from_its_checkpoints(tmp_path):
     x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     data, config = Split(x, x, x), density_estimation.Config("power", "maf", runs=tmp_path)
     first = Fitted(build("maf", SMALL, x, config.seed), [], [])
-    folder = tmp_path / "power_maf_cycle"
+    folder = tmp_path / "power_maf" / "cycle"
+    claim(folder.parent, asdict(SMALL) | {"seed": config.seed})
     killed = train_cycle(first, 1, config.seed, SMALL, data, folder)
     (folder / "0" / "seconds").write_text("100.0")
     options = {"runs": tmp_path, "resume": True}
     other = density_estimation.Config("power", "maf", seed=1, **options)
-    with pytest.raises(ValueError, match="Expected a checkpoint of this run"):
+    with pytest.raises(ValueError, match="another seed"):
         density_estimation.train(other, SMALL, data)
     resumed = density_estimation.Config("power", "maf", **options)
     found = density_estimation.train(resumed, SMALL, data)
