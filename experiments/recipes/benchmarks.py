@@ -95,7 +95,7 @@ def build(model: str, settings: Settings, train: np.ndarray, seed: int) -> afflo
 FAST = {
     ("power", "nsf"): Settings(learning_rate=2e-3, cycles=(40,), num_bins=16),
     ("power", "tnaf"): Settings(
-        num_layers=2, hidden=(64, 64), learning_rate=2e-3, ema=0.999, cycles=(6,), num_bins=16
+        num_layers=2, hidden=(64, 64), learning_rate=2e-3, ema=0.999, cycles=(20,), num_bins=16
     ),
     ("power", "maf"): Settings(num_layers=10, ema=0.999, cycles=(12,)),
     ("miniboone_small", "maf"): Settings(
