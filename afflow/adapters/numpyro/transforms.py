@@ -18,8 +18,8 @@ from afflow.adapters.numpyro.supports import (
 from afflow.core.bijector import Bijector
 
 _MEND = (
-    "Expected {}=..., got a chain whose {} is not known: a part on the whole space stands beside a "
-    "map of a domain."
+    "Expected {name}=..., got a chain whose {name} is not known: a part on the whole space stands "
+    "beside a map of a domain."
 )
 
 
@@ -114,10 +114,10 @@ def to_transform(
     check_instance("bijector", bijector, Bijector)
     if domain is None:
         if not is_domain_known(bijector):
-            raise ValueError(_MEND.format("domain", "domain"))
+            raise ValueError(_MEND.format(name="domain"))
         domain = find_domain(bijector)
     if codomain is None:
         if not is_codomain_known(bijector):
-            raise ValueError(_MEND.format("codomain", "codomain"))
+            raise ValueError(_MEND.format(name="codomain"))
         codomain = find_codomain(bijector)
     return BijectorTransform(bijector, check_context(bijector, context), domain, codomain)
