@@ -124,7 +124,7 @@ def test_wrong_arguments(options, message):
 
 def test_data_far_from_the_samples_are_seen():
     rng = np.random.default_rng(0)
-    samples, data = rng.normal(size=(2000, 2)), rng.normal(size=(50, 2)) + 100
+    samples, data = rng.normal(size=(20_000, 2)), rng.normal(size=(50, 2)) + 100
     figure = render(corner(samples, data=data))
     low, high = figure.axes[2].get_xlim()
     assert low < -2
