@@ -68,13 +68,13 @@ def test_a_small_table(tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, "keep_programs", lambda: None)
     config = distillation.Config(small=True, out=tmp_path / "out", runs=tmp_path / "runs")
     distillation.main(config)
-    first = json.loads((config.out / "digits.json").read_text())["results"]
+    first = json.loads((config.out / "digits_small.json").read_text())["results"]
     assert 0 < first["kl_per_dimension"]["student"]["value"] < 1
     assert set(first["test"]) == set(first["sampling_1000"]) == {"teacher", "student"}
     assert first["test"]["teacher"]["nats"] > first["test"]["student"]["nats"]
-    assert (config.out / "digits.png").stat().st_size > 5000
+    assert (config.out / "digits_small.png").stat().st_size > 5000
     distillation.main(config)  # resumes at the end
-    again = json.loads((config.out / "digits.json").read_text())["results"]
+    again = json.loads((config.out / "digits_small.json").read_text())["results"]
     assert again["kl_per_dimension"] == first["kl_per_dimension"]
 
 
@@ -126,9 +126,9 @@ def test_small_speech(tmp_path, monkeypatch):
         task="speech", small=True, out=tmp_path / "out", runs=tmp_path / "runs"
     )
     distillation.main(config)
-    results = json.loads((config.out / "speech.json").read_text())["results"]
+    results = json.loads((config.out / "speech_small.json").read_text())["results"]
     assert set(results["kl_per_sample"]) == {"start", "student"}
     assert set(results["histories"]) == {"teacher", "start", "student"}
     assert results["second_of_speech"]["teacher_over_student"] > 0
-    assert len(list(config.out.glob("speech_*.wav"))) == 20
-    assert (config.out / "speech.png").stat().st_size > 10_000
+    assert len(list(config.out.glob("speech_small_*.wav"))) == 20
+    assert (config.out / "speech_small.png").stat().st_size > 10_000
