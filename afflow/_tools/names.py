@@ -20,8 +20,8 @@ Named = TypeVar("Named", bound=Callable)
 _PACKAGES = ("afflow", "diffrax", "equinox", "flax.nnx", "jax", "jaxlib", "optimistix")
 _CONVERTED = "afflow.adapters.converted"  # parts of models from other libraries
 _FUNCTIONS = {"jax.nn": jax.nn, "jax.numpy": jnp, "jax.lax": jax.lax}
-# The modules whose functions models hold. A file that could name any function could have the
-# reader of the file delete others, for example.
+# The modules whose functions models hold. If a file could name any function, loading it and using
+# the model could delete files of the reader, for example.
 _OF_JAX = ("lax", "nn", "numpy", "scipy")
 _ROOMS = (
     *("bijectors", "conditionals", "conditioners", "core", "distributions", "models", "nets"),

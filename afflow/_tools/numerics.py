@@ -59,15 +59,16 @@ def at_finite(log_prob: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.A
     return jnp.where(infinite & ~jnp.isnan(value), -jnp.inf, value)
 
 
-def log_mean_exp(a: jax.Array, axis: int = 0) -> jax.Array:
-    r"""Return $\log \frac1n \sum_i e^{a_i}$ over the `n` entries of an axis.
-
-    The mean of zeros has derivatives of zero.
-    """
+def log_total(a: jax.Array, axis: int = 0) -> jax.Array:
+    r"""Return $\log \sum_i e^{a_i}$ over an axis. A sum of zeros has derivatives of zero."""
     nowhere = jnp.isneginf(a).all(axis)
     a = jnp.where(jnp.expand_dims(nowhere, axis), 0, a)
-    log_sum = jax.nn.logsumexp(a, axis=axis)
-    return jnp.where(nowhere, -jnp.inf, log_sum) - math.log(a.shape[axis])
+    return jnp.where(nowhere, -jnp.inf, jax.nn.logsumexp(a, axis=axis))
+
+
+def log_mean_exp(a: jax.Array, axis: int = 0) -> jax.Array:
+    r"""Return $\log \frac1n \sum_i e^{a_i}$ over the `n` entries of an axis, as `log_total`."""
+    return log_total(a, axis) - math.log(a.shape[axis])
 
 
 @jax.custom_jvp

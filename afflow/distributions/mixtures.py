@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from afflow._tools.arguments import check_instances
-from afflow._tools.numerics import widen
+from afflow._tools.numerics import log_total, widen
 from afflow._tools.shapes import Shape, find_context_shape
 from afflow.core.bijector import of_one_event
 from afflow.core.distribution import Distribution
@@ -142,9 +142,7 @@ class ClassConditional(Distribution):
 def _mixture_log_prob(components, log_weights, x, context):
     x = widen(x)
     log_probs = jnp.stack([c.log_prob(x, context) for c in components])
-    terms = log_weights.astype(x.dtype) + log_probs
-    nowhere = (terms == -jnp.inf).all()
-    return jnp.where(nowhere, -jnp.inf, jax.nn.logsumexp(jnp.where(nowhere, 0, terms)))
+    return log_total(log_weights.astype(x.dtype) + log_probs)
 
 
 def _mixture_sample(components, log_weights, key, context):

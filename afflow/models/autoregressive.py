@@ -131,9 +131,7 @@ class AutoregressiveModel(Outlined, nnx.Module):
         """
         if self.order is not None and length != self.event_shape[0]:
             raise ValueError(f"Expected a model without an order, got order={self.order}.")
-        return self._around(self.conditioner.with_length(length))
-
-    def _around(self, conditioner: Conditioner) -> "AutoregressiveModel":
+        conditioner = self.conditioner.with_length(length)
         options: dict[str, Any] = {"order": self.order, "solver": self.solver}
         options["learning_rate"] = self.learning_rate
         return AutoregressiveModel(conditioner, self.conditional, **options)
