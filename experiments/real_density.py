@@ -119,21 +119,15 @@ def score(make: Make, x: np.ndarray, number: int, config: Config) -> np.ndarray:
 def score_folds(name: str, x: np.ndarray, config: Config) -> tuple[list[np.ndarray], float]:
     """Return the log-densities of the test rows of every fold, and the core seconds."""
     folder = config.runs and config.runs / f"{config.dataset}-{name}"
-    watch, make, settings = Stopwatch(folder), makers(config)[name], describe(config)
-    done = read_folds(settings, folder)
+    settings = {key: value for key, value in asdict(config).items() if key != "models"}
+    watch, make, done = Stopwatch(folder, settings), makers(config)[name], read_folds(folder)
     bar = tqdm(range(len(done), FOLDS), unit="fold", initial=len(done), total=FOLDS, desc=name)
     for number in bar:
         done.append(score(make, x, number, config))
         bar.set_postfix(nats=f"{done[-1].mean():.2f}")
-        write_folds(done, settings, folder)
+        write_folds(done, folder)
         watch.keep()
     return done, watch.read()
-
-
-def describe(config: Config) -> dict[str, Any]:
-    """Return the settings that decide the score of one model."""
-    others = "models", "data_dir", "out", "runs"
-    return {name: value for name, value in asdict(config).items() if name not in others}
 
 
 def draw(results: dict, dataset: str, path: Path) -> None:

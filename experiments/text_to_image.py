@@ -29,6 +29,7 @@ from recipes.captioned_digits import (
 )
 from recipes.classifier import Classifier
 from recipes.critic import Critic
+from recipes.kept_models import KeptModels
 from recipes.painter import (
     Painter,
     build_transformer,
@@ -36,7 +37,6 @@ from recipes.painter import (
     caption_and_codes,
     make_tokens,
 )
-from recipes.stages import Stages
 
 ROOT = Path(__file__).parent
 MEASURED = "repeats", "num_draws", "sampling_temperature", "data_dir", "out", "runs"
@@ -79,13 +79,13 @@ class Config:
     runs: Path = ROOT.parent / "runs" / "text_to_image"
 
 
-def plan(config: Config) -> Stages:
+def plan(config: Config) -> KeptModels:
     """Return the trainings, with the settings on which they depend."""
     values = {name: value for name, value in asdict(config).items() if name not in MEASURED}
-    return Stages(config.runs, config.minutes, values)
+    return KeptModels(config.runs, config.minutes, values)
 
 
-def train_painter(stages: Stages, config: Config, data: CaptionedDigits) -> Painter:
+def train_painter(stages: KeptModels, config: Config, data: CaptionedDigits) -> Painter:
     """Return the trained models of the two stages."""
     x, held_out = data.images.train, data.images.validation
     options = {"key": jax.random.key(config.seed), "learning_rate": config.learning_rate}
@@ -112,7 +112,7 @@ def train_painter(stages: Stages, config: Config, data: CaptionedDigits) -> Pain
     return Painter(vae, transformer)
 
 
-def train_critic(stages: Stages, config: Config, data: CaptionedDigits) -> Critic:
+def train_critic(stages: KeptModels, config: Config, data: CaptionedDigits) -> Critic:
     """Return the trained critic of images and captions."""
     sizes = data.images.train.shape[1:], len(WORDS), LENGTH
     return stages.train(
@@ -128,7 +128,7 @@ def train_critic(stages: Stages, config: Config, data: CaptionedDigits) -> Criti
     )
 
 
-def train_classifier(stages: Stages, config: Config, data: CaptionedDigits) -> Classifier:
+def train_classifier(stages: KeptModels, config: Config, data: CaptionedDigits) -> Classifier:
     """Return the trained classifier of digits. Its rows are digits, given their images."""
     shape = data.images.train.shape[1:]
     return stages.train(

@@ -16,8 +16,8 @@ from datasets.captions import LENGTH, WORDS, Captions, captioned_digits, encode,
 from measuring.strokes import measure_slant, measure_thickness  # noqa: E402
 from recipes.captioned_digits import rank, summarize  # noqa: E402
 from recipes.critic import Critic  # noqa: E402
+from recipes.kept_models import KeptModels  # noqa: E402
 from recipes.painter import Painter, build_transformer, build_vae, caption_and_codes  # noqa: E402
-from recipes.stages import Stages  # noqa: E402
 
 import afflow  # noqa: E402
 
@@ -115,7 +115,7 @@ def test_the_error_of_a_share_is_over_captions():
 
 def test_a_stage_that_has_ended_is_not_trained_again(tmp_path):
     x = np.random.default_rng(0).integers(0, 2, (64, 2))
-    stages, options = Stages(tmp_path, 1.0, {"width": 3}), {"key": jax.random.key(0)}
+    stages, options = KeptModels(tmp_path, 1.0, {"width": 3}), {"key": jax.random.key(0)}
     options |= {"max_epochs": 1, "progress": False}
     made = []
 
@@ -129,7 +129,7 @@ def test_a_stage_that_has_ended_is_not_trained_again(tmp_path):
     np.testing.assert_array_equal(first.log_prob(x), again.log_prob(x))
     assert len(stages.read_records()["small"]["validation"]) == 1
     with pytest.raises(ValueError, match="another width"):
-        Stages(tmp_path, 1.0, {"width": 4}).train("small", make, x, **options)
+        KeptModels(tmp_path, 1.0, {"width": 4}).train("small", make, x, **options)
 
 
 def write_digits(folder, num_train=60_000, num_test=10_000):

@@ -1,4 +1,4 @@
-"""Trainings one after the other, each kept in a file when it has ended."""
+"""Trainings one after the other; each model is kept in a file when its training has ended."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ import afflow
 
 
 @dataclass(frozen=True)
-class Stages:
+class KeptModels:
     """Trainings whose models are kept in a folder.
 
     A stage that has ended is read from its file. A stage that was stopped goes on from its
@@ -22,7 +22,7 @@ class Stages:
     Attributes:
         folder: the folder of the models and checkpoints.
         minutes: the time limit of a stage, in minutes of one CPU core.
-        settings: the settings that decide the models; a file of other settings is refused.
+        settings: the settings that decide the models; a stage of other settings is refused.
     """
 
     folder: Path
@@ -51,13 +51,13 @@ class Stages:
             **options: the options of `fit`.
 
         Raises:
-            ValueError: for a file of other settings.
+            ValueError: for a stage of other settings.
         """
         model_path, record_path = (self.folder / f"{name}.{kind}" for kind in ("zip", "json"))
+        watch = Stopwatch(self.folder / name, self.settings)
         if record_path.exists():  # written last
-            self._check(json.loads(record_path.read_text()))
             return afflow.load(model_path)
-        model, watch = make(), Stopwatch(self.folder / name)
+        model = make()
         losses: dict[str, list[float]] = {"train": [], "validation": []}
         for number, change in enumerate(changes):
             share = self.minutes * (number + 1) / len(changes)
@@ -72,24 +72,11 @@ class Stages:
             )
             losses["train"] += history.train
             losses["validation"] += history.validation
-        record = {"settings": self.settings, **losses, "core_seconds": watch.read()}
+        record = {**losses, "core_seconds": watch.read()}
         afflow.save(model, model_path)
         record_path.write_text(json.dumps(record, indent=1))
         return model
 
     def read_records(self) -> dict[str, dict[str, Any]]:
         """Return the losses and the seconds of the stages that have ended, by name."""
-        records = {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
-        for record in records.values():
-            del record["settings"]
-        return records
-
-    def _check(self, record: dict[str, Any]) -> None:
-        """Raise `ValueError` for the record of a stage with other settings."""
-        wanted, found = json.loads(json.dumps(self.settings)), record["settings"]
-        differ = sorted(name for name in found if found[name] != wanted.get(name))
-        if differ:
-            raise ValueError(
-                f"Expected models of these settings in {self.folder}, got one with another "
-                f"{', '.join(differ)}: give another folder, or delete it."
-            )
+        return {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
