@@ -54,6 +54,8 @@ class Config:
     """Blocks at each resolution of a PixelCNN++, or of the embedder of a subscale network."""
     factor: int = 4
     """The distance of the rows, and of the columns, of a slice of a subscale network."""
+    conditional: Literal["logistics", "softmax"] = "logistics"
+    """The distribution of a grey level: a mixture of logistics, or a probability for each level."""
     num_components: int = 5
     """Logistics of a grey level."""
     dropout: float = 0.0
@@ -108,6 +110,8 @@ def make_conditional(config: Config, shape: tuple[int, ...]) -> afflow.condition
         return afflow.conditionals.Bernoulli()
     if config.model == "pixelcnn_pp" and len(shape) == 3:
         return afflow.conditionals.ChannelLogistics(shape[2], number, levels)
+    if config.conditional == "softmax":
+        return afflow.conditionals.CategoricalLevels(levels)
     return afflow.conditionals.DiscretizedLogistics(number, levels)
 
 

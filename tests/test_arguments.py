@@ -311,6 +311,7 @@ SUBJECTS = [
         | {"data": X.reshape(-1, 2, 2), "base": afflow.Normal((2, 2))},
     ),
     (afflow.conditionals.Categorical, {"num_classes": 3}),
+    (afflow.conditionals.CategoricalLevels, {"num_levels": 4}),
     (
         afflow.conditionals.MixtureOf,
         {"component": afflow.univariates.GaussianCDF(), "num_components": 3},

@@ -2,6 +2,7 @@
 
 from afflow.conditionals.bernoulli import Bernoulli
 from afflow.conditionals.categorical import Categorical
+from afflow.conditionals.categorical_levels import CategoricalLevels
 from afflow.conditionals.channel_logistics import ChannelLogistics
 from afflow.conditionals.discretized import DiscretizedLogistics
 from afflow.conditionals.independent import Independent
@@ -11,6 +12,7 @@ from afflow.core.conditional import Conditional
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "CategoricalLevels",
     "ChannelLogistics",
     "Conditional",
     "DiscretizedLogistics",

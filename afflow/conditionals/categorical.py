@@ -12,8 +12,39 @@ from afflow._tools.shapes import check_size
 from afflow.core.conditional import Conditional, as_float, check_support, keep_nan
 
 
+class Softmax(Conditional):
+    """A distribution over `num_values` values with a logit for each."""
+
+    num_values: int
+    is_discrete = True
+
+    @property
+    def num_params(self) -> int:
+        return self.num_values
+
+    def log_probs(self, params):
+        return jax.nn.log_softmax(params)
+
+    def log_prob(self, x, params):
+        chosen = jnp.where(self._indicator(x), jax.nn.log_softmax(params), 0).sum()
+        return check_support(chosen, x, self.num_values)
+
+    def sample(self, key, params, temperature=1.0):
+        return jax.random.categorical(key, params / temperature).astype(int)
+
+    def mode(self, params):
+        return jnp.argmax(params).astype(int)
+
+    def cdf(self, x, params):
+        below = jax.nn.softmax(params) @ (jnp.arange(self.num_values) <= x)
+        return keep_nan(jnp.where(x < self.num_values - 1, below, 1.0), x)
+
+    def _indicator(self, x):
+        return as_float(x) == jnp.arange(self.num_values)
+
+
 @dataclass(frozen=True)
-class Categorical(Conditional):
+class Categorical(Softmax):
     r"""$p(x; \theta) = e^{\theta_x} / \sum_k e^{\theta_k}$ over $x \in \{0, \dots, K-1\}$.
 
     The parameters are `K` logits. A conditioner reads a symbol as `K` numbers, so it needs
@@ -38,17 +69,12 @@ class Categorical(Conditional):
 
     num_classes: int
     height: float | None = field(default=None, repr=False)
-    is_discrete = True
     ABSENT: ClassVar = {"height": 1.0}  # value for archives that were saved before `height` existed
 
     def __post_init__(self):
         check_size("num_classes", self.num_classes, least=2)
         if self.height is not None:
             check_positive(height=self.height)
-
-    @property
-    def num_params(self) -> int:
-        return self.num_classes
 
     @property
     def features(self) -> int:
@@ -58,25 +84,6 @@ class Categorical(Conditional):
     def num_values(self) -> int:
         return self.num_classes
 
-    def log_probs(self, params):
-        return jax.nn.log_softmax(params)
-
-    def log_prob(self, x, params):
-        chosen = jnp.where(self._indicator(x), jax.nn.log_softmax(params), 0).sum()
-        return check_support(chosen, x, self.num_classes)
-
-    def sample(self, key, params, temperature=1.0):
-        return jax.random.categorical(key, params / temperature).astype(int)
-
-    def mode(self, params):
-        return jnp.argmax(params).astype(int)
-
-    def cdf(self, x, params):
-        return keep_nan(jax.nn.softmax(params) @ (jnp.arange(self.num_classes) <= x), x)
-
     def encode(self, x):
         height = math.sqrt(self.num_classes) if self.height is None else self.height
         return height * self._indicator(x).astype(as_float(x).dtype)
-
-    def _indicator(self, x):
-        return as_float(x) == jnp.arange(self.num_classes)

@@ -12,6 +12,7 @@ KEY = jax.random.key(0)
 DISCRETE = {
     "bernoulli": (afflow.conditionals.Bernoulli(), 2),
     "categorical": (afflow.conditionals.Categorical(4), 4),
+    "levels": (afflow.conditionals.CategoricalLevels(6), 6),
     "discretized": (afflow.conditionals.DiscretizedLogistics(3, 9), 9),
 }
 CONTINUOUS = {
@@ -84,6 +85,13 @@ def test_the_code_of_a_symbol_has_mean_square_one(size):
     np.testing.assert_allclose(codes, np.sqrt(size) * np.eye(size), rtol=1e-6)
 
 
+def test_the_code_of_a_level_is_its_place_between_the_ends():
+    levels = afflow.conditionals.CategoricalLevels(5)
+    codes = jax.vmap(levels.encode)(jnp.arange(5))
+    np.testing.assert_allclose(codes, [-1, -0.5, 0, 0.5, 1])
+    assert levels.features == 1
+
+
 def test_the_height_of_a_symbol():
     code = afflow.conditionals.Categorical(3, height=0.5).encode(jnp.array(1))
     assert code.tolist() == [0.0, 0.5, 0.0]
@@ -103,6 +111,7 @@ def test_discretized_logistics_do_not_underflow():
     "make",
     [
         lambda: afflow.conditionals.Categorical(1),
+        lambda: afflow.conditionals.CategoricalLevels(1),
         lambda: afflow.conditionals.MixtureOf(0),
         lambda: afflow.conditionals.DiscretizedLogistics(1, 1),
     ],
