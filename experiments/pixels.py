@@ -79,7 +79,8 @@ class Config:
     @property
     def label(self) -> str:
         """The name of the files of this run."""
-        return f"{self.data}_{self.model}"
+        softmax = "_softmax" if self.conditional == "softmax" else ""
+        return f"{self.data}_{self.model}{softmax}"
 
 
 def build(config: Config, shape: tuple[int, ...]) -> afflow.models.Reshaped:
