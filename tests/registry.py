@@ -601,6 +601,9 @@ CONDITIONERS: dict[str, Callable[[], afflow.Conditioner]] = {
     "graphical": lambda: graphical(DIAMOND, context_dim=1).conditioner,
     "graphical chain": lambda: graphical(np.eye(5, k=-1)).conditioner,
     "periodic": lambda: afflow.conditioners.Periodic(made(6, 2, (7,), context_dim=1)),
+    "periodic beside others": lambda: afflow.conditioners.Periodic(
+        made(8, 2, (9,), context_dim=1), angles=[2, 0]
+    ),
     "bnaf context": lambda: bnaf(3, (3, 2), context_dim=1).network,
     "bnaf leaky": lambda: bnaf(3, (3, 2), leak=0.2).network,
     "graphical linear": lambda: randomize(

@@ -144,6 +144,9 @@ CALLS = {
     "purify swapped": lambda: afflow.inference.purify(X, NADE, 1),
     "p-value scalar": lambda: afflow.inference.find_p_value(3.0, 2.0),
     "ess scalar": lambda: afflow.inference.effective_sample_size(3.0),
+    "weights of no samples": lambda: afflow.importance_weights(
+        FLOW, jnp.sum, key=KEY, num_samples=0
+    ),
     "moments": lambda: afflow.inference.moments(FLOW, key=KEY, num_samples=1),
     "StudentT": lambda: afflow.distributions.StudentT(2, -1.0),
     "Mixture one": lambda: afflow.distributions.Mixture(afflow.Normal(2)),
@@ -355,7 +358,10 @@ SUBJECTS = [
         afflow.models.sample_rest,
         {"flow": afflow.made(2, rngs=rngs()), "key": KEY, "prefix": np.ones(1), "shape": 2},
     ),
-    (afflow.conditioners.Periodic, {"conditioner": afflow.MADE(4, 2, rngs=rngs())}),
+    (
+        afflow.conditioners.Periodic,
+        {"conditioner": afflow.MADE(4, 2, rngs=rngs()), "angles": [0]},
+    ),
     (
         afflow.distributions.LocationScale,
         {"base": afflow.Normal(2), "loc": np.zeros(2), "scale": np.ones(2)},

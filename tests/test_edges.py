@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from registry import randomize
 
 import afflow
 
@@ -166,6 +167,16 @@ def test_fit_takes_whole_numbers(name):
     flow = afflow.made(1, hidden=(2,), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=f"whole number {name}"):
         afflow.fit(flow, np.zeros((9, 1)), key=KEY, validation=0, progress=False, **{name: 1.5})
+
+
+def test_parameters_after_an_angle_are_periodic():
+    made = randomize(afflow.MADE(6, 2, hidden=(8,), rngs=nnx.Rngs(0)))
+    network, x = afflow.conditioners.Periodic(made, angles=[1]), jnp.array([0.3, -1.2, 2.0])
+    turn = 2 * jnp.pi * jnp.eye(3)
+    np.testing.assert_allclose(network(x + turn[1]), network(x), atol=1e-6)
+    assert np.abs(network(x + turn[0]) - network(x)).max() > 0.1
+    with pytest.raises(ValueError, match=r"angles in 0..2, got \[3\]"):
+        afflow.conditioners.Periodic(made, angles=[3])
 
 
 def test_periodic_is_incremental_where_its_conditioner_is():

@@ -65,8 +65,13 @@ def check_callable(name: str, value: Any, example: str, num: int | None = None) 
 
     The error message suggests `example`.
     """
-    if not callable(value) or not (num is None or _can_take(value, num)):
+    if not callable(value):
         raise ValueError(f"Expected a function as {name}, {example} say, got {value!r}.")
+    if num is not None and not _can_take(value, num):
+        raise ValueError(
+            f"Expected a function of {num} arguments as {name}, {example} say, got {value!r} "
+            f"with the arguments {inspect.signature(value)}."
+        )
 
 
 def _can_take(function: Callable, num: int) -> bool:

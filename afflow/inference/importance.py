@@ -11,6 +11,7 @@ import numpy as np
 from afflow._tools.arguments import check_callable, check_methods
 from afflow._tools.arrays import real_array
 from afflow._tools.numerics import widen
+from afflow._tools.shapes import check_size
 from afflow.models.flow import Flow
 
 LogDensity = Callable[..., jax.Array]
@@ -63,6 +64,7 @@ def importance_weights(
         ((100, 2), 1.8379)
     """
     check_methods("flow", flow, "sample_and_log_prob")
+    check_size("num_samples", num_samples)
     check_callable("log_density", log_density, "lambda x: -(x**2).sum() / 2")
     x, log_q = flow.sample_and_log_prob(key, num_samples, context)
     return x, target_log_density(flow, log_density, x, context) - log_q

@@ -14,6 +14,7 @@ from afflow._tools.calls import make_typed
 from afflow._tools.shapes import check_size
 from afflow.inference.importance import check_arrays
 from afflow.sbi.ranks import PosteriorEstimate, check_posterior
+from afflow.sbi.simulations import simulate_at
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def predict(
     *,
     key: jax.Array,
     num_samples: int,
+    workers: int = 0,
 ) -> PosteriorPredictive:
     r"""Simulate from samples of the posterior at one observation, and compare.
 
@@ -54,10 +56,12 @@ def predict(
     Args:
         posterior: the estimate $q$, with the method `sample` of a conditional `Flow`.
         simulator: `simulator(key, theta)` returns one simulated observation for parameters `(D,)`.
-            It is mapped over the samples by `jax.vmap` and compiled.
+            It is mapped over the samples by `jax.vmap` and compiled. With workers it is
+            `simulator(rng, theta)`, as for `simulate`, and failed simulations are left out.
         x: the observation.
         key: a PRNG key.
         num_samples: the number of posterior samples $S$.
+        workers: the number of processes for a Python function, as in `simulate`.
 
     Raises:
         ValueError: if the simulator returns another shape than the observation's.
@@ -75,15 +79,20 @@ def predict(
         ((100, 2), 1.0)
     """
     check_posterior(posterior)
-    check_callable("simulator", simulator, "lambda key, theta: ...", 2)
+    argument = "rng" if workers else "key"
+    check_callable("simulator", simulator, f"lambda {argument}, theta: ...", 2)
     check_size("num_samples", num_samples)
     x = to_device("x", x)
     for_theta, for_draws = jax.random.split(make_typed(key))
     theta: Any = posterior.sample(for_theta, num_samples, x)
     check_arrays(theta, "let the simulator take an array")
-    keys = jax.random.split(for_draws, num_samples)
-    draws = jax.jit(jax.vmap(simulator))(keys, theta)
-    if draws.shape != (num_samples, *x.shape):
+    if workers:
+        options = {"key": for_draws, "workers": workers, "progress": False}
+        made = simulate_at(simulator, theta, **options)
+        theta, draws = made.theta, made.x
+    else:
+        draws = jax.jit(jax.vmap(simulator))(jax.random.split(for_draws, num_samples), theta)
+    if draws.shape != (len(theta), *x.shape):
         raise ValueError(
             f"Expected simulations of the observation's shape {x.shape}, got {draws.shape[1:]}."
         )

@@ -174,11 +174,12 @@ def check_prior(prior: Flow) -> None:
 
 def check_support(prior: Flow, theta: jax.Array) -> None:
     """Raise `ValueError` if a row of `theta` `(N, D)` lies outside the support of the prior."""
-    outside = int(np.isneginf(prior.log_prob(theta)).sum())
-    if outside:
+    outside = np.flatnonzero(np.isneginf(prior.log_prob(theta)))
+    if len(outside):
         raise ValueError(
-            f"Expected theta within the support of the prior, got {outside} of {len(theta)} rows "
-            f"outside."
+            f"Expected theta within the support of the prior, got {len(outside)} of {len(theta)} "
+            f"rows outside, row {outside[0]} with {np.asarray(theta[outside[0]])} say. The ends of "
+            "a box are outside."
         )
 
 

@@ -1,8 +1,9 @@
 """Simulations: parameters drawn from a prior, and the data that a simulator makes of them."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,11 @@ def simulate(
         observation that is not a failure.
 
     Raises:
-        ValueError: for sizes out of range, or if all simulations fail.
+        ValueError: for sizes out of range, for data of different shapes, or if all simulations
+            fail. An exception of a JAX function is not counted, but raised.
+
+    Warns:
+        UserWarning: if a Python function raises exceptions, with the first of them.
 
     Example:
         >>> import afflow, jax
@@ -105,13 +110,13 @@ def simulate_at(
         >>> def simulator(rng, theta):
         ...     return rng.normal(theta) if theta[0] > 0 else 1 / 0
         >>> theta = jnp.array([[1.0], [-1.0], [2.0]])
-        >>> made = afflow.sbi.simulate_at(
-        ...     simulator, theta, key=jax.random.key(0), workers=1, progress=False
-        ... )
+        >>> options = {"key": jax.random.key(0), "workers": 1, "progress": False}
+        >>> made = afflow.sbi.simulate_at(simulator, theta, **options)
         >>> made.theta.tolist(), made.failed
         ([[1.0], [2.0]], 1)
     """
-    check_callable("simulator", simulator, "lambda key, theta: theta", 2)
+    argument = "rng" if workers else "key"
+    check_callable("simulator", simulator, f"lambda {argument}, theta: theta", 2)
     check_size("batch_size", batch_size)
     check_size("workers", workers, least=0)
     theta, key = jnp.asarray(theta), make_typed(key)
@@ -119,26 +124,55 @@ def simulate_at(
     batches = [theta[start : start + batch_size] for start in starts]
     run = _run_python if workers else _run_jax
     bar = _show(run(simulator, batches, key, workers), len(batches), progress=progress)
-    good, x = zip(*bar, strict=True)
-    return _collect(theta, np.concatenate(good), [part for part in x if len(part)])
+    return _collect(theta, list(bar))
 
 
-def _collect(theta: jax.Array, good: np.ndarray, x: list[Any]) -> Simulations:
-    """Return the simulations that are `good`, with their data in parts `x`."""
+class _Batch(NamedTuple):
+    """The simulations of a batch."""
+
+    good: np.ndarray  # which simulations succeed
+    x: Any  # the data of these
+    errors: list[str]  # of the simulations that raised exceptions
+
+
+def _collect(theta: jax.Array, batches: list[_Batch]) -> Simulations:
+    """Return the simulations that succeed. Warn of exceptions."""
+    good = np.concatenate([batch.good for batch in batches])
+    errors = [error for batch in batches for error in batch.errors]
+    raised = f"{len(errors)} of {len(theta)} simulations raised exceptions"
+    first = f"; {raised}, the first {errors[0]}" if errors else ""
     if not good.any():
-        raise ValueError(f"Expected some simulations that succeed, got {len(theta)} failures.")
+        raise ValueError(
+            f"Expected some simulations that succeed, got {len(theta)} failures{first}."
+        )
+    if errors:
+        warnings.warn(f"{raised} and are left out, the first {errors[0]}.", stacklevel=3)
+    x = [batch.x for batch in batches if len(batch.x)]
+    shapes = sorted({part.shape[1:] for part in x})
+    if len(shapes) > 1:
+        raise ValueError(f"Expected data of one shape, got simulations of shapes {shapes}.")
     return Simulations(theta[good], jnp.concatenate(x), int((~good).sum()))
 
 
 def _run_jax(
     simulator: Simulator, batches: list[jax.Array], key: jax.Array, workers: int
-) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield, for each batch, which simulations succeed, and their data."""
+) -> Iterator[_Batch]:
+    """Yield the simulations of each batch."""
     run = jax.jit(jax.vmap(simulator))
     for i, theta in enumerate(batches):
-        x = run(jax.random.split(jax.random.fold_in(key, i), len(theta)), theta)
+        try:
+            x = run(jax.random.split(jax.random.fold_in(key, i), len(theta)), theta)
+        except Exception as error:
+            error.add_note(
+                "Without workers= a simulator is a JAX function of a key and one parameter vector "
+                f"({theta.shape[1]},). With workers=1 it is any function, of a generator of NumPy "
+                "and the vector."
+            )
+            raise
+        if not isinstance(x, jax.Array):
+            raise ValueError(f"Expected one array as the data of a simulation, got {type(x)}.")
         good = find_finite(x)
-        yield good, x[good]
+        yield _Batch(good, x[good], [])
 
 
 def find_finite(rows: jax.Array) -> np.ndarray:
@@ -148,7 +182,7 @@ def find_finite(rows: jax.Array) -> np.ndarray:
 
 def _run_python(
     simulator: Simulator, batches: list[jax.Array], key: jax.Array, workers: int
-) -> Iterator[tuple[np.ndarray, Any]]:
+) -> Iterator[_Batch]:
     """Yield what `_run_jax` yields, from processes that run a Python function."""
     seeds = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist())
     tasks = zip(batches, seeds.spawn(len(batches)), strict=True)
@@ -161,25 +195,23 @@ def _run_python(
     yield from pool(joblib.delayed(_run_batch)(*job) for job in jobs)
 
 
-def _run_batch(
-    simulator: Simulator, theta: np.ndarray, seed: np.random.SeedSequence
-) -> tuple[np.ndarray, np.ndarray]:
+def _run_batch(simulator: Simulator, theta: np.ndarray, seed: np.random.SeedSequence) -> _Batch:
     """Run a Python function for each row of `theta`."""
-    rng = np.random.default_rng(seed)
-    found = [_run_once(simulator, rng, row) for row in theta]
-    good: list[bool] = [x is not None for x in found]
-    return np.array(good), np.array([x for x in found if x is not None])
-
-
-def _run_once(
-    simulator: Simulator, rng: np.random.Generator, theta: np.ndarray
-) -> np.ndarray | None:
-    """Return the data of one simulation, or `None` if it fails."""
-    try:
-        x = np.asarray(simulator(rng, theta), float)
-    except Exception:  # a failure of any kind is counted, and does not end the other simulations
-        return None
-    return x if np.isfinite(x).all() else None
+    rng, errors = np.random.default_rng(seed), []
+    found: list[np.ndarray | None] = []
+    for row in theta:
+        try:
+            x = np.asarray(simulator(rng, row), float)
+        except Exception as error:  # it is counted, and does not end the other simulations
+            errors.append(f"{type(error).__name__}: {error}")
+            found.append(None)
+        else:
+            found.append(x if np.isfinite(x).all() else None)
+    rows = [x for x in found if x is not None]
+    shapes = sorted({x.shape for x in rows})
+    if len(shapes) > 1:
+        raise ValueError(f"Expected data of one shape, got simulations of shapes {shapes}.")
+    return _Batch(np.array([x is not None for x in found]), np.array(rows), errors)
 
 
 def _show(batches: Iterable[Any], total: int, *, progress: bool) -> Iterable[Any]:

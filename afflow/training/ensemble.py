@@ -99,6 +99,13 @@ class Ensemble(Outlined, nnx.Module):
         index = drawn.reshape((1, *batch) + (1,) * len(self.members.event_shape))
         return jnp.take_along_axis(samples, index, axis=0)[0]
 
+    def sample_and_log_prob(
+        self, key: jax.Array, shape: int | Shape = (), context: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Draw samples as `sample` does, and compute their log-densities under the mixture."""
+        x = self.sample(key, shape, context)
+        return x, self.log_prob(x, context)
+
     def _of_each(self, f: Callable, keys: Any) -> jax.Array:
         return jax.vmap(f, in_axes=(0, None if isinstance(keys, int) else 0))(self.members, keys)
 

@@ -35,7 +35,8 @@ class NonFiniteLossError(FloatingPointError):
             f"Expected a finite loss and finite parameters, got train {history.train[-1]} and "
             f"validation {history.validation[-1] if history.validation else 'not yet known'} in "
             f"epoch {epoch}. Usual causes: data far from unit scale (standardise them), rows "
-            f"outside the support of the model, or a learning rate that is too large. The best "
+            f"outside the support of the model, a log-density to fit that is not finite where the "
+            f"flow samples, or a learning rate that is too large. The best "
             f"model so far is in this error's `.flow`."
         )
         self.epoch, self.flow, self.history = epoch, flow, history

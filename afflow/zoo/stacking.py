@@ -23,6 +23,7 @@ from afflow.distributions.standard import Normal
 from afflow.models.columns import Columns, Kinds, Layout, make_layout
 from afflow.models.flow import Flow
 from afflow.univariates.per_dimension import PerDimension
+from afflow.univariates.spline import CircularSpline
 from afflow.zoo.units import make_units
 
 Data = Any | tuple[Any, Any]
@@ -170,7 +171,10 @@ def stack_layers(
         _check_kinds(layers[0])
     x, context = _pair_of(dim, data)
     layout = None if columns is None else make_layout(dim, columns, x)
-    bijector = Chain([*first, *layers, *_make_units(dim, x, layout)])
+    units = _make_units(dim, x, layout)
+    if units:
+        _check_line(layers[0])
+    bijector = Chain([*first, *layers, *units])
     if context is not None:
         shape = bijector.context_shape or (0,)
         _check_rows("contexts", context, *shape)
@@ -215,6 +219,15 @@ def _make_units(dim: int, x: Any, layout: Layout | None) -> list[Bijector]:
 def _check_rows(name: str, rows: np.ndarray, size: int) -> None:
     if jnp.ndim(rows) != 2 or jnp.shape(rows)[1] != size:
         raise ValueError(f"Expected {name}.shape (N, {size}), got {jnp.shape(rows)}.")
+
+
+def _check_line(layer: Bijector) -> None:
+    """Raise `ValueError` if a layer maps a circle, whose angles cannot be standardised."""
+    if any(isinstance(part, CircularSpline) for _, part in nnx.iter_graph(layer)):
+        raise ValueError(
+            "Expected no data and no columns with a CircularSpline, whose angles are in radians: "
+            "leave them out, and scale the other coordinates by hand."
+        )
 
 
 def _check_kinds(layer: Bijector) -> None:

@@ -221,6 +221,19 @@ def test_each_posterior_sample_has_its_simulation():
     assert len(np.unique(found.draws[:, 2])) == 9
 
 
+def test_predictive_draws_of_a_python_function():
+    def simulator(rng, theta):
+        if rng.uniform() < 0.5:
+            raise RuntimeError
+        return np.append(theta, rng.uniform())
+
+    x, options = PAIRS[1][0], {"key": jax.random.key(0), "num_samples": 50, "workers": 1}
+    with pytest.warns(UserWarning, match="RuntimeError"):
+        found = sbi.predict(Posterior(), simulator, x, **options)
+    assert 10 < len(found.draws) < 40
+    assert (found.draws[:, :2] == found.theta).all()
+
+
 def test_predictive_ties_count_half_and_nan_stays():
     def simulator(key, theta):
         return jnp.array([1.0, 5.0, jnp.nan])

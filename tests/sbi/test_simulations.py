@@ -46,6 +46,21 @@ def test_failures_of_a_python_function_are_left_out(workers):
     assert len(np.unique(made.x - made.theta[:, None])) == made.x.size  # noise of its own
 
 
+def test_exceptions_are_told():
+    with pytest.warns(UserWarning, match="of 60 .* the first RuntimeError: no conv"):
+        run(simulate_python, n=60, workers=1)
+
+
+def test_an_error_of_a_jax_function_names_the_other_kind():
+    with pytest.raises(AttributeError) as caught:
+        run(simulate_python_only)
+    assert "workers=1" in "".join(caught.value.__notes__)
+
+
+def simulate_python_only(rng, theta):
+    return rng.normal(size=2)
+
+
 def test_workers_do_not_change_the_simulations():
     runs = [
         sbi.simulate(
@@ -70,11 +85,26 @@ def test_joined():
 ERRORS = {
     "all fail": (lambda: run(lambda key, theta: theta / 0), "succeed"),
     "no function": (lambda: run(3), "function as simulator"),
-    "one argument": (lambda: run(lambda theta: theta), "function as simulator"),
+    "one argument": (lambda: run(lambda theta: theta), r"function of 2 arguments.*\(theta\)"),
+    "all raise": (lambda: run(simulate_broken, workers=1), "the first ZeroDivisionError"),
+    "dict": (lambda: run(lambda key, theta: {"x": theta}), "one array"),
+    "two shapes": (lambda: run(simulate_two_shapes, n=20, workers=1), "of one shape"),
+    "shapes of batches": (
+        lambda: run(simulate_two_shapes, n=20, batch_size=1, workers=1),
+        "of one shape",
+    ),
     "no simulations": (lambda: run(simulate_jax, n=0), "n >= 1"),
     "no batch": (lambda: run(simulate_jax, batch_size=0), "batch_size >= 1"),
     "negative workers": (lambda: run(simulate_jax, workers=-1), "workers >= 0"),
 }
+
+
+def simulate_broken(rng, theta):
+    return 1 / 0
+
+
+def simulate_two_shapes(rng, theta):
+    return theta if theta[0] > 0 else np.append(theta, theta)
 
 
 def run(simulator, n=4, **options):

@@ -75,6 +75,12 @@ def test_the_mixture(ensemble):
     np.testing.assert_allclose(samples.mean((0, 1)), np.mean(means, 0), atol=0.3)
 
 
+def test_samples_with_their_log_densities(ensemble):
+    x, log_prob = ensemble.sample_and_log_prob(KEY, (5, 4))
+    np.testing.assert_array_equal(x, ensemble.sample(KEY, (5, 4)))
+    np.testing.assert_allclose(log_prob, ensemble.log_prob(x))
+
+
 def test_samples_come_from_every_member():
     def point(loc):
         base = afflow.distributions.DiagonalNormal(jnp.full(1, loc), jnp.full(1, 1e-3))

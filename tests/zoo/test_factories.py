@@ -154,6 +154,10 @@ WRONG = {
     "a width": ({"hidden": 64}, r"write \(64,\)"),
     "three arrays": ({"data": (1, 2, 3)}, "a pair of it and contexts, got 3"),
     "a univariate": ({"univariate": afflow.Affine()}, r"univariate=lambda: Affine"),
+    "angles in units": (
+        {"univariate": afflow.univariates.CircularSpline, "data": np.eye(4, 2)},
+        "no data and no columns",
+    ),
     "a shape of context": ({"context_dim": (3,)}, "whole number context_dim"),
     "a seed": ({"rngs": 0}, "nnx.Rngs"),
     "a fraction": ({"num_layers": 1.0}, "whole number num_layers"),
