@@ -174,8 +174,9 @@ def check_floating(name: str, value: Any, shape: Shape) -> jax.Array:
     value = to_device(name, value)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
-            f"Expected floating-point {name}, got {value.dtype}: convert it, adding noise "
-            f"(dequantize) to discrete data and one-hot for classes."
+            f"Expected floating-point {name}, got {value.dtype}: convert it by "
+            f"astype(float), and before that add noise (dequantize) to discrete data, or encode "
+            f"classes as one-hot vectors."
         )
     return check_ending(name, value, shape)
 

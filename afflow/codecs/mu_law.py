@@ -65,9 +65,16 @@ class MuLaw:
                 end.
 
         Raises:
-            ValueError: for NaN, unless the call is inside a compiled function.
+            ValueError: for NaN, or integers outside of -1 to 1, unless the call is inside a
+                compiled function.
         """
         x, xp = _read("x", x)
+        whole = not isinstance(x, Tracer) and x.dtype.kind in "iu" and x.size
+        if whole and (x.min() < -1 or x.max() > 1):
+            raise ValueError(
+                f"Expected samples between -1 and 1, got {x.dtype} up to {x.max()}: divide them "
+                "by the largest integer of their type, 2**15 for a sound of 16 bits."
+            )
         if not isinstance(x, Tracer) and xp.isnan(x).any():
             raise ValueError("Expected samples that are numbers, got NaN: cut them out of x.")
         x = xp.clip(x.astype(xp.result_type(x.dtype, np.float32)), -1, 1)

@@ -5,6 +5,8 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from afflow._tools.shapes import Shape
 
@@ -98,3 +100,24 @@ def check_support(log_prob: jax.Array, x: jax.Array, num: int) -> jax.Array:
     inside = (x >= 0) & (x < num) & (x == jnp.floor(x))
     outside = jnp.where(jnp.isnan(x), jnp.full_like(log_prob, jnp.nan), -jnp.inf)
     return jnp.where(inside, log_prob, outside)
+
+
+def check_values(conditional: Conditional, x: jax.Array, observed: jax.Array | None = None) -> None:
+    """Raise `ValueError` for an observed value that a discrete conditional does not have."""
+    if not conditional.is_discrete or any(isinstance(a, Tracer) for a in (x, observed)):
+        return
+    values, mask = np.broadcast_arrays(x, True if observed is None else observed)
+    values = values[mask]
+    broken = values[values != np.floor(values)]
+    if broken.size:
+        raise ValueError(
+            f"Expected whole numbers in the observed coordinates of a discrete model, got "
+            f"{broken[0]}: round the values, or map them to 0, 1, 2, ..."
+        )
+    num = getattr(conditional, "num_levels", conditional.num_values)
+    outside = values[(values < 0) | (values >= num)] if num else values[:0]
+    if outside.size:
+        raise ValueError(
+            f"Expected values from 0 to {num - 1}, got {outside[0]}: recode them, or give the "
+            "model more values."
+        )

@@ -11,8 +11,9 @@ from afflow._tools.arrays import to_device
 from afflow._tools.calls import call, check_ending, per_event
 from afflow._tools.numerics import widen
 from afflow.conditionals import ChannelLogistics
+from afflow.core.conditional import check_values
 from afflow.models.autoregressive import AutoregressiveModel, decode_with
-from afflow.models.emission import as_pytree, check_values
+from afflow.models.emission import as_pytree
 from afflow.models.reshaped import Reshaped
 from afflow.models.token_model import TokenModel
 

@@ -17,9 +17,9 @@ from afflow._tools.modules import copy_module
 from afflow._tools.numerics import log_mean_exp
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation, check_size
-from afflow.core.conditional import Conditional
+from afflow.core.conditional import Conditional, check_values
 from afflow.core.order_agnostic import Draw, OrderAgnostic, undo_order
-from afflow.models.emission import check_fit, check_values, codes, emit_and_keys, heat
+from afflow.models.emission import check_fit, codes, emit_and_keys, heat
 from afflow.models.generation import Beams, check_symbols, search
 
 _SORTED, _LEAST_CIRCLES = 4096, 8  # numbers to sort for a minibatch; on a CPU a millisecond

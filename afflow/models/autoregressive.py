@@ -15,10 +15,10 @@ from afflow._tools.calls import call, check_booleans, check_ending, per_event
 from afflow._tools.outline import Outlined
 from afflow._tools.shapes import Shape, check_permutation
 from afflow.bijectors.solvers import Incremental, Solver
-from afflow.core.conditional import Conditional
+from afflow.core.conditional import Conditional, check_values
 from afflow.core.conditioner import Conditioner, Emit, Place
 from afflow.models.dropout import add_noise, has_dropout, remove_dropout
-from afflow.models.emission import check_fit, check_values, codes, emit_and_keys, heat
+from afflow.models.emission import check_fit, codes, emit_and_keys, heat
 from afflow.models.generation import Drawing, beam_search, complete_by_beam, generate, stream
 from afflow.models.marginals import check_missing_last
 

@@ -5,9 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax.core import Tracer
 from jax.tree_util import Partial
 
 from afflow._tools.arguments import check_instance
@@ -56,24 +54,6 @@ def check_fit(conditioner: Conditioner | OrderAgnostic, conditional: Conditional
             f"Expected a conditioner with features={conditional.features} for {conditional}, "
             f"got {conditioner.features}."
         )
-
-
-def check_values(conditional: Any, x: jax.Array, observed: jax.Array | None = None) -> None:
-    """Raise `ValueError` for an observed value that a discrete conditional does not have."""
-    if not conditional.is_discrete or any(isinstance(a, Tracer) for a in (x, observed)):
-        return
-    values, mask = np.broadcast_arrays(x, True if observed is None else observed)
-    values = values[mask]
-    broken = values[values != np.floor(values)]
-    if broken.size:
-        raise ValueError(
-            f"Expected whole numbers in the observed coordinates of a discrete model, got "
-            f"{broken[0]}: round the values, or map them to 0, 1, 2, ..."
-        )
-    num = getattr(conditional, "num_levels", conditional.num_values)
-    outside = values[(values < 0) | (values >= num)] if num else values[:0]
-    if outside.size:
-        raise ValueError(f"Expected values from 0 to {num - 1}, got {outside[0]}: clip them.")
 
 
 def emit_and_keys(

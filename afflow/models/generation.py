@@ -15,8 +15,9 @@ from afflow._tools.calls import call, check_context, make_typed, per_event
 from afflow._tools.lowering import use_float32_products
 from afflow._tools.meshes import placed
 from afflow._tools.shapes import Shape, check_size
+from afflow.core.conditional import check_values
 from afflow.core.conditioner import Conditioner, Place, run_steps
-from afflow.models.emission import as_pytree, check_temperature, check_values, codes
+from afflow.models.emission import as_pytree, check_temperature, codes
 
 
 class Drawing(NamedTuple):
@@ -36,6 +37,7 @@ class Drawing(NamedTuple):
             check_number("top_p", self.top_p, lambda share: 0 < share <= 1, "in (0, 1]")
         if any(setting is not None for setting in self[1:]):
             check_symbols(model)
+        check_stop(model, self.stop)
 
 
 def generate(
@@ -48,7 +50,7 @@ def generate(
     shape: int | Shape,
 ) -> tuple[jax.Array, jax.Array]:
     """Draw tokens after a prompt, see `AutoregressiveModel.generate`."""
-    model = model.with_length(length or model.event_shape[0])
+    model = _lengthen(model, length)
     drawing.check(model)
     prompt = check_prompt(model, prompt)
     return call(_generate, model, (prompt,), context, (drawing,), key=key, shape=shape)
@@ -71,7 +73,7 @@ def stream(
             f"Expected a length: the cache of {type(model.conditioner).__name__} grows with it."
         )
     size = 0 if prompt is None or np.ndim(prompt) == 0 else len(prompt)
-    model = model.with_length(length or max(size, model.event_shape[0]))
+    model = _lengthen(model, max(size, model.event_shape[0]) if length is None else length)
     prompt, context = check_prompt(model, prompt), check_context(model, context)
     given = None if context is None else context.shape
     if prompt.ndim != len(model.event_shape) or given != model.context_shape:
@@ -137,8 +139,9 @@ def beam_search(
     """Return probable tokens after a prompt, see `AutoregressiveModel.beam_search`."""
     check_size("width", width)
     check_number("length_penalty", length_penalty)
-    model = model.with_length(length or model.event_shape[0])
+    model = _lengthen(model, length)
     check_symbols(model)
+    check_stop(model, stop)
     shared = jnp.asarray(length_penalty, float), None if stop is None else jnp.asarray(stop)
     events = _extend(check_prompt(model, prompt), model.event_shape)
     return call(_beam_of(width), model, events, context, shared)
@@ -346,6 +349,18 @@ def complete_by_beam(
     shared = jnp.zeros(()), None
     events, _ = call(_beam_of(width), model, (x, observed), context, shared)
     return events[..., 0, :]
+
+
+def _lengthen(model: Any, length: int | None) -> Any:
+    """Return the model for events of `length` tokens, if a length is given."""
+    return model.with_length(model.event_shape[0] if length is None else length)
+
+
+def check_stop(model: Any, stop: int | None) -> None:
+    """Raise `ValueError` if `stop` is given and no symbol of the model."""
+    num = model.conditional.num_values
+    if stop is not None and stop not in range(num):
+        raise ValueError(f"Expected a symbol from 0 to {num - 1} as stop, got {stop}.")
 
 
 def check_symbols(model: Any) -> None:

@@ -22,7 +22,7 @@ from afflow.training.objectives import Objective, maximum_likelihood, observed_l
 from afflow.training.optimizer import Optimizer, choose_learning_rate, choose_weight_decay
 from afflow.training.placement import make_placement, on_mesh
 from afflow.training.rows import Rows, cut, make_rows
-from afflow.training.scale import warn_of_scale
+from afflow.training.scale import check_discrete, warn_of_scale
 from afflow.training.sources import make_source
 from afflow.training.stream import Stream
 from afflow.training.trainable import Trainable, restrict
@@ -209,7 +209,10 @@ def fit(
     weight_decay = choose_weight_decay(outer, x) if weight_decay is None else weight_decay
     source.check_model(flow)
     _check_networks(flow)
-    warn_of_scale(flow, rows if isinstance(rows, Rows) else source.first)
+    first = rows if isinstance(rows, Rows) else source.first
+    if missing or objective is maximum_likelihood:
+        check_discrete(flow, first)
+    warn_of_scale(flow, first)
     try:
         trained, history = train(
             flow,

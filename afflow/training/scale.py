@@ -1,4 +1,4 @@
-"""A warning for data whose units keep a flow from learning."""
+"""Checks of the data of a fit: their units, and the symbols of discrete models."""
 
 import warnings
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from afflow.core.conditional import check_values
 from afflow.training.rows import Rows
 
 _SEEN = 2**14  # rows that are examined
@@ -39,6 +40,19 @@ def warn_of_scale(flow: Any, rows: Rows) -> None:
         _warn("x", rows.x, _MEND)
     if rows.context is not None and not any(known):
         _warn("context", rows.context, "data=(x, context) in the factory, or ZScores")
+
+
+def check_discrete(model: Any, rows: Rows) -> None:
+    """Raise `ValueError` for a value in the first rows that a discrete model does not have.
+
+    Args:
+        model: any model; one without a discrete conditional has nothing to check.
+        rows: the data, or the first minibatch of a `Stream`.
+    """
+    conditional = getattr(_unwrap(model), "conditional", None)
+    if getattr(conditional, "is_discrete", False):
+        x = np.asarray(rows.x[:_SEEN])
+        check_values(conditional, x, ~np.isnan(x))
 
 
 def _unwrap(model: Any) -> Any:

@@ -73,6 +73,13 @@ def test_nan_is_an_error(kind):
         MuLaw().encode(kind([0.0, np.nan]))
 
 
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_samples_in_units_of_the_file_are_an_error(kind):
+    with pytest.raises(ValueError, match="got int16 up to 900: divide"):
+        MuLaw().encode(kind([0, 900, -40], "i2"))
+    assert MuLaw().encode(kind([-1, 0, 1], "i2")).tolist() == [0, 128, 255]
+
+
 @pytest.mark.parametrize("levels", [1, 0, 2.5, 2**16 + 1])
 def test_levels_out_of_range(levels):
     with pytest.raises(ValueError, match="levels"):

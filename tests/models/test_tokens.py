@@ -449,6 +449,14 @@ def test_wrong_arguments():
         model.generate(KEY, temperature=0.0)
     with pytest.raises(ValueError, match="width"):
         model.beam_search(width=0)
+    for stop in (3, -1, 0.5):
+        with pytest.raises(ValueError, match="from 0 to 2 as stop"):
+            model.generate(KEY, stop=stop)
+        with pytest.raises(ValueError, match="from 0 to 2 as stop"):
+            model.beam_search(stop=stop)
+    for call in (model.beam_search, lambda **options: model.generate(KEY, **options)):
+        with pytest.raises(ValueError, match="length >= 1"):
+            call(length=0)
     ordered = afflow.fvsbn(3, order=[2, 0, 1], rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="without an order"):
         ordered.generate(KEY)

@@ -168,6 +168,18 @@ def test_diverging_loses_nothing():
     assert len(caught.value.history.train) == caught.value.epoch + 1
 
 
+def test_unknown_symbols_are_refused_before_training():
+    model, options = afflow.nade(2, hidden=3, rngs=nnx.Rngs(0)), OPTIONS | {"max_epochs": 1}
+    rows = np.zeros((50, 2), int)
+    rows[7, 1] = 2
+    with pytest.raises(ValueError, match="Expected values from 0 to 1, got 2"):
+        afflow.fit(model, rows, **options)
+    with pytest.raises(ValueError, match="whole numbers"):
+        afflow.fit(model, rows / 4, **options)
+    with pytest.raises(ValueError, match="Expected values from 0 to 1, got 2"):
+        afflow.fit(model, stream_of(rows), validation=0, **OF_STREAMS | {"max_epochs": 1})
+
+
 def test_rows_outside_the_domain_are_named():
     layers = [afflow.Elementwise(afflow.Affine(), 2), afflow.bijectors.Positive(2)]
     flow = afflow.Flow(afflow.Normal(2), afflow.Chain(layers))
