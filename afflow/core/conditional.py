@@ -1,7 +1,7 @@
 """The protocol of a conditional: a scalar distribution whose parameters are arguments."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def check_support(log_prob: jax.Array, x: jax.Array, num: int) -> jax.Array:
     return jnp.where(inside, log_prob, outside)
 
 
-def check_values(conditional: Conditional, x: jax.Array, observed: jax.Array | None = None) -> None:
+def check_values(conditional: Any, x: Any, observed: Any = None) -> None:
     """Raise `ValueError` for an observed value that a discrete conditional does not have."""
     if not conditional.is_discrete or any(isinstance(a, Tracer) for a in (x, observed)):
         return
