@@ -127,7 +127,7 @@ def simulate_at(
     return _collect(theta, list(bar))
 
 
-class _Batch(NamedTuple):
+class _Simulated(NamedTuple):
     """The simulations of a batch."""
 
     good: np.ndarray  # which simulations succeed
@@ -135,7 +135,7 @@ class _Batch(NamedTuple):
     errors: list[str]  # of the simulations that raised exceptions
 
 
-def _collect(theta: jax.Array, batches: list[_Batch]) -> Simulations:
+def _collect(theta: jax.Array, batches: list[_Simulated]) -> Simulations:
     """Return the simulations that succeed. Warn of exceptions."""
     good = np.concatenate([batch.good for batch in batches])
     errors = [error for batch in batches for error in batch.errors]
@@ -156,7 +156,7 @@ def _collect(theta: jax.Array, batches: list[_Batch]) -> Simulations:
 
 def _run_jax(
     simulator: Simulator, batches: list[jax.Array], key: jax.Array, workers: int
-) -> Iterator[_Batch]:
+) -> Iterator[_Simulated]:
     """Yield the simulations of each batch."""
     run = jax.jit(jax.vmap(simulator))
     for i, theta in enumerate(batches):
@@ -172,7 +172,7 @@ def _run_jax(
         if not isinstance(x, jax.Array):
             raise ValueError(f"Expected one array as the data of a simulation, got {type(x)}.")
         good = find_finite(x)
-        yield _Batch(good, x[good], [])
+        yield _Simulated(good, x[good], [])
 
 
 def find_finite(rows: jax.Array) -> np.ndarray:
@@ -182,7 +182,7 @@ def find_finite(rows: jax.Array) -> np.ndarray:
 
 def _run_python(
     simulator: Simulator, batches: list[jax.Array], key: jax.Array, workers: int
-) -> Iterator[_Batch]:
+) -> Iterator[_Simulated]:
     """Yield what `_run_jax` yields, from processes that run a Python function."""
     seeds = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist())
     tasks = zip(batches, seeds.spawn(len(batches)), strict=True)
@@ -195,7 +195,7 @@ def _run_python(
     yield from pool(joblib.delayed(_run_batch)(*job) for job in jobs)
 
 
-def _run_batch(simulator: Simulator, theta: np.ndarray, seed: np.random.SeedSequence) -> _Batch:
+def _run_batch(simulator: Simulator, theta: np.ndarray, seed: np.random.SeedSequence) -> _Simulated:
     """Run a Python function for each row of `theta`."""
     rng, errors = np.random.default_rng(seed), []
     found: list[np.ndarray | None] = []
@@ -211,7 +211,7 @@ def _run_batch(simulator: Simulator, theta: np.ndarray, seed: np.random.SeedSequ
     shapes = sorted({x.shape for x in rows})
     if len(shapes) > 1:
         raise ValueError(f"Expected data of one shape, got simulations of shapes {shapes}.")
-    return _Batch(np.array([x is not None for x in found]), np.array(rows), errors)
+    return _Simulated(np.array([x is not None for x in found]), np.array(rows), errors)
 
 
 def _show(batches: Iterable[Any], total: int, *, progress: bool) -> Iterable[Any]:
