@@ -173,7 +173,6 @@ class Repeat(Bijector):
         return x, log_dets.sum(0)
 
 
-@jax.jit  # one program, whatever the number of arrays
 def _stack(copies: list[Bijector]) -> Bijector:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
 
