@@ -148,9 +148,7 @@ def _collect(theta: jax.Array, batches: list[_Simulated]) -> Simulations:
     if errors:
         warnings.warn(f"{raised} and are left out, the first {errors[0]}.", stacklevel=3)
     x = [batch.x for batch in batches if len(batch.x)]
-    shapes = sorted({part.shape[1:] for part in x})
-    if len(shapes) > 1:
-        raise ValueError(f"Expected data of one shape, got simulations of shapes {shapes}.")
+    _check_shapes({part.shape[1:] for part in x})
     return Simulations(theta[good], jnp.concatenate(x), int((~good).sum()))
 
 
@@ -208,10 +206,14 @@ def _run_batch(simulator: Simulator, theta: np.ndarray, seed: np.random.SeedSequ
         else:
             found.append(x if np.isfinite(x).all() else None)
     rows = [x for x in found if x is not None]
-    shapes = sorted({x.shape for x in rows})
-    if len(shapes) > 1:
-        raise ValueError(f"Expected data of one shape, got simulations of shapes {shapes}.")
+    _check_shapes({x.shape for x in rows})
     return _Simulated(np.array([x is not None for x in found]), np.array(rows), errors)
+
+
+def _check_shapes(shapes: set[tuple[int, ...]]) -> None:
+    """Raise `ValueError` for data of more than one shape."""
+    if len(shapes) > 1:
+        raise ValueError(f"Expected data of one shape, got simulations of shapes {sorted(shapes)}.")
 
 
 def _show(batches: Iterable[Any], total: int, *, progress: bool) -> Iterable[Any]:
